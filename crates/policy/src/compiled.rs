@@ -1,0 +1,395 @@
+//! A policy joined with a tailnet: what each node may do, computed by sets of nodes and never by pairs of them.
+//!
+//! Every alias is a bitmap of node slots. Rules are (source set, destination set, effect); sets are shared between rules.
+//! The rules of a node are those whose destination set has it; the peers of a node are the sources of its rules, and the
+//! receivers of rules whose source set has it.
+
+mod aliases;
+mod approval;
+mod attributes;
+mod change;
+mod decide;
+mod filters;
+mod routes;
+mod sets;
+mod ssh;
+mod visibility;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use filter::{AddressRange, Protocol};
+use ipnet::IpNet;
+use roaring::RoaringBitmap;
+
+pub use approval::OwnerIdentity;
+pub use change::{Affected, Change, Pair};
+pub use decide::{CapabilityDecision, Decision, Lack, NearMiss, Party, Query, SshDecision};
+pub use routes::AllowedIps;
+pub use ssh::SshGrant;
+
+use crate::policy::Effect;
+use crate::{Alias, Node, NodeId, Policy, Tag, Topology, UserId};
+use aliases::{AliasTable, Membership};
+use sets::{DestinationSet, SourceSet};
+
+/// A policy compiled against a tailnet.
+#[derive(Clone, Debug)]
+pub struct Compiled {
+    policy: Arc<Policy>,
+    topology: Topology,
+    /// The node of each slot; a slot is freed when its node goes.
+    slots: Vec<Option<NodeId>>,
+    slot_of: HashMap<NodeId, u32>,
+    membership: Vec<Membership>,
+    aliases: AliasTable,
+    sources: Vec<SourceSet>,
+    destinations: Vec<DestinationSet>,
+    /// One for each rule of the policy, in its order.
+    rules: Vec<CompiledRule>,
+    /// Rules about the devices of one user among themselves.
+    own_rules: Vec<u32>,
+    exit_nodes: RoaringBitmap,
+    by_user: BTreeMap<UserId, RoaringBitmap>,
+    by_tag: BTreeMap<Tag, RoaringBitmap>,
+    /// Nodes that have a posture of a list that rules ask for.
+    eligible: BTreeMap<Vec<Arc<str>>, RoaringBitmap>,
+    /// Who serves each subnet route.
+    subnets: BTreeMap<IpNet, RoaringBitmap>,
+    /// The rules whose ports belong together in a filter, by what makes them so: equal sources and protocol.
+    groups: BTreeMap<GroupKey, BTreeSet<u32>>,
+}
+
+/// What rules must share to be one rule of a filter.
+type GroupKey = (u128, Option<Protocol>);
+
+/// A rule by the numbers of its sets.
+#[derive(Clone, Debug)]
+struct CompiledRule {
+    source: u32,
+    /// None for rules about a user's own devices.
+    destination: Option<u32>,
+    /// For capabilities that have a counterpart in the other direction: the destinations as sources.
+    reverse: Option<u32>,
+}
+
+impl Compiled {
+    /// Compiles a policy for a tailnet.
+    pub fn new(policy: Arc<Policy>, topology: Topology) -> Self {
+        let slots = topology.nodes.keys().copied().map(Some).collect();
+        Self::with_slots(policy, topology, slots)
+    }
+
+    fn with_slots(policy: Arc<Policy>, topology: Topology, slots: Vec<Option<NodeId>>) -> Self {
+        let mut compiled = Self {
+            policy,
+            slot_of: slots.iter().zip(0..).filter_map(|(node, slot)| Some(((*node)?, slot))).collect(),
+            membership: vec![Membership::default(); slots.len()],
+            slots,
+            topology,
+            aliases: AliasTable::default(),
+            sources: Vec::new(),
+            destinations: Vec::new(),
+            rules: Vec::new(),
+            own_rules: Vec::new(),
+            exit_nodes: RoaringBitmap::new(),
+            by_user: BTreeMap::new(),
+            by_tag: BTreeMap::new(),
+            eligible: BTreeMap::new(),
+            subnets: BTreeMap::new(),
+            groups: BTreeMap::new(),
+        };
+        compiled.intern_rules();
+        compiled.intern_others();
+        for slot in 0..compiled.slots.len() as u32 {
+            compiled.enter(slot);
+        }
+        compiled.resolve_all();
+        compiled
+    }
+
+    /// The policy.
+    pub fn policy(&self) -> &Arc<Policy> {
+        &self.policy
+    }
+
+    /// The tailnet that the policy was compiled for, with the changes applied since.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    fn intern_rules(&mut self) {
+        let policy = self.policy.clone();
+        let mut source_ids = HashMap::new();
+        let mut destination_ids = HashMap::new();
+        for (rule, at) in policy.rules().iter().zip(0_u32..) {
+            let source = self.intern_source(&rule.sources, &rule.postures, &mut source_ids);
+            self.sources[source as usize].rules.push(at);
+            let exits = matches!(rule.effect, Effect::Ports(_));
+            let own = rule.is_own_devices();
+            let destination =
+                (!own).then(|| self.intern_destination(&rule.destinations, &rule.via, exits, &mut destination_ids));
+            if let Some(destination) = destination {
+                self.destinations[destination as usize].rules.push(at);
+            } else {
+                self.own_rules.push(at);
+            }
+            let has_reverse =
+                matches!(&rule.effect, Effect::Capabilities(all) if filters::counterparts(all).next().is_some());
+            let reverse = (has_reverse && !own && rule.via.is_empty())
+                .then(|| self.intern_source(&rule.destinations, &[], &mut source_ids));
+            if let Some(reverse) = reverse {
+                self.sources[reverse as usize].reversed_by.push(at);
+            }
+            self.rules.push(CompiledRule { source, destination, reverse });
+        }
+    }
+
+    /// Enters aliases that no rule of ports or capabilities uses, but others do.
+    fn intern_others(&mut self) {
+        let policy = self.policy.clone();
+        let ssh = policy.ssh_rules().iter().flat_map(|rule| rule.sources.iter().chain(&rule.destinations));
+        let attributes = policy.node_attributes().iter().flat_map(|entry| &entry.targets);
+        for alias in ssh.chain(attributes) {
+            self.aliases.intern(alias, &policy, &self.topology);
+        }
+        for rule in policy.ssh_rules().iter().filter(|rule| !rule.postures.is_empty()) {
+            self.eligible.entry(rule.postures.clone()).or_default();
+        }
+    }
+
+    fn intern_source(
+        &mut self,
+        aliases: &[Alias],
+        postures: &[Arc<str>],
+        ids: &mut HashMap<(Vec<u32>, Vec<Arc<str>>), u32>,
+    ) -> u32 {
+        let policy = self.policy.clone();
+        let key: Vec<u32> = aliases.iter().map(|alias| self.aliases.intern(alias, &policy, &self.topology)).collect();
+        if let Some(id) = ids.get(&(key.clone(), postures.to_vec())) {
+            return *id;
+        }
+        let id = self.sources.len() as u32;
+        for alias in &key {
+            push_once(&mut self.aliases.entries[*alias as usize].source_sets, id);
+        }
+        if !postures.is_empty() {
+            self.eligible.entry(postures.to_vec()).or_default();
+        }
+        self.sources.push(SourceSet::new(key.clone(), postures.to_vec()));
+        ids.insert((key, postures.to_vec()), id);
+        id
+    }
+
+    fn intern_destination(
+        &mut self,
+        aliases: &[Alias],
+        via: &[Tag],
+        exits: bool,
+        ids: &mut HashMap<(Vec<u32>, Vec<Tag>, bool), u32>,
+    ) -> u32 {
+        let policy = self.policy.clone();
+        let key: Vec<u32> = aliases.iter().map(|alias| self.aliases.intern(alias, &policy, &self.topology)).collect();
+        if let Some(id) = ids.get(&(key.clone(), via.to_vec(), exits)) {
+            return *id;
+        }
+        let id = self.destinations.len() as u32;
+        for alias in &key {
+            push_once(&mut self.aliases.entries[*alias as usize].destination_sets, id);
+        }
+        self.destinations.push(DestinationSet::new(key.clone(), via.to_vec(), exits));
+        ids.insert((key, via.to_vec(), exits), id);
+        id
+    }
+
+    /// Enters a slot's node into every bitmap that is about single nodes; sets are not touched.
+    fn enter(&mut self, slot: u32) {
+        let Some(node) = self.node_at(slot).cloned() else { return };
+        let mut membership = self.aliases.membership(&node, &self.topology);
+        self.add_services(slot, &mut membership);
+        for id in &membership.named {
+            self.aliases.entries[*id as usize].named.insert(slot);
+        }
+        for id in &membership.routed {
+            self.aliases.entries[*id as usize].routed.insert(slot);
+        }
+        self.membership[slot as usize] = membership;
+        if node.is_exit() {
+            self.exit_nodes.insert(slot);
+        }
+        if let Some(user) = node.user() {
+            self.by_user.entry(user).or_default().insert(slot);
+        }
+        for tag in node.tags() {
+            self.by_tag.entry(tag.clone()).or_default().insert(slot);
+        }
+        for subnet in node.subnets() {
+            self.subnets.entry(subnet).or_default().insert(slot);
+        }
+        for (postures, eligible) in &mut self.eligible {
+            if has_posture(&self.policy, postures, &node) {
+                eligible.insert(slot);
+            }
+        }
+    }
+
+    /// Takes a slot's node out of every bitmap that is about single nodes.
+    fn withdraw(&mut self, slot: u32) {
+        let membership = std::mem::take(&mut self.membership[slot as usize]);
+        for id in &membership.named {
+            self.aliases.entries[*id as usize].named.remove(slot);
+        }
+        for id in &membership.routed {
+            self.aliases.entries[*id as usize].routed.remove(slot);
+        }
+        self.exit_nodes.remove(slot);
+        let bitmaps = self.by_user.values_mut().chain(self.by_tag.values_mut()).chain(self.eligible.values_mut());
+        for bitmap in bitmaps.chain(self.subnets.values_mut()) {
+            bitmap.remove(slot);
+        }
+        self.by_user.retain(|_, nodes| !nodes.is_empty());
+        self.by_tag.retain(|_, nodes| !nodes.is_empty());
+        self.subnets.retain(|_, nodes| !nodes.is_empty());
+    }
+
+    fn add_services(&self, slot: u32, membership: &mut Membership) {
+        let Some(id) = self.slots[slot as usize] else { return };
+        let hosted = self.topology.services.iter().filter(|(_, service)| service.hosts.contains(&id));
+        membership.named.extend(hosted.filter_map(|(name, _)| self.aliases.id(&Alias::Service(name.clone()))));
+        membership.named.sort_unstable();
+        membership.named.dedup();
+    }
+
+    fn resolve_all(&mut self) {
+        for id in 0..self.destinations.len() as u32 {
+            self.resolve_destination(id);
+        }
+        let routes = self.star_routes();
+        for id in 0..self.sources.len() as u32 {
+            self.resolve_source(id, &routes);
+            self.resolve_reach(id);
+        }
+    }
+
+    fn resolve_destination(&mut self, id: u32) {
+        let set = &self.destinations[id as usize];
+        let tagged = (!set.via.is_empty()).then(|| self.tagged(&set.via));
+        let set = &mut self.destinations[id as usize];
+        set.resolve(&self.aliases, &self.exit_nodes, tagged.as_ref());
+    }
+
+    /// Takes a source set's members anew, and moves its rules to the groups that they now belong to. Gives the groups that
+    /// have a new first rule.
+    fn resolve_source(&mut self, id: u32, routes: &[(AddressRange, Arc<str>)]) -> Vec<GroupKey> {
+        let mut led = self.leave_groups(id);
+        let eligible = self.eligible.get(&self.sources[id as usize].postures);
+        let (slots, topology) = (&self.slots, &self.topology);
+        self.sources[id as usize].resolve(&self.aliases, eligible, routes, |slot| addresses(slots, topology, slot));
+        led.extend(self.join_groups(id));
+        led
+    }
+
+    fn resolve_reach(&mut self, id: u32) {
+        let mut reach = RoaringBitmap::new();
+        for rule in &self.sources[id as usize].rules {
+            if let Some(destination) = self.rules[*rule as usize].destination {
+                reach |= &self.destinations[destination as usize].receivers;
+            }
+        }
+        self.sources[id as usize].reach = reach;
+    }
+
+    /// Enters the rules of a source set into the groups they belong to. Gives the groups that have a new first rule.
+    fn join_groups(&mut self, source: u32) -> Vec<GroupKey> {
+        let mut led = Vec::new();
+        for (key, rule) in self.group_keys(source) {
+            let group = self.groups.entry(key).or_default();
+            let first = group.first().copied();
+            group.insert(rule);
+            if first.is_some() && group.first().copied() != first {
+                led.push(key);
+            }
+        }
+        led
+    }
+
+    /// Takes the rules of a source set out of their groups. Gives the groups that have a new first rule.
+    fn leave_groups(&mut self, source: u32) -> Vec<GroupKey> {
+        let mut led = Vec::new();
+        for (key, rule) in self.group_keys(source) {
+            let Some(group) = self.groups.get_mut(&key) else { continue };
+            let first = group.first().copied();
+            group.remove(&rule);
+            if group.is_empty() {
+                self.groups.remove(&key);
+            } else if group.first().copied() != first {
+                led.push(key);
+            }
+        }
+        led
+    }
+
+    /// The groups that the rules of a source set belong to. Rules about own devices have sources that differ by user, and
+    /// those with `via` are there for some nodes only: they join a group, and don't lead one elsewhere.
+    fn group_keys(&self, source: u32) -> Vec<(GroupKey, u32)> {
+        let set = &self.sources[source as usize];
+        let mut keys = Vec::new();
+        for at in &set.rules {
+            let rule = &self.policy.rules()[*at as usize];
+            if let (Effect::Ports(ports), true, false) = (&rule.effect, rule.via.is_empty(), rule.is_own_devices()) {
+                keys.extend(ports.iter().map(|ports| ((set.fingerprint, ports.protocol), *at)));
+            }
+        }
+        keys
+    }
+
+    /// The subnet routes that are part of `*` as a source.
+    fn star_routes(&self) -> Vec<(AddressRange, Arc<str>)> {
+        self.subnets.keys().map(|route| (AddressRange::prefix(*route), route_text(route))).collect()
+    }
+
+    fn tagged(&self, tags: &[Tag]) -> RoaringBitmap {
+        tags.iter().filter_map(|tag| self.by_tag.get(tag)).fold(RoaringBitmap::new(), |all, nodes| all | nodes)
+    }
+
+    fn node_at(&self, slot: u32) -> Option<&Node> {
+        self.topology.nodes.get(self.slots.get(slot as usize)?.as_ref()?)
+    }
+
+    fn addresses(&self, slot: u32) -> Vec<IpAddr> {
+        addresses(&self.slots, &self.topology, slot)
+    }
+
+    fn source_texts(&self, source: u32) -> Arc<[String]> {
+        self.sources[source as usize].texts(|slot| self.addresses(slot))
+    }
+
+    fn node_ids(&self, slots: &RoaringBitmap) -> BTreeSet<NodeId> {
+        slots.iter().filter_map(|slot| self.slots[slot as usize]).collect()
+    }
+}
+
+fn addresses(slots: &[Option<NodeId>], topology: &Topology, slot: u32) -> Vec<IpAddr> {
+    let node = slots[slot as usize].and_then(|id| topology.nodes.get(&id));
+    node.map(|node| node.addresses.clone()).unwrap_or_default()
+}
+
+fn has_posture(policy: &Policy, postures: &[Arc<str>], node: &Node) -> bool {
+    postures.is_empty()
+        || postures.iter().any(|name| {
+            policy
+                .posture(name)
+                .is_some_and(|conditions| conditions.iter().all(|condition| condition.holds(&node.posture)))
+        })
+}
+
+fn route_text(route: &IpNet) -> Arc<str> {
+    AddressRange::prefix(*route).to_string().into()
+}
+
+fn push_once(list: &mut Vec<u32>, id: u32) {
+    if list.last() != Some(&id) {
+        list.push(id);
+    }
+}

@@ -1,0 +1,411 @@
+use std::net::IpAddr;
+use std::time::Duration;
+
+use filter::{CapMap, PortRange, Protocol};
+
+use super::aliases::Meaning;
+use super::{Compiled, has_posture};
+use crate::policy::{Effect, Rule, SshAction, SshRule, SshUser};
+use crate::{Alias, Autogroup, Node, NodeId, Ports, User, internet};
+
+/// How many near misses a decision names.
+const NEAREST: usize = 5;
+
+/// One side of a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// A node of the tailnet, by any of its addresses.
+    Node(NodeId),
+    /// A device that isn't in the tailnet (yet), and the user that it belongs to, who may not be in it either.
+    Device(Node, Option<User>),
+    /// An address: a node's, or one beyond a router.
+    Address(IpAddr),
+}
+
+/// A question: may this packet pass?
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Query {
+    /// Who sends.
+    pub source: Party,
+    /// Where to.
+    pub destination: Party,
+    /// By which protocol.
+    pub protocol: Protocol,
+    /// To which port; 0 where the protocol has none.
+    pub port: u16,
+}
+
+/// The answer to a [`Query`]. Rules are numbered as in [`crate::Policy::rules`].
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Decision {
+    /// The rules that allow it; none means that it is refused.
+    pub allowed_by: Vec<usize>,
+    /// Where it is refused: the rules that come nearest, the nearest first.
+    pub near_misses: Vec<NearMiss>,
+}
+
+/// A rule that would allow something but for what it lacks.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NearMiss {
+    /// The rule's number.
+    pub rule: usize,
+    /// What doesn't match; never empty.
+    pub lacks: Vec<Lack>,
+}
+
+/// A part of a rule that doesn't match. Their order is how near they leave it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Lack {
+    /// It is for other ports.
+    Port,
+    /// It is for other protocols.
+    Protocol,
+    /// The account asked for isn't among those of the rule.
+    Account,
+    /// It doesn't give this capability.
+    Capability,
+    /// The source's device has none of the postures asked for.
+    Posture,
+    /// No router that the rule names serves the destination.
+    Via,
+    /// It is for other destinations.
+    Destination,
+    /// It is for other sources.
+    Source,
+}
+
+/// What capabilities a source has on a destination.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapabilityDecision {
+    /// All of them, with their values.
+    pub capabilities: CapMap,
+    /// The rules that give them.
+    pub given_by: Vec<usize>,
+}
+
+/// Whether somebody may log in by SSH. Rules are numbered as in [`crate::Policy::ssh_rules`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SshDecision {
+    /// By this rule.
+    Accept {
+        /// The rule's number.
+        rule: usize,
+    },
+    /// By this rule, once the user has confirmed who they are.
+    Check {
+        /// The rule's number.
+        rule: usize,
+        /// How long a confirmation holds.
+        period: Duration,
+    },
+    /// No.
+    Refuse {
+        /// The rules that come nearest.
+        near_misses: Vec<NearMiss>,
+    },
+}
+
+/// A party with what is known of it.
+struct Known {
+    slot: Option<u32>,
+    node: Option<Node>,
+    user: Option<User>,
+    /// The addresses it may act by; a device that isn't there yet has none.
+    addresses: Vec<Option<IpAddr>>,
+}
+
+impl Compiled {
+    /// Answers a question about packets, by the rules that filters are made of.
+    pub fn decide(&self, query: &Query) -> Decision {
+        let (source, destination) = (self.known(&query.source), self.known(&query.destination));
+        let mut decision = Decision::default();
+        for (at, rule) in self.policy.rules().iter().enumerate() {
+            let Effect::Ports(ports) = &rule.effect else { continue };
+            let mut lacks = self.address_lacks(at, rule, &source, &destination);
+            lacks.extend(port_lacks(ports, query.protocol, query.port));
+            if lacks.is_empty() {
+                decision.allowed_by.push(at);
+            } else {
+                lacks.sort();
+                decision.near_misses.push(NearMiss { rule: at, lacks });
+            }
+        }
+        match decision.allowed_by.is_empty() {
+            true => keep_nearest(&mut decision.near_misses),
+            false => decision.near_misses.clear(),
+        }
+        decision
+    }
+
+    /// Tells what capabilities a source has on a destination.
+    pub fn decide_capabilities(&self, source: &Party, destination: &Party) -> CapabilityDecision {
+        let (source, destination) = (self.known(source), self.known(destination));
+        let mut decision = CapabilityDecision::default();
+        for (at, rule) in self.policy.rules().iter().enumerate() {
+            let Effect::Capabilities(capabilities) = &rule.effect else { continue };
+            if rule.via.is_empty() && self.address_lacks(at, rule, &source, &destination).is_empty() {
+                decision.capabilities.merge(capabilities);
+                decision.given_by.push(at);
+            }
+        }
+        decision
+    }
+
+    /// The rules that come nearest to giving a capability that [`Compiled::decide_capabilities`] doesn't have.
+    pub fn nearest_capability(&self, source: &Party, destination: &Party, name: &str) -> Vec<NearMiss> {
+        let (source, destination) = (self.known(source), self.known(destination));
+        let mut misses = Vec::new();
+        for (at, rule) in self.policy.rules().iter().enumerate() {
+            let Effect::Capabilities(capabilities) = &rule.effect else { continue };
+            let mut lacks = self.address_lacks(at, rule, &source, &destination);
+            if !rule.via.is_empty() && !lacks.contains(&Lack::Via) {
+                lacks.push(Lack::Via);
+            }
+            if !capabilities.has(name) {
+                lacks.push(Lack::Capability);
+            }
+            if !lacks.is_empty() {
+                lacks.sort();
+                misses.push(NearMiss { rule: at, lacks });
+            }
+        }
+        keep_nearest(&mut misses);
+        misses
+    }
+
+    /// Tells whether a source may log in to a destination as an account.
+    pub fn decide_ssh(&self, source: &Party, destination: &Party, account: &str) -> SshDecision {
+        let (source, destination) = (self.known(source), self.known(destination));
+        let mut misses = Vec::new();
+        let rules = self.policy.ssh_rules().iter().enumerate();
+        let mut ordered: Vec<(usize, &SshRule)> = rules.collect();
+        ordered.sort_by_key(|(_, rule)| rule.action == SshAction::Accept);
+        for (at, rule) in ordered {
+            let lacks = self.ssh_lacks(rule, &source, &destination, account);
+            match (lacks.is_empty(), rule.action) {
+                (false, _) => misses.push(NearMiss { rule: at, lacks }),
+                (true, SshAction::Accept) => return SshDecision::Accept { rule: at },
+                (true, SshAction::Check(period)) => return SshDecision::Check { rule: at, period },
+            }
+        }
+        keep_nearest(&mut misses);
+        SshDecision::Refuse { near_misses: misses }
+    }
+
+    fn known(&self, party: &Party) -> Known {
+        match party {
+            Party::Node(id) => {
+                let node = self.topology.nodes.get(id);
+                let addresses = node.iter().flat_map(|node| node.addresses.iter().copied().map(Some)).collect();
+                self.known_node(Some(*id), addresses)
+            }
+            Party::Device(node, user) => {
+                let own = node.addresses.iter().copied().map(Some);
+                let nowhere = node.addresses.is_empty().then_some(None);
+                let user = user.clone().or_else(|| self.topology.user_of(node).cloned());
+                Known { slot: None, addresses: own.chain(nowhere).collect(), node: Some(node.clone()), user }
+            }
+            Party::Address(address) => {
+                self.known_node(self.topology.node_at(*address).map(|(id, _)| id), vec![Some(*address)])
+            }
+        }
+    }
+
+    fn known_node(&self, id: Option<NodeId>, addresses: Vec<Option<IpAddr>>) -> Known {
+        let node = id.and_then(|id| self.topology.nodes.get(&id)).cloned();
+        let user = node.as_ref().and_then(|node| self.topology.user_of(node)).cloned();
+        Known { slot: id.and_then(|id| self.slot_of.get(&id)).copied(), node, user, addresses }
+    }
+
+    /// Whether an alias means a party by who it belongs to.
+    fn means(&self, alias: &Alias, party: &Known) -> bool {
+        match (&party.user, &party.node) {
+            (Some(user), _) => self.is_alias_of_user(alias, user),
+            (None, Some(node)) => self.is_alias_of(alias, &node.owner),
+            (None, None) => false,
+        }
+    }
+
+    /// What of a rule's addresses doesn't match, by the pair of addresses that comes nearest.
+    fn address_lacks(&self, at: usize, rule: &Rule, source: &Known, destination: &Known) -> Vec<Lack> {
+        let pairs = source.addresses.iter().flat_map(|from| destination.addresses.iter().map(move |to| (*from, *to)));
+        let of_one_family = pairs.filter(|(from, to)| match (from, to) {
+            (Some(from), Some(to)) => from.is_ipv4() == to.is_ipv4(),
+            _ => true,
+        });
+        let lacks = of_one_family.map(|(from, to)| self.pair_lacks(at, rule, (source, from), (destination, to)));
+        lacks.min_by_key(|lacks| nearness(lacks)).unwrap_or_else(|| vec![Lack::Destination, Lack::Source])
+    }
+
+    fn pair_lacks(
+        &self,
+        at: usize,
+        rule: &Rule,
+        (source, from): (&Known, Option<IpAddr>),
+        (destination, to): (&Known, Option<IpAddr>),
+    ) -> Vec<Lack> {
+        let mut lacks = Vec::new();
+        if !rule.sources.iter().any(|alias| self.is_source(alias, source, from, !rule.postures.is_empty())) {
+            lacks.push(Lack::Source);
+        }
+        if !self.has_posture(rule, source) {
+            lacks.push(Lack::Posture);
+        }
+        if rule.is_own_devices() {
+            if !same_user(source, destination) {
+                lacks.push(Lack::Destination);
+            }
+        } else if rule.via.is_empty() {
+            if !rule.destinations.iter().any(|alias| self.is_destination(alias, destination, to)) {
+                lacks.push(Lack::Destination);
+            }
+        } else {
+            lacks.extend(self.via_lack(at, rule, destination, to));
+        }
+        lacks
+    }
+
+    fn is_source(&self, alias: &Alias, party: &Known, address: Option<IpAddr>, by_device: bool) -> bool {
+        let Some(id) = self.aliases.id(alias) else { return false };
+        let entry = self.aliases.entry(id);
+        match (&entry.meaning, &party.node) {
+            (Meaning::Everything, None) => !by_device,
+            (Meaning::Everyone, None) => !by_device && address.is_some_and(|address| self.is_in_star(address)),
+            (Meaning::Everyone | Meaning::Everything, Some(_)) => true,
+            (Meaning::Nodes, Some(_)) => match party.slot {
+                Some(slot) => entry.named.contains(slot),
+                None => self.means(alias, party),
+            },
+            (Meaning::Ranges { ranges, .. }, node) if node.is_some() || !by_device => {
+                address.is_some_and(|address| ranges.iter().any(|(range, _)| range.contains(address)))
+            }
+            _ => false,
+        }
+    }
+
+    fn is_in_star(&self, address: IpAddr) -> bool {
+        internet::tailnet().iter().any(|range| range.contains(address))
+            || self.subnets.keys().any(|route| route.contains(&address))
+    }
+
+    fn is_destination(&self, alias: &Alias, party: &Known, address: Option<IpAddr>) -> bool {
+        let Some(id) = self.aliases.id(alias) else { return false };
+        let entry = self.aliases.entry(id);
+        match (&entry.meaning, &party.node) {
+            (Meaning::Everyone, _) => true,
+            (Meaning::Nodes, Some(_)) => match party.slot {
+                Some(slot) => entry.named.contains(slot),
+                None => self.means(alias, party),
+            },
+            (Meaning::Internet, _) => {
+                address.is_some_and(|address| internet::ranges().iter().any(|range| range.contains(address)))
+            }
+            (Meaning::Ranges { ranges, .. }, _) => {
+                address.is_some_and(|address| ranges.iter().any(|(range, _)| range.contains(address)))
+            }
+            (Meaning::Service(ranges), _) => {
+                address.is_some_and(|address| ranges.iter().any(|range| range.contains(address)))
+            }
+            _ => false,
+        }
+    }
+
+    fn has_posture(&self, rule: &Rule, source: &Known) -> bool {
+        rule.postures.is_empty()
+            || source.node.as_ref().is_some_and(|node| has_posture(&self.policy, &rule.postures, node))
+    }
+
+    /// What a rule with `via` lacks: a router of its that leads to the address.
+    fn via_lack(&self, at: usize, rule: &Rule, destination: &Known, to: Option<IpAddr>) -> Option<Lack> {
+        if !rule.destinations.iter().any(|alias| self.is_destination(alias, destination, to)) {
+            return Some(Lack::Destination);
+        }
+        let receivers = &self.destinations[self.rules[at].destination? as usize].receivers;
+        let leads = |slot: u32| {
+            self.node_at(slot).is_some_and(|node| {
+                to.is_some_and(|to| {
+                    self.covers_router(rule, node, to)
+                        || node.subnets().any(|subnet| subnet.contains(&to))
+                        || (node.is_exit() && internet::contains(&filter::AddressRange::single(to)))
+                })
+            })
+        };
+        (!receivers.iter().any(leads)).then_some(Lack::Via)
+    }
+
+    /// Whether a destination that leads behind a router covers an address of the router's own as well.
+    fn covers_router(&self, rule: &Rule, router: &Node, to: IpAddr) -> bool {
+        let overlaps = |range: &filter::AddressRange| {
+            router.subnets().any(|subnet| filter::AddressRange::prefix(subnet).overlaps(range))
+        };
+        let covers = |alias: &Alias| match self.aliases.id(alias).map(|id| &self.aliases.entry(id).meaning) {
+            Some(Meaning::Everyone | Meaning::Everything) => true,
+            Some(Meaning::Ranges { ranges, .. }) => {
+                ranges.iter().any(|(range, _)| range.contains(to) && overlaps(range))
+            }
+            _ => false,
+        };
+        router.addresses.contains(&to) && rule.destinations.iter().any(covers)
+    }
+
+    fn ssh_lacks(&self, rule: &SshRule, source: &Known, destination: &Known, account: &str) -> Vec<Lack> {
+        let mut lacks = Vec::new();
+        let (Some(from), Some(_)) = (&source.node, &destination.node) else {
+            return vec![Lack::Destination, Lack::Source];
+        };
+        if !rule.users.iter().any(|user| is_account(user, source.user.as_ref(), account)) {
+            lacks.push(Lack::Account);
+        }
+        if !has_posture(&self.policy, &rule.postures, from) {
+            lacks.push(Lack::Posture);
+        }
+        let to_own = rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) && same_user(source, destination);
+        if !to_own && !rule.destinations.iter().any(|alias| self.means(alias, destination)) {
+            lacks.push(Lack::Destination);
+        }
+        if !rule.sources.iter().any(|alias| self.means(alias, source)) {
+            lacks.push(Lack::Source);
+        }
+        lacks
+    }
+}
+
+fn is_account(user: &SshUser, from: Option<&User>, account: &str) -> bool {
+    match user {
+        SshUser::Name(name) => name == account,
+        SshUser::NonRoot => account != "root",
+        SshUser::LocalPart(domain) => from.and_then(|user| user.login.rsplit_once('@')) == Some((account, domain)),
+    }
+}
+
+fn same_user(one: &Known, other: &Known) -> bool {
+    let login = |party: &Known| party.user.as_ref().map(|user| user.login.clone());
+    login(one).is_some() && login(one) == login(other)
+}
+
+fn port_lacks(ports: &[Ports], protocol: Protocol, port: u16) -> Option<Lack> {
+    // Whoever may use any port may also ping.
+    if matches!(protocol, Protocol::ICMPV4 | Protocol::ICMPV6) {
+        return None;
+    }
+    let of_protocol = |ports: &&Ports| match ports.protocol {
+        Some(named) => named == protocol,
+        None => Protocol::DEFAULT.contains(&protocol),
+    };
+    let mut named = ports.iter().filter(of_protocol).peekable();
+    if named.peek().is_none() {
+        return Some(Lack::Protocol);
+    }
+    let fits = |range: &PortRange| if protocol.has_ports() { range.contains(port) } else { range.is_all() };
+    (!named.flat_map(|ports| &ports.ranges).any(fits)).then_some(Lack::Port)
+}
+
+/// Fewer lacks are nearer, and then cheaper ones.
+fn nearness(lacks: &[Lack]) -> (usize, Option<Lack>) {
+    (lacks.len(), lacks.iter().max().copied())
+}
+
+fn keep_nearest(misses: &mut Vec<NearMiss>) {
+    misses.sort_by_key(|miss| nearness(&miss.lacks));
+    misses.truncate(NEAREST);
+}

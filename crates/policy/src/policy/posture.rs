@@ -1,0 +1,259 @@
+use std::cmp::Ordering;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use crate::fields::{Fields, strings};
+use crate::hujson::{Kind, Value};
+use crate::problem::Problems;
+
+/// A value of a device's posture attribute.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum PostureValue {
+    /// A text; where order matters it is compared as a version.
+    Text(String),
+    /// A number.
+    Number(i64),
+    /// Yes or no.
+    Bool(bool),
+}
+
+/// One condition of a posture, such as `node:tsVersion >= '1.60'`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Condition {
+    /// The attribute's key with its namespace.
+    pub key: String,
+    /// What must hold of its value.
+    pub requirement: Requirement,
+}
+
+/// What must hold of an attribute's value. An attribute that isn't set fulfils only [`Requirement::NotSet`],
+/// [`Requirement::NotEqual`] and [`Requirement::NotIn`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement {
+    /// `==`
+    Equal(PostureValue),
+    /// `!=`
+    NotEqual(PostureValue),
+    /// `<`
+    Less(PostureValue),
+    /// `<=`
+    AtMost(PostureValue),
+    /// `>`
+    Greater(PostureValue),
+    /// `>=`
+    AtLeast(PostureValue),
+    /// `IN [...]`
+    In(Vec<PostureValue>),
+    /// `NOT IN [...]`
+    NotIn(Vec<PostureValue>),
+    /// `IS SET`
+    Set,
+    /// `NOT SET`
+    NotSet,
+}
+
+impl Condition {
+    /// Whether a device with these attributes fulfils the condition.
+    pub fn holds(&self, attributes: &BTreeMap<String, PostureValue>) -> bool {
+        let value = attributes.get(&self.key);
+        let order = |limit: &PostureValue| value.and_then(|value| compare(value, limit));
+        match &self.requirement {
+            Requirement::Equal(wanted) => value == Some(wanted),
+            Requirement::NotEqual(wanted) => value != Some(wanted),
+            Requirement::Less(limit) => order(limit) == Some(Ordering::Less),
+            Requirement::AtMost(limit) => order(limit).is_some_and(Ordering::is_le),
+            Requirement::Greater(limit) => order(limit) == Some(Ordering::Greater),
+            Requirement::AtLeast(limit) => order(limit).is_some_and(Ordering::is_ge),
+            Requirement::In(wanted) => value.is_some_and(|value| wanted.contains(value)),
+            Requirement::NotIn(wanted) => value.is_none_or(|value| !wanted.contains(value)),
+            Requirement::Set => value.is_some(),
+            Requirement::NotSet => value.is_none(),
+        }
+    }
+
+    /// Reads a condition.
+    fn parse(text: &str) -> Option<Self> {
+        let text = text.trim();
+        let end = text.find(|c: char| c.is_whitespace() || matches!(c, '=' | '!' | '<' | '>'))?;
+        let (key, rest) = (&text[..end], text[end..].trim());
+        if !matches!(key.split_once(':'), Some((namespace, name)) if !namespace.is_empty() && !name.is_empty()) {
+            return None;
+        }
+        Some(Self { key: key.to_owned(), requirement: parse_requirement(rest)? })
+    }
+}
+
+fn parse_requirement(text: &str) -> Option<Requirement> {
+    let words: Vec<&str> = text.split_whitespace().collect();
+    match words.as_slice() {
+        ["IS", "SET"] => return Some(Requirement::Set),
+        ["NOT", "SET"] => return Some(Requirement::NotSet),
+        ["IN", ..] => return parse_list(text.strip_prefix("IN")?).map(Requirement::In),
+        ["NOT", "IN", ..] => {
+            let list = text.strip_prefix("NOT")?.trim_start().strip_prefix("IN")?;
+            return parse_list(list).map(Requirement::NotIn);
+        }
+        _ => {}
+    }
+    type Make = fn(PostureValue) -> Requirement;
+    let make: [(&str, Make); 6] = [
+        ("==", Requirement::Equal),
+        ("!=", Requirement::NotEqual),
+        ("<=", Requirement::AtMost),
+        (">=", Requirement::AtLeast),
+        ("<", Requirement::Less),
+        (">", Requirement::Greater),
+    ];
+    let (operator, make) = make.into_iter().find(|(operator, _)| text.starts_with(operator))?;
+    parse_value(&text[operator.len()..]).map(make)
+}
+
+fn parse_list(text: &str) -> Option<Vec<PostureValue>> {
+    let inner = text.trim().strip_prefix('[')?.strip_suffix(']')?;
+    inner.split(',').map(parse_value).collect()
+}
+
+fn parse_value(text: &str) -> Option<PostureValue> {
+    let text = text.trim();
+    for quote in ['\'', '"'] {
+        if let Some(inner) = text.strip_prefix(quote).and_then(|rest| rest.strip_suffix(quote)) {
+            return Some(PostureValue::Text(inner.to_owned())).filter(|_| !inner.contains(quote));
+        }
+    }
+    match text {
+        "true" => Some(PostureValue::Bool(true)),
+        "false" => Some(PostureValue::Bool(false)),
+        _ => text.parse().ok().map(PostureValue::Number),
+    }
+}
+
+fn compare(value: &PostureValue, limit: &PostureValue) -> Option<Ordering> {
+    match (value, limit) {
+        (PostureValue::Number(value), PostureValue::Number(limit)) => Some(value.cmp(limit)),
+        (PostureValue::Text(value), PostureValue::Text(limit)) => Some(version(value).cmp(&version(limit))),
+        _ => None,
+    }
+}
+
+/// The numbers of a version, without zeros at its end: 1.60 and 1.60.0 are the same.
+fn version(text: &str) -> Vec<u64> {
+    let mut parts: Vec<u64> = text
+        .split(|c: char| !c.is_ascii_digit())
+        .filter(|digits| !digits.is_empty())
+        .map(|digits| digits.parse().unwrap_or(u64::MAX))
+        .collect();
+    while parts.last() == Some(&0) {
+        parts.pop();
+    }
+    parts
+}
+
+/// Reads `postures`.
+pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems<'_>) -> BTreeMap<Arc<str>, Vec<Condition>> {
+    let mut postures = BTreeMap::new();
+    for (name, place, value) in fields.map("postures", problems) {
+        if name.strip_prefix("posture:").is_none_or(str::is_empty) {
+            problems.at::<()>(place, format!("postures[{name:?}]: names of postures must start with 'posture:'"));
+            continue;
+        }
+        let mut conditions = Vec::new();
+        for (text, value) in strings(value, problems) {
+            let parsed = Condition::parse(text).or_else(|| {
+                problems.at(
+                    value,
+                    format!("postures[{name:?}]: {text:?} is no condition; write for example node:os == 'linux'"),
+                )
+            });
+            conditions.extend(parsed);
+        }
+        postures.insert(name.into(), conditions);
+    }
+    postures
+}
+
+/// Reads names of postures that exist.
+pub(super) fn read_names(
+    listed: Vec<(&str, &Value)>,
+    known: &BTreeMap<Arc<str>, Vec<Condition>>,
+    problems: &mut Problems<'_>,
+) -> Vec<Arc<str>> {
+    let mut names = Vec::new();
+    for (name, value) in listed {
+        match known.get_key_value(name.trim()) {
+            Some((name, _)) => names.push(name.clone()),
+            None => {
+                problems.at::<()>(value, format!("posture not found: {name:?}"));
+            }
+        }
+    }
+    names
+}
+
+/// Reads posture attributes from an object, such as a test's `srcPostureAttrs`.
+pub(super) fn read_attributes(value: &Value, problems: &mut Problems<'_>) -> BTreeMap<String, PostureValue> {
+    let mut attributes = BTreeMap::new();
+    for (name, _, value) in crate::fields::map(value, problems) {
+        let read = match value.kind() {
+            Kind::String(text) => Some(PostureValue::Text(text.clone())),
+            Kind::Bool(on) => Some(PostureValue::Bool(*on)),
+            Kind::Number => problems.document().minify(value).parse().ok().map(PostureValue::Number),
+            _ => None,
+        };
+        match read {
+            Some(read) => {
+                attributes.insert(name.to_owned(), read);
+            }
+            None => {
+                problems.at::<()>(value, "a posture attribute is a string, a whole number or a boolean");
+            }
+        }
+    }
+    attributes
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holds(condition: &str, version: &str) -> bool {
+        let attributes = [
+            ("node:tsVersion".to_owned(), PostureValue::Text(version.to_owned())),
+            ("custom:score".to_owned(), PostureValue::Number(7)),
+            ("custom:managed".to_owned(), PostureValue::Bool(true)),
+        ];
+        Condition::parse(condition).unwrap().holds(&attributes.into())
+    }
+
+    #[test]
+    fn versions_compare_by_number() {
+        assert!(holds("node:tsVersion >= '1.9'", "1.60.1"));
+        assert!(holds("node:tsVersion >= '1.60.0'", "1.60"));
+        assert!(!holds("node:tsVersion<'1.60'", "1.60"));
+        assert!(holds("node:tsVersion IN ['1.60', '1.62']", "1.62"));
+        assert!(holds("node:tsVersion NOT IN ['1.60']", "1.62"));
+    }
+
+    #[test]
+    fn values_of_other_kinds_do_not_compare() {
+        assert!(holds("custom:score > 6", ""));
+        assert!(!holds("custom:score > '6'", ""));
+        assert!(holds("custom:managed == true", ""));
+        assert!(!holds("custom:managed == 'true'", ""));
+    }
+
+    #[test]
+    fn an_attribute_that_is_not_set_fulfils_only_negations() {
+        assert!(holds("custom:none NOT SET", ""));
+        assert!(!holds("custom:none IS SET", ""));
+        assert!(holds("custom:none != 3", ""));
+        assert!(!holds("custom:none <= 3", ""));
+    }
+
+    #[test]
+    fn what_is_no_condition_is_refused() {
+        for text in ["", "node:os", "os == 'x'", "node:os = 'x'", "node:os == x", "node:os IN 'x'", "node:os == 'a'b'"]
+        {
+            assert_eq!(Condition::parse(text), None, "{text}");
+        }
+    }
+}
