@@ -1,0 +1,162 @@
+use std::sync::{Arc, OnceLock};
+
+use filter::CapMap;
+use jiff::Timestamp;
+use policy::AllowedIps;
+use tailcfg::{Encoded, Hostinfo, Node as WireNode, Time};
+
+use crate::name::Domain;
+use crate::presence::Presence;
+use crate::record::Node;
+use crate::registry::TAGGED_DEVICES;
+
+/// A device as the tailnet holds it: what is kept, where it is, and since when its peers could have known.
+#[derive(Debug)]
+pub(crate) struct Device {
+    pub(crate) node: Arc<Node>,
+    pub(crate) presence: Presence,
+    pub(crate) stamps: Stamps,
+    /// Whether it takes part: its key is good, it was let in, and so was its user.
+    pub(crate) admitted: bool,
+    /// Whether its key has ended.
+    pub(crate) expired: bool,
+    /// Its next deadline: expiry of its key, absence, deletion.
+    pub(crate) deadline: Option<Timestamp>,
+    /// Capabilities that its peers see.
+    pub(crate) peer_caps: CapMap,
+    /// What peers that may use none of its routes are sent, made when first asked for.
+    encoded: OnceLock<Encoded<WireNode>>,
+}
+
+/// At which tick of the tailnet's clock something of a device changed last, as its peers see it.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Stamps {
+    /// Something that only a whole node can say.
+    pub(crate) whole: u64,
+    pub(crate) endpoints: u64,
+    pub(crate) home: u64,
+    pub(crate) disco_key: u64,
+    pub(crate) node_key: u64,
+    pub(crate) key_expiry: u64,
+    pub(crate) cap: u64,
+    pub(crate) online: u64,
+}
+
+impl Stamps {
+    /// The newest of all.
+    pub(crate) fn newest(&self) -> u64 {
+        [self.whole, self.endpoints, self.home, self.disco_key, self.node_key, self.key_expiry, self.cap, self.online]
+            .into_iter()
+            .max()
+            .unwrap_or(0)
+    }
+}
+
+impl Device {
+    pub(crate) fn new(node: Arc<Node>) -> Self {
+        Self {
+            node,
+            presence: Presence::default(),
+            stamps: Stamps::default(),
+            admitted: false,
+            expired: false,
+            deadline: None,
+            peer_caps: CapMap::default(),
+            encoded: OnceLock::new(),
+        }
+    }
+
+    /// Must be called after whatever changes what peers see.
+    pub(crate) fn forget_encoding(&mut self) {
+        self.encoded = OnceLock::new();
+    }
+
+    /// The node as a peer sees it, encoded; `special` is what this peer is told of its addresses, when not just these.
+    ///
+    /// `None` if it can't be encoded: then this one peer is missing, and nobody's map breaks.
+    pub(crate) fn encoded(&self, domain: &Domain, special: Option<&AllowedIps>) -> Option<Encoded<WireNode>> {
+        if special.is_some() {
+            return Encoded::new(&self.as_peer(domain, special)).ok();
+        }
+        if let Some(encoded) = self.encoded.get() {
+            return Some(encoded.clone());
+        }
+        let encoded = Encoded::new(&self.as_peer(domain, None)).ok()?;
+        Some(self.encoded.get_or_init(|| encoded).clone())
+    }
+
+    /// Whether a viewer is told of just its addresses.
+    pub(crate) fn is_plain(&self, told: &AllowedIps) -> bool {
+        told.primary.is_empty() && told.allowed == self.node.addresses.prefixes()
+    }
+
+    /// When it was last here; for one that was not here yet, when it was made.
+    pub(crate) fn last_seen(&self) -> Time {
+        Time::from(self.presence.last_seen.unwrap_or(self.node.created))
+    }
+
+    /// The node as a peer sees it.
+    fn as_peer(&self, domain: &Domain, special: Option<&AllowedIps>) -> WireNode {
+        let mut seen = WireNode {
+            user: self.node.owner.user().unwrap_or(TAGGED_DEVICES),
+            endpoints: self.presence.endpoints.clone(),
+            last_seen: Some(self.last_seen()),
+            online: Some(self.presence.online),
+            cap_map: self.peer_caps.clone(),
+            hostinfo: Some(hostinfo_for_peers(&self.node.hostinfo)),
+            ..self.as_seen(domain)
+        };
+        if let Some(told) = special {
+            seen.addresses.retain(|address| told.allowed.contains(address));
+            seen.allowed_ips = Some(told.allowed.clone());
+            seen.primary_routes.clone_from(&told.primary);
+        }
+        seen
+    }
+
+    /// The node as it sees itself: with its own capabilities, and as its own user when it is tagged.
+    pub(crate) fn as_self(&self, domain: &Domain, caps: CapMap) -> WireNode {
+        WireNode {
+            user: self.node.owner.user().unwrap_or(tailcfg::UserId(self.node.id.0)),
+            online: Some(true),
+            cap_map: caps,
+            hostinfo: Some((*self.node.hostinfo).clone()),
+            ..self.as_seen(domain)
+        }
+    }
+
+    /// What both have.
+    fn as_seen(&self, domain: &Domain) -> WireNode {
+        let node = &self.node;
+        WireNode {
+            id: node.id,
+            stable_id: node.stable_id.clone(),
+            name: format!("{}.", domain.name(&node.name)),
+            key: node.node_key,
+            key_expiry: Time::from(node.key_expiry),
+            machine: node.machine_key,
+            disco_key: self.presence.disco_key,
+            addresses: node.addresses.prefixes().to_vec(),
+            allowed_ips: Some(node.addresses.prefixes().to_vec()),
+            legacy_derp: WireNode::legacy_derp_text(self.presence.home),
+            home_derp: self.presence.home,
+            created: Time::from(node.created),
+            cap: node.cap,
+            tags: node.owner.tags().map(ToString::to_string).collect(),
+            machine_authorized: node.authorized,
+            ..WireNode::default()
+        }
+    }
+}
+
+/// What peers may know of a host: not its logs, nor how to push to its phone, nor what it measured of its network, which
+/// would change with every measurement.
+pub(crate) fn hostinfo_for_peers(hostinfo: &Hostinfo) -> Hostinfo {
+    let mut shown = hostinfo.clone();
+    shown.net_info = None;
+    shown.backend_log_id = String::new();
+    for name in ["FrontendLogID", "PushDeviceToken"] {
+        shown.rest.shift_remove(name);
+    }
+    shown
+}

@@ -1,0 +1,194 @@
+//! Auth keys, OAuth clients and tokens.
+
+use std::collections::BTreeSet;
+
+use jiff::SignedDuration;
+use tailnet::{
+    Actor, Command, KeyId, NewApiToken, NewAuthKey, NewOAuthClient, PasswordHash, Proof, RefusalKind, Reply, Role,
+    SecretText, TokenHolder,
+};
+
+use crate::world::{World, auth_key, request, tagged_key};
+
+fn scopes(names: &[&str]) -> BTreeSet<String> {
+    names.iter().map(|name| (*name).to_owned()).collect()
+}
+
+fn client(scope_names: &[&str], tags: &[&str]) -> NewOAuthClient {
+    NewOAuthClient {
+        scopes: scopes(scope_names),
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        description: "operator".to_owned(),
+    }
+}
+
+fn token(holder: TokenHolder, scope_names: &[&str]) -> NewApiToken {
+    NewApiToken { holder, scopes: scopes(scope_names), tags: vec![], lifetime: None, description: String::new() }
+}
+
+fn secret(reply: Reply) -> (KeyId, SecretText) {
+    let Reply::Secret { id, text, .. } = reply else { panic!("a secret") };
+    (id, text)
+}
+
+/// The operator's client and an access token of it.
+fn operator(world: &mut World) -> (KeyId, SecretText) {
+    let made = world.own(Command::CreateOAuthClient(client(&["devices:core", "auth_keys"], &["tag:k8s-operator"])));
+    let (id, text) = secret(made);
+    assert_eq!(world.home().authenticate_client(&text).unwrap().id, id);
+    let asks = token(TokenHolder::Client(id.clone()), &["devices:core", "auth_keys"]);
+    let (_, access) = secret(world.run(Actor::Server, Command::CreateApiToken(asks)).unwrap());
+    (id, access)
+}
+
+#[test]
+fn the_operators_client_makes_keys_for_its_tags_and_those_that_these_own() {
+    let mut world = World::new();
+    let (_, access) = operator(&mut world);
+    let (_, actor) = world.home().authenticate(&access, world.now).unwrap();
+    for tag in ["tag:k8s-operator", "tag:k8s"] {
+        let made = world.run(actor.clone(), Command::CreateAuthKey(tagged_key(tag))).unwrap();
+        let (_, key) = secret(made);
+        let number = if tag == "tag:k8s" { 1 } else { 2 };
+        world.join(number, "proxy", Proof::AuthKey(key));
+    }
+    let refusal = world.run(actor.clone(), Command::CreateAuthKey(tagged_key("tag:server"))).unwrap_err();
+    assert_eq!(refusal.kind(), RefusalKind::Forbidden);
+    assert!(refusal.to_string().contains("may not give tag:server: add them to its owners"), "{refusal}");
+    let refusal = world.run(actor, Command::CreateAuthKey(auth_key())).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        "an auth key of an OAuth client needs tags: name at least one that is in the policy's \"tagOwners\""
+    );
+}
+
+#[test]
+fn an_access_token_works_for_an_hour_and_ends_with_its_client() {
+    let mut world = World::new();
+    let (id, access) = operator(&mut world);
+    assert!(world.home().authenticate(&access, world.now + SignedDuration::from_mins(59)).is_ok());
+    let late = world.home().authenticate(&access, world.now + SignedDuration::from_mins(60)).unwrap_err().to_string();
+    assert!(late.contains("expired on 2026-01-01T01:00:00Z: sign in again, or make a new one"), "{late}");
+    world.own(Command::Revoke(id.clone()));
+    let revoked = world.home().authenticate(&access, world.now).unwrap_err().to_string();
+    assert!(revoked.ends_with("was revoked: ask an administrator for a new one"), "{revoked}");
+    let asks = token(TokenHolder::Client(id), &[]);
+    assert!(world.run(Actor::Server, Command::CreateApiToken(asks)).unwrap_err().to_string().contains("was revoked"));
+}
+
+#[test]
+fn a_guessed_secret_learns_nothing() {
+    let mut world = World::new();
+    let (id, _) = operator(&mut world);
+    let says = "this credential is not valid: check that it was copied whole, or ask an administrator for a new one";
+    for text in [format!("tskey-api-{id}-x"), format!("tskey-client-{id}-x"), "x".to_owned(), String::new()] {
+        let text = SecretText::new(text);
+        assert_eq!(world.home().authenticate(&text, world.now).unwrap_err().to_string(), says);
+        assert_eq!(world.home().authenticate_client(&text).unwrap_err().to_string(), says);
+    }
+}
+
+#[test]
+fn nothing_gives_more_than_it_has() {
+    let mut world = World::new();
+    let it = world.add_user("it@example.com", Role::NetworkAdmin);
+    let refusal = world
+        .run(Actor::User(it), Command::CreateApiToken(token(TokenHolder::User(it), &["users"])))
+        .unwrap_err()
+        .to_string();
+    assert_eq!(refusal, "a user who is network-admin can't have the scope \"users\": leave it out");
+    world.run(Actor::User(it), Command::CreateApiToken(token(TokenHolder::User(it), &["dns", "users:read"]))).unwrap();
+    let owner = world.owner;
+    let refusal =
+        world.run(Actor::User(it), Command::CreateApiToken(token(TokenHolder::User(owner), &["dns"]))).unwrap_err();
+    assert_eq!(refusal.kind(), RefusalKind::Forbidden, "a token of somebody else");
+    let (id, _) = operator(&mut world);
+    let beyond = token(TokenHolder::Client(id.clone()), &["policy_file"]);
+    let refusal = world.run(Actor::Server, Command::CreateApiToken(beyond)).unwrap_err().to_string();
+    assert_eq!(
+        refusal,
+        format!(
+            "credential {id} does not have the scope \"policy_file\": leave it out, or make a credential that has it"
+        )
+    );
+}
+
+#[test]
+fn a_token_may_have_fewer_tags_than_its_client_and_not_others() {
+    let mut world = World::new();
+    let made = world.own(Command::CreateOAuthClient(client(&["auth_keys"], &["tag:k8s-operator", "tag:server"])));
+    let (id, _) = secret(made);
+    let with = |tags: &[&str]| NewApiToken {
+        tags: tags.iter().map(|tag| (*tag).to_owned()).collect(),
+        ..token(TokenHolder::Client(id.clone()), &["auth_keys"])
+    };
+    let (_, text) = secret(world.run(Actor::Server, Command::CreateApiToken(with(&["tag:k8s"]))).unwrap());
+    let (_, actor) = world.home().authenticate(&text, world.now).unwrap();
+    assert!(world.run(actor, Command::CreateAuthKey(tagged_key("tag:server"))).is_err());
+    assert!(world.run(Actor::Server, Command::CreateApiToken(with(&["tag:dev"]))).is_err());
+}
+
+#[test]
+fn clients_that_make_devices_need_tags() {
+    let mut world = World::new();
+    let refusal = world.refused(Command::CreateOAuthClient(client(&["auth_keys"], &[])));
+    assert!(refusal.starts_with("an OAuth client with the scope devices:core or auth_keys needs tags"), "{refusal}");
+    world.own(Command::CreateOAuthClient(client(&["policy_file"], &[])));
+}
+
+#[test]
+fn keys_live_ninety_days_at_most() {
+    let mut world = World::new();
+    for (days, good) in [(90, true), (91, false), (0, false), (-1, false)] {
+        let lifetime = Some(SignedDuration::from_hours(24 * days));
+        let made = world.run(Actor::User(world.owner), Command::CreateAuthKey(NewAuthKey { lifetime, ..auth_key() }));
+        assert_eq!(made.is_ok(), good, "{days} days");
+    }
+}
+
+#[test]
+fn a_key_is_worth_what_its_maker_is() {
+    let mut world = World::new();
+    let admin = world.add_user("boss@example.com", Role::Admin);
+    let (_, key) = secret(world.run(Actor::User(admin), Command::CreateAuthKey(tagged_key("tag:server"))).unwrap());
+    world.own(Command::SuspendUser(admin));
+    let refusal = world.register(1, request(1, "x"), Proof::AuthKey(key)).unwrap_err().to_string();
+    assert!(refusal.contains("boss@example.com is suspended"), "{refusal}");
+}
+
+#[test]
+fn a_new_password_ends_old_tokens() {
+    let mut world = World::new();
+    let owner = world.owner;
+    let (_, text) = secret(world.own(Command::CreateApiToken(token(TokenHolder::User(owner), &["all"]))));
+    assert_eq!(world.home().authenticate(&text, world.now).unwrap().1, Actor::User(owner));
+    world.own(Command::SetPassword(owner, PasswordHash("$argon2id$x".into())));
+    assert!(world.home().authenticate(&text, world.now).is_err());
+}
+
+#[test]
+fn what_is_long_dead_is_swept_and_what_is_not_stays() {
+    let mut world = World::new();
+    operator(&mut world);
+    let key = world.make_key(auth_key());
+    world.own(Command::Revoke(key.identify().unwrap().1));
+    world.make_key(auth_key());
+    world.pass(SignedDuration::from_hours(24 * 29));
+    world.run(Actor::Server, Command::Sweep).unwrap();
+    assert_eq!((world.home().auth_keys().count(), world.home().api_tokens().count()), (2, 0));
+    world.pass(SignedDuration::from_hours(24 * 2));
+    world.run(Actor::Server, Command::Sweep).unwrap();
+    assert_eq!((world.home().auth_keys().count(), world.home().oauth_clients().count()), (1, 1));
+}
+
+#[test]
+fn no_secret_is_kept() {
+    let mut world = World::new();
+    let key = world.make_key(auth_key());
+    let (_, access) = operator(&mut world);
+    let written = serde_json::to_string(&world.written.iter().map(|(_, change)| change).collect::<Vec<_>>()).unwrap();
+    for text in [key, access] {
+        assert!(!written.contains(text.expose()));
+        assert!(!format!("{:?}", world.server).contains(text.expose()));
+    }
+}

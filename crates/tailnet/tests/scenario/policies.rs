@@ -1,0 +1,140 @@
+//! Policy, settings and services as they are set.
+
+use std::collections::BTreeMap;
+
+use tailnet::{
+    Actor, Command, DnsSettings, NameServer, NewPolicy, NewService, PolicyPrecondition, Proof, Refusal, RefusalKind,
+    Reply, Role, SettingsPatch,
+};
+
+use crate::world::{POLICY, World};
+
+fn new_policy(text: &str) -> NewPolicy {
+    NewPolicy {
+        text: text.to_owned(),
+        precondition: None,
+        confirmed: false,
+        who: "admin@example.com".to_owned(),
+        why: "test".to_owned(),
+    }
+}
+
+#[test]
+fn a_broken_policy_is_refused_with_its_place_and_the_old_one_stays() {
+    let mut world = World::new();
+    let etag = world.home().policy_etag().to_owned();
+    for (text, says) in [
+        ("{\n  \"acls\": [,]\n}", "line 2"),
+        (r#"{"acls": [{"action": "accept", "src": ["group:none"], "dst": ["*:*"]}]}"#, "group:none"),
+        (r#"{"acls": [{"action": "accept", "src": ["tag:none"], "dst": ["*:*"]}]}"#, "tag:none"),
+        (r#"{"nonsense": 1}"#, "nonsense"),
+    ] {
+        let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(new_policy(text))).unwrap_err();
+        assert_eq!(refusal.kind(), RefusalKind::Invalid);
+        assert!(refusal.to_string().contains(says), "{refusal}");
+    }
+    assert_eq!(world.home().policy_etag(), etag);
+    assert_eq!(world.home().policy().text, POLICY);
+}
+
+#[test]
+fn a_policy_that_fails_its_own_tests_is_refused() {
+    let mut world = World::new();
+    let text = r#"{"tagOwners": {"tag:server": []}, "acls": [],
+        "tests": [{"src": "admin@example.com", "accept": ["tag:server:22"]}]}"#;
+    let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(new_policy(text))).unwrap_err();
+    assert_eq!(refusal.to_string(), "test(s) failed");
+    let Refusal::BadPolicy(policy::PolicyError::Tests(failed)) = refusal else { panic!("failed tests") };
+    assert_eq!(failed[0].user, "admin@example.com");
+}
+
+#[test]
+fn a_policy_that_cuts_its_author_off_wants_to_be_confirmed() {
+    let mut world = World::new();
+    let admin = world.add_user("boss@example.com", Role::Admin);
+    world.join(1, "laptop", Proof::Confirmed(admin));
+    world.join_tagged(2, "server", "tag:server");
+    let text = r#"{"tagOwners": {"tag:server": []}, "acls": []}"#;
+    let refusal = world.run(Actor::User(admin), Command::SetPolicy(new_policy(text))).unwrap_err();
+    assert_eq!(refusal.kind(), RefusalKind::Conflict);
+    assert!(refusal.to_string().starts_with("this policy cuts boss@example.com off:"), "{refusal}");
+    assert!(world.home().review_policy(text, Some(admin)).unwrap().cuts_author_off);
+    let confirmed = NewPolicy { confirmed: true, ..new_policy(text) };
+    world.run(Actor::User(admin), Command::SetPolicy(confirmed)).unwrap();
+    assert_eq!(world.home().policy().text, text);
+}
+
+#[test]
+fn two_authors_do_not_overwrite_each_other() {
+    let mut world = World::new();
+    let read = PolicyPrecondition::Etag(world.home().policy_etag().to_owned());
+    let first = NewPolicy { precondition: Some(read.clone()), ..new_policy(&format!("{POLICY} // one")) };
+    let second = NewPolicy { precondition: Some(read), ..new_policy(&format!("{POLICY} // two")) };
+    let Reply::Policy { etag, .. } = world.own(Command::SetPolicy(first)) else { panic!("a mark") };
+    assert_eq!(world.home().policy_etag(), etag);
+    let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(second)).unwrap_err();
+    assert_eq!(refusal.kind(), RefusalKind::Precondition);
+    assert_eq!(
+        refusal.to_string(),
+        "the policy was changed by somebody else: fetch it, merge your change and try again"
+    );
+}
+
+#[test]
+fn the_starting_policy_counts_as_never_set_and_an_empty_text_brings_it_back() {
+    let mut world = World::empty();
+    let starting = world.home().policy().text.clone();
+    let never = |text: &str| NewPolicy { precondition: Some(PolicyPrecondition::NeverSet), ..new_policy(text) };
+    world.own(Command::SetPolicy(never(POLICY)));
+    assert!(world.refused(Command::SetPolicy(never("{}"))).contains("changed by somebody else"));
+    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy("") }));
+    assert_eq!(world.home().policy().text, starting);
+    world.own(Command::SetPolicy(never(POLICY)));
+    assert_eq!(world.home().policy().version, 3);
+}
+
+#[test]
+fn settings_out_of_range_are_refused_by_name() {
+    let mut world = World::new();
+    for (days, good) in [(1, true), (180, true), (0, false), (181, false)] {
+        let patch = SettingsPatch { key_duration_days: Some(days), ..SettingsPatch::default() };
+        let outcome = world.run(Actor::User(world.owner), Command::UpdateSettings(patch));
+        assert_eq!(outcome.is_ok(), good, "{days}");
+    }
+    assert_eq!(world.home().settings().key_duration_days, 180);
+}
+
+#[test]
+fn resolvers_that_are_none_are_refused() {
+    let mut world = World::new();
+    for bad in ["dns.example", "http://1.2.3.4", "1.2.3.4:x", ""] {
+        let server = NameServer { address: bad.to_owned(), use_with_exit_node: false };
+        let refusal =
+            world.refused(Command::SetDns(DnsSettings { nameservers: vec![server], ..DnsSettings::default() }));
+        assert!(refusal.contains("write an IP address, address:port, or an https:// URL"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_service_keeps_its_addresses_and_its_annotations() {
+    let mut world = World::new();
+    let annotations = BTreeMap::from([("tailscale.com/owner-references".to_owned(), "{\"x\": 1}".to_owned())]);
+    let service = NewService {
+        name: "svc:web".parse().unwrap(),
+        comment: String::new(),
+        annotations: annotations.clone(),
+        ports: vec!["tcp:443".into(), "do-not-validate".into()],
+        tags: vec!["tag:k8s".into()],
+    };
+    world.own(Command::PutService(service.clone()));
+    let first = world.home().service(&service.name).unwrap().clone();
+    assert_eq!(first.annotations, annotations);
+    world.own(Command::PutService(NewService { comment: "new".into(), ..service.clone() }));
+    assert_eq!(world.home().service(&service.name).unwrap().addresses, first.addresses);
+    let id = world.join(1, "web", Proof::Confirmed(world.owner));
+    assert_eq!(world.node(id).name.as_str(), "web-1", "the name is the service's");
+    let bad = NewService { ports: vec!["sctp:1".into()], ..service.clone() };
+    assert!(world.refused(Command::PutService(bad)).contains("write \"tcp:443\""));
+    world.own(Command::DeleteService(service.name.clone()));
+    assert_eq!(world.refused(Command::DeleteService(service.name)), "there is no service svc:web in this tailnet");
+}
