@@ -1,0 +1,422 @@
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use http::{HeaderMap, HeaderValue, header};
+use schemars::{JsonSchema, SchemaGenerator};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::exchange::{Content, Payload, PayloadDescription, Reply};
+use crate::query::{Parameter, Query, flag, value};
+use crate::{ApiError, Finding};
+
+const JSON: &str = "application/json";
+const HUJSON: &str = "application/hujson";
+
+/// The form that a policy is asked for in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum PolicyForm {
+    /// The text as it was saved: JSON with comments.
+    #[default]
+    Hujson,
+    /// JSON without comments.
+    Json,
+}
+
+impl PolicyForm {
+    fn of(headers: &HeaderMap) -> Self {
+        let accepts = |value: &HeaderValue| value.to_str().is_ok_and(|value| value.contains(JSON));
+        if headers.get_all(header::ACCEPT).iter().any(accepts) { Self::Json } else { Self::Hujson }
+    }
+
+    fn media(self) -> &'static str {
+        match self {
+            Self::Hujson => HUJSON,
+            Self::Json => JSON,
+        }
+    }
+
+    fn accept(self) -> (header::HeaderName, HeaderValue) {
+        (header::ACCEPT, HeaderValue::from_static(self.media()))
+    }
+}
+
+impl Payload for PolicyForm {
+    fn read(headers: &HeaderMap, _: Bytes) -> Result<Self, ApiError> {
+        Ok(Self::of(headers))
+    }
+
+    fn write(&self) -> Result<Content, ApiError> {
+        Ok(Content { headers: HeaderMap::from_iter([self.accept()]), bytes: Bytes::new() })
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> PayloadDescription {
+        PayloadDescription { content: Value::Null, headers: vec!["Accept"] }
+    }
+}
+
+/// How a policy is asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PolicyQuery {
+    /// With its warnings and errors.
+    pub details: bool,
+}
+
+impl Query for PolicyQuery {
+    const PARAMETERS: &'static [Parameter] =
+        &[Parameter { name: "details", required: false, values: &["true", "false", "1"] }];
+
+    fn read(pairs: &[(String, String)]) -> Result<Self, ApiError> {
+        Ok(Self { details: flag(pairs, "details")? })
+    }
+
+    fn write(&self) -> Vec<(String, String)> {
+        if self.details { vec![("details".to_owned(), "1".to_owned())] } else { Vec::new() }
+    }
+}
+
+/// A policy and the mark of its version.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyDocument {
+    /// The mark, without its quotes: the SHA-256 of the formatted text, in hex.
+    pub etag: String,
+    /// The policy.
+    pub body: PolicyBody,
+}
+
+/// A policy in the form that was asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyBody {
+    /// The text as it was saved.
+    Hujson(String),
+    /// The same without comments.
+    Json(String),
+    /// The text with what is to be said about it.
+    Details(PolicyDetails),
+}
+
+/// A policy's text with what is to be said about it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PolicyDetails {
+    /// The text, in base64.
+    pub acl: String,
+    /// What is probably not meant.
+    pub warnings: Vec<String>,
+    /// What fails; empty for a policy in force.
+    pub errors: Vec<String>,
+}
+
+impl PolicyDetails {
+    /// Puts a text and its warnings together.
+    pub fn new(text: &str, warnings: Vec<String>) -> Self {
+        Self { acl: STANDARD.encode(text), warnings, errors: Vec::new() }
+    }
+}
+
+impl Reply for PolicyDocument {
+    fn write(self) -> Result<Content, ApiError> {
+        let mut content = match self.body {
+            PolicyBody::Hujson(text) => Content::typed(HUJSON, text),
+            PolicyBody::Json(text) => Content::typed(JSON, text),
+            PolicyBody::Details(details) => Content::json(&details)?,
+        };
+        let etag = HeaderValue::from_str(&format!("\"{}\"", self.etag))
+            .map_err(|_| ApiError::internal("the policy's version mark is no header value"))?;
+        content.headers.insert(header::ETAG, etag);
+        Ok(content)
+    }
+
+    fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, String> {
+        let etag =
+            headers.get(header::ETAG).and_then(|value| value.to_str().ok()).unwrap_or("").trim_matches('"').to_owned();
+        let text = String::from_utf8(bytes.into()).map_err(|_| "the policy is not UTF-8".to_owned())?;
+        let json = headers.get(header::CONTENT_TYPE).is_some_and(|kind| kind.as_bytes().starts_with(JSON.as_bytes()));
+        let body = match serde_json::from_str::<PolicyDetails>(&text) {
+            Ok(details) if json && !details.acl.is_empty() => PolicyBody::Details(details),
+            _ if json => PolicyBody::Json(text),
+            _ => PolicyBody::Hujson(text),
+        };
+        Ok(Self { etag, body })
+    }
+
+    fn describe(schemas: &mut SchemaGenerator) -> Value {
+        json!({
+            JSON: {"schema": {"anyOf": [{"type": "object"}, schemas.subschema_for::<PolicyDetails>()]}},
+            HUJSON: {"schema": {"type": "string"}},
+        })
+    }
+}
+
+/// What must be so for a policy to be replaced.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyPrecondition {
+    /// The policy in force has this mark.
+    Etag(String),
+    /// No policy was ever set.
+    NeverSet,
+}
+
+/// A policy that is to be put in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyUpload {
+    /// Its text; empty to go back to the policy that a new tailnet has.
+    pub text: String,
+    /// What must be so.
+    pub precondition: Option<PolicyPrecondition>,
+    /// The form that the answer is wanted in.
+    pub form: PolicyForm,
+}
+
+impl Payload for PolicyUpload {
+    fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError> {
+        let precondition = match headers.get(header::IF_MATCH) {
+            None => None,
+            Some(value) => {
+                let value = value.to_str().map_err(|_| ApiError::bad_request("the If-Match header is not text"))?;
+                match value.trim().trim_start_matches("W/").trim_matches('"') {
+                    "ts-default" => Some(PolicyPrecondition::NeverSet),
+                    etag => Some(PolicyPrecondition::Etag(etag.to_owned())),
+                }
+            }
+        };
+        let text = text(bytes)?;
+        // Terraform's provider resets by posting an empty JSON string.
+        let text = if matches!(text.trim(), "" | "\"\"") { String::new() } else { text };
+        Ok(Self { text, precondition, form: PolicyForm::of(headers) })
+    }
+
+    fn write(&self) -> Result<Content, ApiError> {
+        let mut content = Content::typed(HUJSON, self.text.clone());
+        content.headers.extend([self.form.accept()]);
+        let precondition = match &self.precondition {
+            None => return Ok(content),
+            Some(PolicyPrecondition::NeverSet) => "\"ts-default\"".to_owned(),
+            Some(PolicyPrecondition::Etag(etag)) => format!("\"{etag}\""),
+        };
+        let value =
+            HeaderValue::from_str(&precondition).map_err(|_| ApiError::bad_request("the version mark is not text"))?;
+        content.headers.insert(header::IF_MATCH, value);
+        Ok(content)
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> PayloadDescription {
+        PayloadDescription { content: policy_content(), headers: vec!["Accept", "If-Match"] }
+    }
+}
+
+/// A policy that is only looked at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyText(pub String);
+
+impl Payload for PolicyText {
+    fn read(_: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError> {
+        text(bytes).map(Self)
+    }
+
+    fn write(&self) -> Result<Content, ApiError> {
+        Ok(Content::typed(HUJSON, self.0.clone()))
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> PayloadDescription {
+        PayloadDescription { content: policy_content(), headers: Vec::new() }
+    }
+}
+
+/// What is to be validated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum PolicyCheck {
+    /// These tests, against the policy in force: a JSON array.
+    Tests(String),
+    /// This whole policy, with its own tests.
+    Policy(String),
+}
+
+impl Payload for PolicyCheck {
+    fn read(_: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError> {
+        let text = text(bytes)?;
+        match first_token(&text) {
+            Some('[') => Ok(Self::Tests(text)),
+            // gitops-pusher posts the policy as a JSON string.
+            Some('"') => serde_json::from_str(&text)
+                .map(Self::Policy)
+                .map_err(|error| ApiError::bad_request(format!("the body is not a JSON string: {error}"))),
+            _ => Ok(Self::Policy(text)),
+        }
+    }
+
+    fn write(&self) -> Result<Content, ApiError> {
+        let (Self::Tests(text) | Self::Policy(text)) = self;
+        Ok(Content::typed(HUJSON, text.clone()))
+    }
+
+    fn describe(_: &mut SchemaGenerator) -> PayloadDescription {
+        let content = json!({
+            JSON: {"schema": {"anyOf": [{"type": "array", "items": {"type": "object"}}, {"type": "object"}]}},
+            HUJSON: {"schema": {"type": "string"}},
+        });
+        PayloadDescription { content, headers: Vec::new() }
+    }
+}
+
+/// What validation found; nothing when all is well.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PolicyVerdict {
+    /// What is wrong, or `warning(s) found`.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub message: String,
+    /// For whom.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub data: Vec<Finding>,
+}
+
+/// What a preview is for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum PreviewType {
+    /// A user, as a source.
+    User,
+    /// An address and port, as a destination.
+    IpPort,
+}
+
+/// Whom or what a preview is for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PreviewQuery {
+    /// Which of the two.
+    pub kind: PreviewType,
+    /// The user's login name, or `address:port`.
+    pub preview_for: String,
+}
+
+impl Query for PreviewQuery {
+    const PARAMETERS: &'static [Parameter] = &[
+        Parameter { name: "type", required: true, values: &["user", "ipport"] },
+        Parameter { name: "previewFor", required: true, values: &[] },
+    ];
+
+    fn read(pairs: &[(String, String)]) -> Result<Self, ApiError> {
+        let kind = match value(pairs, "type") {
+            Some("user") => PreviewType::User,
+            Some("ipport") => PreviewType::IpPort,
+            _ => return Err(ApiError::bad_request("type is \"user\" or \"ipport\"")),
+        };
+        let preview_for = value(pairs, "previewFor").filter(|value| !value.is_empty());
+        let preview_for =
+            preview_for.ok_or_else(|| ApiError::bad_request("previewFor names a user, or address:port"))?;
+        Ok(Self { kind, preview_for: preview_for.to_owned() })
+    }
+
+    fn write(&self) -> Vec<(String, String)> {
+        let kind = match self.kind {
+            PreviewType::User => "user",
+            PreviewType::IpPort => "ipport",
+        };
+        vec![("type".to_owned(), kind.to_owned()), ("previewFor".to_owned(), self.preview_for.clone())]
+    }
+}
+
+/// The rules that concern a user or an address.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PolicyPreview {
+    /// The rules.
+    pub matches: Vec<PolicyMatch>,
+    /// What was asked for.
+    #[serde(rename = "type")]
+    pub kind: PreviewType,
+    /// Whom or what it was asked for.
+    pub preview_for: String,
+}
+
+/// A rule that concerns a user or an address.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", default)]
+pub struct PolicyMatch {
+    /// Its sources.
+    pub users: Vec<String>,
+    /// Its destinations.
+    pub ports: Vec<String>,
+    /// Where in the text it stands, from 1.
+    pub line_number: usize,
+}
+
+fn text(bytes: Bytes) -> Result<String, ApiError> {
+    String::from_utf8(bytes.into()).map_err(|_| ApiError::bad_request("the body is not UTF-8"))
+}
+
+/// The first character that is neither space nor comment.
+fn first_token(text: &str) -> Option<char> {
+    let mut rest = text.trim_start();
+    loop {
+        rest = if let Some(line) = rest.strip_prefix("//") {
+            line.split_once('\n')?.1
+        } else if let Some(block) = rest.strip_prefix("/*") {
+            block.split_once("*/")?.1
+        } else {
+            return rest.chars().next();
+        }
+        .trim_start();
+    }
+}
+
+fn policy_content() -> Value {
+    json!({JSON: {"schema": {"type": "object"}}, HUJSON: {"schema": {"type": "string"}}})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(header::HeaderName, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(name, value)| (name.clone(), HeaderValue::from_static(value))).collect()
+    }
+
+    #[test]
+    fn the_policy_comes_as_saved_unless_json_is_asked_for() {
+        assert_eq!(PolicyForm::of(&headers(&[])), PolicyForm::Hujson);
+        assert_eq!(PolicyForm::of(&headers(&[(header::ACCEPT, "*/*")])), PolicyForm::Hujson);
+        assert_eq!(PolicyForm::of(&headers(&[(header::ACCEPT, "application/json")])), PolicyForm::Json);
+    }
+
+    #[test]
+    fn preconditions_read_with_and_without_quotes() {
+        let read =
+            |value| PolicyUpload::read(&headers(&[(header::IF_MATCH, value)]), Bytes::new()).unwrap().precondition;
+        assert_eq!(read("\"ts-default\""), Some(PolicyPrecondition::NeverSet));
+        assert_eq!(read("\"abc\""), Some(PolicyPrecondition::Etag("abc".to_owned())));
+        assert_eq!(read("abc"), Some(PolicyPrecondition::Etag("abc".to_owned())));
+    }
+
+    #[test]
+    fn an_empty_string_resets() {
+        for body in ["", " \n", "\"\""] {
+            assert_eq!(PolicyUpload::read(&HeaderMap::new(), Bytes::from(body)).unwrap().text, "");
+        }
+    }
+
+    #[test]
+    fn validation_tells_tests_from_a_policy() {
+        let read = |body: &'static str| PolicyCheck::read(&HeaderMap::new(), Bytes::from(body)).unwrap();
+        assert!(matches!(read("// tests\n /* x */ [{}]"), PolicyCheck::Tests(_)));
+        assert!(matches!(read("/* x */ {}"), PolicyCheck::Policy(_)));
+        assert_eq!(read(r#""{\"acls\":[]}""#), PolicyCheck::Policy(r#"{"acls":[]}"#.to_owned()));
+        assert!(matches!(read("/* never closed"), PolicyCheck::Policy(_)));
+    }
+
+    #[test]
+    fn a_document_reads_back_with_its_mark() {
+        let bodies = [
+            PolicyBody::Hujson("{} // x".to_owned()),
+            PolicyBody::Json("{}".to_owned()),
+            PolicyBody::Details(PolicyDetails::new("{}", vec!["w".to_owned()])),
+        ];
+        for body in bodies {
+            let document = PolicyDocument { etag: "ab12".to_owned(), body };
+            let content = document.clone().write().unwrap();
+            assert_eq!(content.headers[header::ETAG], "\"ab12\"");
+            assert_eq!(PolicyDocument::read(&content.headers, content.bytes).unwrap(), document);
+        }
+    }
+}

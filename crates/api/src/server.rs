@@ -1,0 +1,168 @@
+use std::future::Future;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{FromRequestParts, RawPathParams, Request};
+use axum::response::Response;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use bytes::Bytes;
+use http::request::Parts;
+use http::{HeaderValue, Method, StatusCode, header};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+
+use crate::exchange::{Content, Payload, error_content};
+use crate::operations::{Api, not_yet, routes};
+use crate::query::Query;
+use crate::{ApiError, Caller, Credential, PathParameters, TokenRequest, urlencoded};
+
+/// The largest body that is read.
+pub const BODY_LIMIT: usize = 1 << 20;
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(30);
+
+/// Where a request came from; whoever accepts connections puts one into each request's extensions.
+#[derive(Debug, Clone, Copy)]
+pub struct Peer {
+    /// The address of the client.
+    pub source: IpAddr,
+    /// Whether nobody on the way could read along.
+    pub encrypted: bool,
+}
+
+/// Makes the routes below `/api/v2` from an implementation of the API.
+///
+/// Every answer is JSON, errors too. Each request must carry a [`Peer`] among its extensions.
+pub fn router<A: Api>(api: Arc<A>) -> Router {
+    let mut router = routes(Router::new(), &api);
+    for operation in not_yet() {
+        for path in operation.paths {
+            let (api, id) = (api.clone(), operation.id);
+            let answer = move |request| refuse_unserved(api.clone(), id, request);
+            router = router.route(path, answering(operation.method.clone(), answer));
+        }
+    }
+    let token = answering(Method::POST, move |request| issue_token(api.clone(), request));
+    let router = router
+        .route("/oauth/token", token)
+        .fallback(|| async { respond(Err(ApiError::not_found("there is no such path in this API"))) })
+        .method_not_allowed_fallback(|| async {
+            let message = "this path exists, but not with this method";
+            respond(Err(ApiError::new(StatusCode::METHOD_NOT_ALLOWED, message)))
+        });
+    Router::new().nest("/api/v2", router)
+}
+
+async fn issue_token<A: Api>(api: Arc<A>, request: Request) -> Result<Content, ApiError> {
+    let (parts, body) = request.into_parts();
+    let peer = peer(&parts)?;
+    let form = receive(body).await?;
+    let token = api.issue_token(TokenRequest::read(&parts.headers, &form)?, peer).await?;
+    let mut content = Content::json(&token)?;
+    content.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    Ok(content)
+}
+
+async fn refuse_unserved<A: Api>(api: Arc<A>, id: &'static str, request: Request) -> Result<Content, ApiError> {
+    Call::begin(&*api, request).await?;
+    Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, format!("the operation {id} is not served by this server yet")))
+}
+
+/// A request on its way to its operation, past authentication and before its body is read.
+pub(crate) struct Call {
+    parts: Parts,
+    body: Body,
+    values: Vec<String>,
+}
+
+impl Call {
+    /// Finds out who calls, before anything else of the request is looked at.
+    pub(crate) async fn begin<A: Api>(api: &A, request: Request) -> Result<(Caller<A::Identity>, Self), ApiError> {
+        let (mut parts, body) = request.into_parts();
+        let caller = api.authenticate(Credential::read(&parts.headers)?, peer(&parts)?).await?;
+        let values = match RawPathParams::from_request_parts(&mut parts, &()).await {
+            Ok(params) => params.iter().map(|(_, value)| value.to_owned()).collect(),
+            Err(_) => return Err(ApiError::bad_request("a part of the path is not UTF-8")),
+        };
+        Ok((caller, Self { parts, body, values }))
+    }
+
+    /// Reads the body.
+    pub(crate) async fn receive(self) -> Result<Received, ApiError> {
+        Ok(Received { bytes: receive(self.body).await?, parts: self.parts, values: self.values })
+    }
+}
+
+/// A request with its body.
+pub(crate) struct Received {
+    parts: Parts,
+    values: Vec<String>,
+    bytes: Bytes,
+}
+
+impl Received {
+    pub(crate) fn path<P: PathParameters>(&self) -> Result<P, ApiError> {
+        P::read(self.values.clone())
+    }
+
+    pub(crate) fn query<Q: Query>(&self) -> Result<Q, ApiError> {
+        Q::read(&urlencoded::decode_pairs(self.parts.uri.query().unwrap_or("")))
+    }
+
+    pub(crate) fn payload<P: Payload>(&self) -> Result<P, ApiError> {
+        P::read(&self.parts.headers, self.bytes.clone())
+    }
+}
+
+fn peer(parts: &Parts) -> Result<Peer, ApiError> {
+    parts.extensions.get::<Peer>().copied().ok_or_else(|| ApiError::internal("the connection has no known origin"))
+}
+
+async fn receive(body: Body) -> Result<Bytes, ApiError> {
+    let too_large = || {
+        let message = format!("the body is larger than {BODY_LIMIT} bytes");
+        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
+    };
+    if hyper::body::Body::size_hint(&body).lower() > BODY_LIMIT as u64 {
+        return Err(too_large());
+    }
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect());
+    match collected.await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
+        Ok(Err(_)) => Err(ApiError::bad_request("the body broke off")),
+        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
+    }
+}
+
+/// A route that answers one method.
+pub(crate) fn answering<F, O>(method: Method, answer: F) -> MethodRouter
+where
+    F: Fn(Request) -> O + Clone + Send + Sync + 'static,
+    O: Future<Output = Result<Content, ApiError>> + Send + 'static,
+{
+    let filter = MethodFilter::try_from(method).unwrap_or(MethodFilter::GET);
+    on(filter, move |request: Request| {
+        let answered = answer(request);
+        async move { respond(answered.await) }
+    })
+}
+
+fn respond(outcome: Result<Content, ApiError>) -> Response {
+    let (status, content) = match outcome {
+        Ok(content) => (StatusCode::OK, content),
+        Err(error) => {
+            if error.status.is_server_error() {
+                tracing::warn!(status = error.status.as_u16(), message = error.message, "an API request failed");
+            }
+            error_content(&error)
+        }
+    };
+    let mut response = Response::new(Body::from(content.bytes));
+    *response.status_mut() = status;
+    *response.headers_mut() = content.headers;
+    response
+}
