@@ -1,0 +1,233 @@
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use api::SecretText;
+use tailcfg::DerpMap;
+use tailnet::{Domain, LoginName};
+use telemetry::Shutdown;
+
+use crate::config::{Config, ServerUrl};
+use crate::init::{self, FirstTailnet, NewServer};
+
+/// Runs the coordination server, or sets one up.
+#[derive(Debug, Clone, clap::Args)]
+#[command(args_conflicts_with_subcommands = true)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Option<Action>,
+
+    #[command(flatten)]
+    run: Place,
+}
+
+/// Where a server is.
+#[derive(Debug, Clone, clap::Args)]
+struct Place {
+    /// The folder that the server keeps everything in.
+    #[arg(long, env = "TOWLINE_CONTROL_DATA", default_value = "/var/lib/towline/control", value_name = "FOLDER")]
+    data: PathBuf,
+
+    /// The configuration file; `control.toml` in the data folder when not given.
+    #[arg(long, env = "TOWLINE_CONTROL_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, clap::Subcommand)]
+enum Action {
+    /// Sets up a server in a new folder: keys, certificate authority, first tailnet and its owner.
+    Init(Init),
+    /// Adds a tailnet to a server that is not running.
+    AddTailnet(AddTailnet),
+    /// Gives a user another password on a server that is not running, when nobody can sign in any more.
+    ResetPassword(ResetPassword),
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct Init {
+    /// The folder that the server will keep everything in.
+    #[arg(long, env = "TOWLINE_CONTROL_DATA", default_value = "/var/lib/towline/control", value_name = "FOLDER")]
+    data: PathBuf,
+
+    /// What nodes, people and programs will call the server: https://control.example.com
+    #[arg(long, env = "TOWLINE_CONTROL_URL", value_name = "URL")]
+    url: String,
+
+    /// The server's certificate, in PEM; without it a proxy in front has to end TLS.
+    #[arg(long, env = "TOWLINE_CONTROL_TLS_CERTIFICATE", value_name = "FILE", requires = "tls_key")]
+    tls_certificate: Option<PathBuf>,
+
+    /// Its private key, in PEM.
+    #[arg(long, env = "TOWLINE_CONTROL_TLS_KEY", value_name = "FILE", requires = "tls_certificate")]
+    tls_key: Option<PathBuf>,
+
+    /// A relay, as host or host:port; may be given several times.
+    #[arg(long = "relay", value_name = "HOST", conflicts_with = "relays")]
+    relay: Vec<String>,
+
+    /// A file with the whole map of relays, in JSON.
+    #[arg(long, value_name = "FILE")]
+    relays: Option<PathBuf>,
+
+    #[command(flatten)]
+    tailnet: TailnetArguments,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct AddTailnet {
+    #[command(flatten)]
+    place: Place,
+
+    #[command(flatten)]
+    tailnet: TailnetArguments,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct TailnetArguments {
+    /// Where the names of the tailnet's devices live: example.ts.net
+    #[arg(long, env = "TOWLINE_CONTROL_DOMAIN", value_name = "DOMAIN")]
+    domain: String,
+
+    /// What people call the tailnet; its domain when not given.
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+
+    /// The login name of the tailnet's owner: admin@example.com
+    #[arg(long, env = "TOWLINE_CONTROL_ADMIN", value_name = "LOGIN")]
+    admin: String,
+
+    #[command(flatten)]
+    password: PasswordArgument,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct PasswordArgument {
+    /// A file with the password; when not given, one is made and shown once.
+    #[arg(long, value_name = "FILE")]
+    password_file: Option<PathBuf>,
+}
+
+#[derive(Debug, Clone, clap::Args)]
+struct ResetPassword {
+    #[command(flatten)]
+    place: Place,
+
+    /// The user's login name.
+    #[arg(long, value_name = "LOGIN")]
+    user: String,
+
+    #[command(flatten)]
+    password: PasswordArgument,
+}
+
+/// Does what the arguments say.
+///
+/// # Errors
+///
+/// The message says what was wrong and what to do.
+pub async fn execute(arguments: Arguments, shutdown: Shutdown) -> anyhow::Result<()> {
+    match arguments.command {
+        None => crate::run(arguments.run.load()?, shutdown).await,
+        Some(Action::Init(init)) => init.execute().await,
+        Some(Action::AddTailnet(add)) => add.execute().await,
+        Some(Action::ResetPassword(reset)) => reset.execute().await,
+    }
+}
+
+impl Place {
+    fn load(&self) -> anyhow::Result<Config> {
+        let config = self.config.clone().unwrap_or_else(|| self.data.join("control.toml"));
+        Config::load(&self.data, &config).with_context(|| {
+            format!("can't read the configuration; `towline control init --data {}` makes one", self.data.display())
+        })
+    }
+}
+
+impl Init {
+    async fn execute(self) -> anyhow::Result<()> {
+        let relays = match &self.relays {
+            Some(path) => read_relays(path)?,
+            None => init::relay_map(&self.relay)?,
+        };
+        let new = NewServer {
+            data: std::path::absolute(&self.data)?,
+            url: ServerUrl::parse(&self.url)?,
+            certificate: self.tls_certificate.clone().zip(self.tls_key.clone()),
+            relays,
+            tailnet: self.tailnet.resolve()?,
+        };
+        let (data, url, owner) = (new.data.clone(), new.url.clone(), new.tailnet.owner.clone());
+        let made = init::init(new).await?;
+        let data = data.display();
+        println!("The server is set up in {data}.\n");
+        tell_password(&owner, made.made_password.as_ref());
+        println!("Next:");
+        println!("  1. Look at {} and start the server:", made.config.display());
+        println!("       towline control --data {data}");
+        println!("  2. Start the relays; each needs the token in {}.", made.relay_token.display());
+        println!("  3. Sign in as the administrator of the tailnet:");
+        println!("       towline admin login --server {url} --user {owner}");
+        println!("  4. Join a device:");
+        println!("       towline up --login-server={url}");
+        println!("     or, with the stock client:");
+        println!("       tailscale up --login-server={url}");
+        println!(
+            "\nKeep a copy of {data}/authority/root.key elsewhere and take it off this machine when all tailnets are"
+        );
+        println!("made: the running server does not need it.");
+        Ok(())
+    }
+}
+
+impl AddTailnet {
+    async fn execute(self) -> anyhow::Result<()> {
+        let config = self.place.load()?;
+        let new = self.tailnet.resolve()?;
+        let (owner, domain) = (new.owner.clone(), new.domain.clone());
+        let made = init::add_tailnet(&config.data, config.url, new).await?;
+        println!("The tailnet {domain} is made; start the server again to use it.\n");
+        tell_password(&owner, made.as_ref());
+        Ok(())
+    }
+}
+
+impl ResetPassword {
+    async fn execute(self) -> anyhow::Result<()> {
+        let config = self.place.load()?;
+        let user: LoginName = self.user.parse()?;
+        let made = init::reset_password(&config.data, config.url, &user, self.password.read()?).await?;
+        println!("The password of {user} is changed, and all their tokens and sessions have ended.\n");
+        tell_password(&user, made.as_ref());
+        Ok(())
+    }
+}
+
+impl TailnetArguments {
+    fn resolve(&self) -> anyhow::Result<FirstTailnet> {
+        Ok(FirstTailnet {
+            domain: self.domain.parse::<Domain>()?,
+            name: self.name.clone(),
+            owner: self.admin.parse()?,
+            password: self.password.read()?,
+        })
+    }
+}
+
+impl PasswordArgument {
+    fn read(&self) -> anyhow::Result<Option<SecretText>> {
+        let Some(path) = &self.password_file else { return Ok(None) };
+        let text = std::fs::read_to_string(path).with_context(|| format!("can't read the password in {path:?}"))?;
+        // The end of the line is the editor's, not the password's.
+        Ok(Some(SecretText::new(text.trim_end_matches(['\r', '\n']).to_owned())))
+    }
+}
+
+fn tell_password(user: &LoginName, made: Option<&SecretText>) {
+    if let Some(password) = made {
+        println!("The password of {user}, shown only now:\n\n    {}\n", password.expose());
+    }
+}
+
+fn read_relays(path: &Path) -> anyhow::Result<DerpMap> {
+    let text = std::fs::read(path).with_context(|| format!("can't read the relay map {path:?}"))?;
+    serde_json::from_slice(&text).with_context(|| format!("the relay map {path:?} can't be used"))
+}

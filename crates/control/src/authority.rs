@@ -1,0 +1,320 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use rcgen::{
+    BasicConstraints, Certificate, CertificateParams, CertificateSigningRequestParams, CidrSubnet, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, GeneralSubtree, IsCa, Issuer, KeyPair, KeyUsagePurpose, NameConstraints, SanType,
+    SerialNumber,
+};
+
+use crate::files::{self, FileError};
+
+/// How long certificates live, and how far their start lies back for clocks that are behind.
+const ROOT_LIFE: Duration = Duration::from_secs(20 * 365 * 86_400);
+const INTERMEDIATE_LIFE: Duration = Duration::from_secs(10 * 365 * 86_400);
+const LEAF_LIFE: Duration = Duration::from_secs(90 * 86_400);
+const CLOCK_SLACK: Duration = Duration::from_secs(3600);
+
+/// The largest request that is read: a key of any kind that we sign is far below it.
+const REQUEST_LIMIT: usize = 16 << 10;
+
+/// Why a certificate could not be made.
+#[derive(Debug, thiserror::Error)]
+pub enum AuthorityError {
+    /// One of the authority's files can't be used.
+    #[error(transparent)]
+    File(#[from] FileError),
+    /// One of the authority's files is not what it should be.
+    #[error("the file {path:?} is not a {what} in PEM form: {reason}")]
+    Pem {
+        /// The file.
+        path: PathBuf,
+        /// What it should hold.
+        what: &'static str,
+        /// What the parser said.
+        reason: String,
+    },
+    /// The node's request can't be signed.
+    #[error("the certificate request can't be used: {0}")]
+    Request(String),
+    /// The name is not one of the tailnet's.
+    #[error("the name {name:?} is not within {domain:?}")]
+    Foreign {
+        /// The name.
+        name: String,
+        /// The tailnet's domain.
+        domain: String,
+    },
+    /// Signing failed.
+    #[error("signing failed: {0}")]
+    Signing(#[from] rcgen::Error),
+}
+
+/// The installation's root: it signs an authority for each tailnet, and is needed for nothing else.
+///
+/// Its key may be kept elsewhere once the tailnets have theirs.
+pub(crate) struct RootAuthority {
+    folder: PathBuf,
+    issuer: Issuer<'static, KeyPair>,
+}
+
+/// A tailnet's own authority, which by its certificate can only sign names within the tailnet's domain.
+pub(crate) struct TailnetAuthority {
+    domain: String,
+    issuer: Issuer<'static, KeyPair>,
+    certificate_pem: String,
+    root_pem: String,
+}
+
+impl RootAuthority {
+    /// Makes a root in a folder that has none.
+    pub(crate) fn create(folder: &Path, now: Timestamp) -> Result<Self, AuthorityError> {
+        files::private_folder(folder)?;
+        let key = KeyPair::generate()?;
+        let mut params = lasting(now, ROOT_LIFE);
+        params.distinguished_name = name(&format!("Towline root {}", &hex::encode(serial())[..8]));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        let certificate = params.self_signed(&key)?;
+        save(folder, "root", &certificate, &key)?;
+        Ok(Self { folder: folder.to_owned(), issuer: Issuer::new(params, key) })
+    }
+
+    /// Reads the root of a folder; an error when its key is kept elsewhere.
+    pub(crate) fn load(folder: &Path) -> Result<Self, AuthorityError> {
+        let (_, issuer) = load(folder, "root")?;
+        Ok(Self { folder: folder.to_owned(), issuer })
+    }
+
+    /// Signs an authority for a tailnet that has none.
+    pub(crate) fn create_tailnet(&self, domain: &str, now: Timestamp) -> Result<TailnetAuthority, AuthorityError> {
+        let key = KeyPair::generate()?;
+        let mut params = lasting(now, INTERMEDIATE_LIFE);
+        params.distinguished_name = name(&format!("Towline authority of {domain}"));
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        params.key_usages =
+            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        // A kind of name without a constraint would be free, so addresses are closed as a whole.
+        params.name_constraints = Some(NameConstraints {
+            permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_owned())],
+            excluded_subtrees: vec![
+                GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([0; 4], 0)),
+                GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix([0; 16], 0)),
+            ],
+        });
+        let certificate = params.signed_by(&key, &self.issuer)?;
+        save(&self.folder, domain, &certificate, &key)?;
+        TailnetAuthority::load(&self.folder, domain)
+    }
+}
+
+impl TailnetAuthority {
+    /// Reads the authority of a tailnet.
+    pub(crate) fn load(folder: &Path, domain: &str) -> Result<Self, AuthorityError> {
+        let (certificate_pem, issuer) = load(folder, domain)?;
+        let root_pem = read_text(&folder.join("root.crt"))?;
+        Ok(Self { domain: domain.to_owned(), issuer, certificate_pem, root_pem })
+    }
+
+    /// The certificate to trust for this tailnet's names.
+    pub(crate) fn root_pem(&self) -> &str {
+        &self.root_pem
+    }
+
+    /// Signs a certificate for one name, whatever names the request asks for; of the request only the key counts.
+    ///
+    /// Answers the certificate and this authority's, in PEM.
+    pub(crate) fn sign(&self, name: &str, request: &[u8], now: Timestamp) -> Result<String, AuthorityError> {
+        let label = name.strip_suffix(&self.domain).and_then(|name| name.strip_suffix('.'));
+        if label.is_none_or(str::is_empty) {
+            return Err(AuthorityError::Foreign { name: name.to_owned(), domain: self.domain.clone() });
+        }
+        if request.len() > REQUEST_LIMIT {
+            return Err(AuthorityError::Request(format!("it is larger than {REQUEST_LIMIT} bytes")));
+        }
+        let mut request = CertificateSigningRequestParams::from_der(&request.into())
+            .map_err(|error| AuthorityError::Request(error.to_string()))?;
+        let dns = name.try_into().map_err(|error: rcgen::Error| AuthorityError::Request(error.to_string()))?;
+        request.params = lasting(now, LEAF_LIFE);
+        request.params.distinguished_name = self::name(name);
+        request.params.subject_alt_names = vec![SanType::DnsName(dns)];
+        request.params.is_ca = IsCa::ExplicitNoCa;
+        request.params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
+        request.params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        request.params.use_authority_key_identifier_extension = true;
+        let certificate = request.signed_by(&self.issuer)?;
+        Ok(format!("{}{}", certificate.pem(), self.certificate_pem))
+    }
+}
+
+impl std::fmt::Debug for RootAuthority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("RootAuthority").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for TailnetAuthority {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TailnetAuthority").field("domain", &self.domain).finish_non_exhaustive()
+    }
+}
+
+/// The parameters that every certificate of ours has.
+fn lasting(now: Timestamp, life: Duration) -> CertificateParams {
+    let start = Duration::from_secs(u64::try_from(now.as_second()).unwrap_or(0)).saturating_sub(CLOCK_SLACK);
+    let epoch = rcgen::date_time_ymd(1970, 1, 1);
+    let mut params = CertificateParams::default();
+    params.not_before = epoch + start;
+    params.not_after = epoch + start + life;
+    params.serial_number = Some(SerialNumber::from_slice(&serial()));
+    params
+}
+
+/// 16 random bytes that read as a positive number.
+fn serial() -> [u8; 16] {
+    let mut serial = [0; 16];
+    crypto::Entropy::fill(&mut crypto::SystemEntropy, &mut serial);
+    serial[0] = serial[0] & 0x7f | 0x40;
+    serial
+}
+
+/// A common name; X.520 allows 64 characters, and the name that counts stands elsewhere.
+fn name(text: &str) -> DistinguishedName {
+    let mut name = DistinguishedName::new();
+    name.push(DnType::CommonName, text.chars().take(64).collect::<String>());
+    name
+}
+
+fn save(folder: &Path, stem: &str, certificate: &Certificate, key: &KeyPair) -> Result<(), AuthorityError> {
+    let key = zeroize::Zeroizing::new(key.serialize_pem());
+    files::write_new_private(&folder.join(format!("{stem}.key")), key.as_bytes())?;
+    files::write_new_private(&folder.join(format!("{stem}.crt")), certificate.pem().as_bytes())?;
+    Ok(())
+}
+
+fn load(folder: &Path, stem: &str) -> Result<(String, Issuer<'static, KeyPair>), AuthorityError> {
+    let (key_path, path) = (folder.join(format!("{stem}.key")), folder.join(format!("{stem}.crt")));
+    let key = zeroize::Zeroizing::new(files::read_private(&key_path)?);
+    let broken = |path: &Path, what, reason: String| AuthorityError::Pem { path: path.to_owned(), what, reason };
+    let key = std::str::from_utf8(&key).map_err(|error| broken(&key_path, "private key", error.to_string()))?;
+    let key = KeyPair::from_pem(key).map_err(|error| broken(&key_path, "private key", error.to_string()))?;
+    let pem = read_text(&path)?;
+    let issuer =
+        Issuer::from_ca_cert_pem(&pem, key).map_err(|error| broken(&path, "certificate", error.to_string()))?;
+    Ok((pem, issuer))
+}
+
+fn read_text(path: &Path) -> Result<String, AuthorityError> {
+    String::from_utf8(files::read_public(path)?).map_err(|error| AuthorityError::Pem {
+        path: path.to_owned(),
+        what: "certificate",
+        reason: error.to_string(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use rustls::RootCertStore;
+    use rustls::client::WebPkiServerVerifier;
+    use rustls::client::danger::ServerCertVerifier;
+    use rustls_pki_types::pem::PemObject;
+    use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
+
+    use super::*;
+
+    const DOMAIN: &str = "taila31de.ts.net";
+
+    fn now() -> Timestamp {
+        Timestamp::from_second(1_800_000_000).unwrap()
+    }
+
+    fn authority() -> (tempfile::TempDir, TailnetAuthority) {
+        let folder = tempfile::tempdir().unwrap();
+        let root = RootAuthority::create(&folder.path().join("authority"), now()).unwrap();
+        let authority = root.create_tailnet(DOMAIN, now()).unwrap();
+        (folder, authority)
+    }
+
+    fn request(names: &[&str]) -> Vec<u8> {
+        let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+        let params = CertificateParams::new(names).unwrap();
+        params.serialize_request(&KeyPair::generate().unwrap()).unwrap().der().to_vec()
+    }
+
+    fn verify(root_pem: &str, chain: &str, name: &str) -> Result<(), rustls::Error> {
+        let mut roots = RootCertStore::empty();
+        roots.add(CertificateDer::from_pem_slice(root_pem.as_bytes()).unwrap()).unwrap();
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain.as_bytes()).map(Result::unwrap).collect();
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let verifier = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider).build().unwrap();
+        let name = ServerName::try_from(name).unwrap();
+        let at = UnixTime::since_unix_epoch(Duration::from_secs(now().as_second() as u64 + 60));
+        verifier.verify_server_cert(&chain[0], &chain[1..], &name, &[], at).map(|_| ())
+    }
+
+    #[test]
+    fn a_nodes_certificate_verifies_for_its_own_name_only() {
+        let (_folder, authority) = authority();
+        let name = "tailscale-operator.taila31de.ts.net";
+        let chain = authority.sign(name, &request(&["*.taila31de.ts.net", "example.com"]), now()).unwrap();
+        verify(authority.root_pem(), &chain, name).unwrap();
+        for other in ["example.com", "other.taila31de.ts.net", "taila31de.ts.net"] {
+            assert!(verify(authority.root_pem(), &chain, other).is_err(), "{other}");
+        }
+    }
+
+    #[test]
+    fn a_tailnets_authority_can_sign_nothing_outside_its_domain() {
+        let (_folder, authority) = authority();
+        for name in ["google.com", "taila31de.ts.net.evil.com", "xtaila31de.ts.net", "192.0.2.1", "2001:db8::1"] {
+            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+            let forged = params.signed_by(&KeyPair::generate().unwrap(), &authority.issuer).unwrap();
+            let chain = format!("{}{}", forged.pem(), authority.certificate_pem);
+            let error = verify(authority.root_pem(), &chain, name).unwrap_err().to_string();
+            assert!(error.contains("NameConstraintViolation"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_name_outside_the_tailnet_is_refused() {
+        let (_folder, authority) = authority();
+        for name in ["example.com", "taila31de.ts.net", ".taila31de.ts.net", "xtaila31de.ts.net"] {
+            let error = authority.sign(name, &request(&[]), now()).unwrap_err().to_string();
+            assert!(error.contains("is not within"), "{name}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_request_that_does_not_prove_its_key_is_refused() {
+        let (_folder, authority) = authority();
+        let mut forged = request(&[]);
+        let last = forged.len() - 1;
+        forged[last] ^= 1;
+        for request in [forged, Vec::new(), vec![0x30; 100], vec![0; REQUEST_LIMIT + 1]] {
+            let error = authority.sign("a.taila31de.ts.net", &request, now()).unwrap_err();
+            assert!(matches!(error, AuthorityError::Request(_)), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_tailnets_authority_works_without_the_roots_key() {
+        let (folder, _) = authority();
+        let folder = folder.path().join("authority");
+        std::fs::remove_file(folder.join("root.key")).unwrap();
+        let authority = TailnetAuthority::load(&folder, DOMAIN).unwrap();
+        assert!(authority.sign("a.taila31de.ts.net", &request(&[]), now()).is_ok());
+        assert!(RootAuthority::load(&folder).unwrap_err().to_string().contains("root.key"));
+    }
+
+    #[test]
+    fn an_authority_is_never_made_over() {
+        let (folder, _) = authority();
+        assert!(RootAuthority::create(&folder.path().join("authority"), now()).is_err());
+    }
+}

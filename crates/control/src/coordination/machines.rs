@@ -1,0 +1,165 @@
+//! What machines ask, answered.
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use http::StatusCode;
+use tailcfg::request::{AuditLog, Certificate, CertificateAnswer};
+use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse};
+use tailnet::{
+    Actor, Command, HostUpdate, Proof, Refusal as TailnetRefusal, Registration, Reply, Report, Route, SecretText,
+    TailnetId,
+};
+
+use super::logins::Ended;
+use super::{Coordination, Failure, NodeStream};
+use crate::machine::{Caller, Coordinator, MapAnswer, Refusal};
+
+/// The coordinator as machines are given it.
+#[derive(Debug, Clone)]
+pub(crate) struct Machines(pub(crate) Arc<Coordination>);
+
+impl Coordinator for Machines {
+    type Source = NodeStream;
+
+    async fn register(&self, caller: Caller, request: RegisterRequest) -> Result<RegisterResponse, Refusal> {
+        let this = &self.0;
+        let source = caller.source.ip().to_canonical();
+        this.registrations.take(&source, Instant::now()).map_err(|wait| Refusal {
+            retry_after: Some(wait),
+            ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many registrations from this address; it is tried again")
+        })?;
+        if !request.followup.is_empty() {
+            match this.await_login(&request.followup, &caller.machine).await {
+                Some(Ended::Joined(tailnet)) => return this.register_in(tailnet, caller, request, Proof::None).await,
+                Some(Ended::Failed(error)) => return Ok(RegisterResponse { error, ..RegisterResponse::default() }),
+                Some(Ended::StillOpen) => {
+                    let auth_url = request.followup;
+                    return Ok(RegisterResponse { auth_url, ..RegisterResponse::default() });
+                }
+                None => {}
+            }
+        }
+        let route = this.server().route(&request);
+        match route {
+            Ok(Route::Tailnet(tailnet)) => {
+                let key = request.auth.as_ref().map(|auth| auth.auth_key.clone()).filter(|key| !key.is_empty());
+                let proof = key.map_or(Proof::None, |key| Proof::AuthKey(SecretText::new(key)));
+                this.register_in(tailnet, caller, request, proof).await
+            }
+            Ok(Route::Login) => Ok(this.open_login(caller.machine, request, source)),
+            Err(refusal) => Ok(refused(&refusal)),
+        }
+    }
+
+    async fn map(&self, caller: Caller, request: MapRequest) -> Result<MapAnswer<NodeStream>, Refusal> {
+        let this = &self.0;
+        let (tailnet, node) = this.identify(&caller.machine, &request.node_key).map_err(Failure::Refused)?;
+        this.polls.take(&node, Instant::now()).map_err(|wait| Refusal {
+            retry_after: Some(wait),
+            ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "this device asks for its map too often")
+        })?;
+        let report = Report::of(&request);
+        if let Some(hostinfo) = request.hostinfo {
+            let update = HostUpdate { node, hostinfo, version: request.version };
+            let noted = this.update_host(tailnet, update).await;
+            match noted {
+                // A device must get its map even if something that it says of itself is not taken.
+                Err(Failure::Refused(_) | Failure::Store(_)) if request.stream => {}
+                noted => noted?,
+            }
+        }
+        let effects = this.server_mut().tailnet_mut(tailnet).map(|tailnet| tailnet.touch(node, report));
+        if let Some(effects) = effects.filter(|effects| !effects.is_empty()) {
+            this.spread(tailnet, &effects);
+        }
+        if !request.stream {
+            return Ok(MapAnswer::Noted);
+        }
+        let stream = NodeStream::open(Arc::clone(this), tailnet, node);
+        stream.map(MapAnswer::Stream).ok_or_else(|| Failure::NoTailnet.into())
+    }
+
+    async fn certificate(&self, caller: Caller, request: Certificate) -> Result<CertificateAnswer, Refusal> {
+        let this = &self.0;
+        let (tailnet, node) = this.identify(&caller.machine, &request.node_key).map_err(Failure::Refused)?;
+        let authority = this.authority(tailnet)?;
+        let name = {
+            let server = this.server();
+            let tailnet = server.tailnet(tailnet).filter(|tailnet| tailnet.is_admitted(node));
+            let name = tailnet.and_then(|tailnet| Some(tailnet.full_name(tailnet.node(node)?)));
+            name.ok_or_else(|| {
+                Refusal::new(StatusCode::FORBIDDEN, "this device takes no part in its tailnet right now: log in again")
+            })?
+        };
+        let chain = authority.sign(&name, &request.csr, this.now()).map_err(Failure::Authority)?;
+        tracing::info!(%node, "signed a certificate for a device");
+        this.metrics.certificates.inc();
+        Ok(CertificateAnswer { chain, root: authority.root_pem().to_owned() })
+    }
+
+    async fn pong(&self, caller: Caller, number: u64, response: Option<PingResponse>) -> Result<(), Refusal> {
+        match self.0.pings.answer(number, &caller.machine, response) {
+            true => Ok(()),
+            false => Err(Refusal::new(StatusCode::NOT_FOUND, "nobody waits for this answer")),
+        }
+    }
+
+    async fn audit(&self, caller: Caller, entry: AuditLog) -> Result<(), Refusal> {
+        let (_, node) = self.0.identify(&caller.machine, &entry.node_key).map_err(Failure::Refused)?;
+        let (action, details): (String, String) =
+            (entry.action.chars().take(64).collect(), entry.details.chars().take(512).collect());
+        tracing::info!(%node, ?action, ?details, "a device reports what its user did");
+        Ok(())
+    }
+}
+
+impl Coordination {
+    async fn register_in(
+        self: &Arc<Self>,
+        tailnet: TailnetId,
+        caller: Caller,
+        request: RegisterRequest,
+        proof: Proof,
+    ) -> Result<RegisterResponse, Refusal> {
+        let registration = Registration { machine: caller.machine, request: request.clone(), proof };
+        let command = Command::Register(Box::new(registration));
+        match self.execute(tailnet, command, Actor::Machine(caller.machine)).await {
+            Ok(Reply::Registered(registered)) => {
+                tracing::debug!(node = %registered.node, "a device is in");
+                self.metrics.registrations.inc();
+                Ok(registered.response())
+            }
+            Ok(Reply::KeyExpired) => Ok(RegisterResponse { node_key_expired: true, ..RegisterResponse::default() }),
+            Ok(Reply::LoginNeeded) => Ok(self.open_login(caller.machine, request, caller.source.ip().to_canonical())),
+            Ok(_) => Ok(RegisterResponse::default()),
+            Err(Failure::Refused(refusal)) => Ok(refused(&refusal)),
+            Err(failure) => Err(failure.into()),
+        }
+    }
+
+    async fn update_host(self: &Arc<Self>, tailnet: TailnetId, update: HostUpdate) -> Result<(), Failure> {
+        let (node, machine) = {
+            let server = self.server();
+            let known = server.tailnet(tailnet).and_then(|tailnet| tailnet.node(update.node));
+            let Some(known) = known else { return Ok(()) };
+            // Most requests say nothing new; those need no turn.
+            let kept = tailcfg::Hostinfo { net_info: None, ..update.hostinfo.clone() };
+            if *known.hostinfo == kept && known.cap == update.version {
+                return Ok(());
+            }
+            (known.id, known.machine_key)
+        };
+        let told = self.execute(tailnet, Command::UpdateHost(Box::new(update)), Actor::Machine(machine)).await;
+        if let Err(Failure::Refused(refusal)) = &told {
+            tracing::warn!(%node, %refusal, "what a device says of itself is not taken");
+        }
+        told.map(drop)
+    }
+}
+
+/// A refusal as clients show it to their user.
+fn refused(refusal: &TailnetRefusal) -> RegisterResponse {
+    tracing::debug!(%refusal, "refused a registration");
+    RegisterResponse { error: refusal.to_string(), ..RegisterResponse::default() }
+}

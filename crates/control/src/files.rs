@@ -1,0 +1,101 @@
+//! Files that only this server may read: keys and what goes with them.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+/// A file of the server's own can't be used.
+#[derive(Debug, thiserror::Error)]
+#[error("{what} {path:?}: {source}")]
+pub struct FileError {
+    what: &'static str,
+    path: PathBuf,
+    source: io::Error,
+}
+
+impl FileError {
+    /// Whether the file is not there at all.
+    pub fn is_missing(&self) -> bool {
+        self.source.kind() == io::ErrorKind::NotFound
+    }
+}
+
+fn failed<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FileError + 'a {
+    move |source| FileError { what, path: path.to_owned(), source }
+}
+
+/// Makes a folder that only its owner may enter, and the folders above it.
+pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
+    let mut builder = std::fs::DirBuilder::new();
+    builder.recursive(true).mode(0o700).create(path).map_err(failed("can't make the folder", path))
+}
+
+/// Writes a new file that only its owner may read, as a whole or not at all; one that is there already is an error.
+///
+/// When this returns, the file survives a power cut.
+pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> Result<(), FileError> {
+    let failed = failed("can't write the file", path);
+    let folder = path.parent().unwrap_or(Path::new("."));
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let temporary = folder.join(format!(".{name}.{}", std::process::id()));
+    // Left over from a run that broke off with the same process id.
+    let _ = std::fs::remove_file(&temporary);
+    let written = (|| {
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&temporary)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        // Unlike a rename, a link never replaces what is there.
+        std::fs::hard_link(&temporary, path)?;
+        File::open(folder)?.sync_all()
+    })();
+    let _ = std::fs::remove_file(&temporary);
+    written.map_err(failed)
+}
+
+/// Reads a file that holds a secret; one that others may read is refused.
+pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
+    let failed = failed("can't read the file", path);
+    let mode = std::fs::metadata(path).map_err(&failed)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        let message = format!("others may read it (mode {:03o}); run: chmod 600 {}", mode & 0o777, path.display());
+        return Err(failed(io::Error::new(io::ErrorKind::PermissionDenied, message)));
+    }
+    std::fs::read(path).map_err(&failed)
+}
+
+/// Reads a file that anybody may read.
+pub(crate) fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
+    std::fs::read(path).map_err(failed("can't read the file", path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_private_file_reads_back_and_is_never_replaced() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        write_new_private(&path, b"secret").unwrap();
+        assert_eq!(read_private(&path).unwrap(), b"secret");
+        assert!(write_new_private(&path, b"other").is_err());
+        assert_eq!(read_private(&path).unwrap(), b"secret");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_secret_that_others_may_read_is_refused_with_the_cure() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        std::fs::write(&path, b"secret").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o644)).unwrap();
+        let message = read_private(&path).unwrap_err().to_string();
+        assert!(message.contains("mode 644") && message.contains("chmod 600"), "{message}");
+    }
+
+    #[test]
+    fn a_missing_file_is_told_apart() {
+        assert!(read_private(Path::new("/nowhere/key")).unwrap_err().is_missing());
+    }
+}

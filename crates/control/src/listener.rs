@@ -1,0 +1,137 @@
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use http::Request;
+use hyper::body::Incoming;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use rustls::ServerConfig;
+use telemetry::Shutdown;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+use tokio_util::task::TaskTracker;
+use tower::ServiceExt;
+
+use crate::origin::{Arrival, TrustedProxies};
+
+/// What strangers may take of the server before they have shown who they are.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Limits {
+    /// Connections at once; nodes keep theirs open, so this bounds the nodes that one server can have.
+    pub(crate) connections: usize,
+    /// How long a TLS handshake may take.
+    pub(crate) handshake: Duration,
+    /// How long a request's head may take, from the connection or the request before.
+    pub(crate) head: Duration,
+    /// How many headers a request may have.
+    pub(crate) headers: usize,
+    /// How large a request's head may be.
+    pub(crate) head_bytes: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 20_000,
+            handshake: Duration::from_secs(10),
+            head: Duration::from_secs(10),
+            headers: 100,
+            head_bytes: 16 << 10,
+        }
+    }
+}
+
+/// Accepts connections and serves HTTP/1.1 on them, upgrades included.
+#[derive(Clone)]
+pub(crate) struct Listener {
+    pub(crate) router: Router,
+    pub(crate) proxies: Arc<TrustedProxies>,
+    pub(crate) limits: Limits,
+    pub(crate) shutdown: Shutdown,
+    /// Connections that are still served; who stops the server waits for them.
+    pub(crate) open: TaskTracker,
+}
+
+impl Listener {
+    /// Serves until the shutdown is requested; with TLS when `tls` says so.
+    pub(crate) async fn serve(self, listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
+        let slots = Arc::new(Semaphore::new(self.limits.connections));
+        let acceptor = tls.map(TlsAcceptor::from);
+        loop {
+            let Ok(slot) = slots.clone().acquire_owned().await else { return Ok(()) };
+            let (stream, peer) = tokio::select! {
+                () = self.shutdown.requested() => return Ok(()),
+                accepted = listener.accept() => match accepted {
+                    Ok(accepted) => accepted,
+                    Err(error) => {
+                        // The connection broke before it was accepted, or too many files are open: neither is ours to end.
+                        tracing::warn!(%error, "could not accept a connection");
+                        tokio::time::sleep(Duration::from_millis(100)).await;
+                        continue;
+                    }
+                },
+            };
+            let (this, acceptor) = (self.clone(), acceptor.clone());
+            self.open.spawn(async move {
+                let _slot = slot;
+                this.connection(stream, peer, acceptor).await;
+            });
+        }
+    }
+
+    async fn connection(self, stream: TcpStream, peer: SocketAddr, acceptor: Option<TlsAcceptor>) {
+        // A peer that goes away without a word must not hold its slot for ever.
+        let keepalive =
+            socket2::TcpKeepalive::new().with_time(Duration::from_secs(60)).with_interval(Duration::from_secs(20));
+        let prepared = socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive).and(stream.set_nodelay(true));
+        if let Err(error) = prepared {
+            tracing::debug!(%error, "the connection was gone before it was served");
+            return;
+        }
+        let Some(acceptor) = acceptor else {
+            return self.http(stream, Arrival { peer, tls: false }).await;
+        };
+        match tokio::time::timeout(self.limits.handshake, acceptor.accept(stream)).await {
+            Ok(Ok(stream)) => self.http(stream, Arrival { peer, tls: true }).await,
+            Ok(Err(error)) => tracing::debug!(%error, "a TLS handshake failed"),
+            Err(_) => tracing::debug!("a TLS handshake took too long"),
+        }
+    }
+
+    async fn http<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, stream: S, arrival: Arrival) {
+        let (router, proxies) = (self.router, self.proxies);
+        let service = service_fn(move |request: Request<Incoming>| {
+            let router = router.clone();
+            let mut request = request.map(Body::new);
+            let client = proxies.client(arrival, request.headers());
+            request.extensions_mut().insert(client);
+            request.extensions_mut().insert(arrival);
+            async move { Ok::<_, Infallible>(router.oneshot(request).await.unwrap_or_else(|never| match never {})) }
+        });
+        let connection = hyper::server::conn::http1::Builder::new()
+            .timer(TokioTimer::new())
+            .header_read_timeout(self.limits.head)
+            .max_headers(self.limits.headers)
+            .max_buf_size(self.limits.head_bytes)
+            .serve_connection(TokioIo::new(stream), service)
+            .with_upgrades();
+        tokio::pin!(connection);
+        let served = tokio::select! {
+            served = connection.as_mut() => served,
+            () = self.shutdown.requested() => {
+                connection.as_mut().graceful_shutdown();
+                connection.await
+            }
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a connection ended badly");
+        }
+    }
+}

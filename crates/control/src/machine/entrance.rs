@@ -1,0 +1,143 @@
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use api::Peer;
+use axum::Router;
+use axum::body::Body;
+use axum::extract::{Extension, Query, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use crypto::MachinePrivate;
+use http::{HeaderValue, Request, StatusCode, header};
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use tailcfg::ServerKeys;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use super::upgrade::{self, Initiation, UpgradeError};
+use super::websocket::{self, WebSocketStream};
+use super::{Connection, ConnectionLimits, Coordinator};
+use crate::origin::Arrival;
+use crate::rate::RateLimit;
+
+/// Where nodes come in: what they ask before there is a Noise channel, and the upgrade to one.
+pub(crate) struct Entrance<C> {
+    key: MachinePrivate,
+    coordinator: Arc<C>,
+    limits: ConnectionLimits,
+    handshakes: RateLimit<IpAddr>,
+    open: TaskTracker,
+    stop: CancellationToken,
+}
+
+/// Handshakes of one address: at once, and the time until one more. Each costs about a fifth of a millisecond of a core; a
+/// whole site comes back at once after a restart.
+const HANDSHAKES: u32 = 500;
+const HANDSHAKE_REFILL: Duration = Duration::from_millis(20);
+
+/// How many addresses are remembered for that.
+const SOURCES: usize = 4096;
+
+/// What a client may ask about the server's keys.
+#[derive(Debug, Deserialize)]
+struct KeyQuery {
+    v: Option<String>,
+}
+
+impl<C: Coordinator> Entrance<C> {
+    /// Lets nodes in that shake hands with `key`, for as long as `stop` is not asked for.
+    pub(crate) fn new(key: MachinePrivate, coordinator: Arc<C>, open: TaskTracker, stop: CancellationToken) -> Self {
+        let handshakes = RateLimit::new(HANDSHAKES, HANDSHAKE_REFILL, SOURCES);
+        Self { key, coordinator, limits: ConnectionLimits::default(), handshakes, open, stop }
+    }
+
+    /// The routes that nodes know by heart.
+    pub(crate) fn routes(self) -> Router {
+        Router::new().route("/key", get(Self::keys)).route("/ts2021", any(Self::upgrade)).with_state(Arc::new(self))
+    }
+
+    async fn keys(State(this): State<Arc<Self>>, Query(query): Query<KeyQuery>) -> Response {
+        if query.v.is_none() {
+            let text = "this server speaks ts2021 only: ask with the capability version, as /key?v=100\n";
+            return (StatusCode::BAD_REQUEST, text).into_response();
+        }
+        // The legacy key stays zero: nobody speaks that protocol any more.
+        let keys = ServerKeys { public_key: this.key.public(), ..ServerKeys::default() };
+        axum::Json(keys).into_response()
+    }
+
+    async fn upgrade(
+        State(this): State<Arc<Self>>,
+        Extension(arrival): Extension<Arrival>,
+        Extension(peer): Extension<Peer>,
+        request: Request<Body>,
+    ) -> Response {
+        let wants_websocket = websocket::is_asked_for(request.headers());
+        let found = if wants_websocket {
+            Initiation::from_query(request.uri().query().unwrap_or_default())
+        } else {
+            Initiation::from_request(request.method(), request.headers())
+        };
+        let initiation = match found {
+            Ok(initiation) => initiation,
+            Err(error) => return refuse(&error),
+        };
+        if let Err(wait) = this.handshakes.take(&peer.source, Instant::now()) {
+            let seconds = HeaderValue::from(wait.as_secs().max(1));
+            let text = "too many connections from this address; try again later\n";
+            return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, seconds)], text).into_response();
+        }
+        let source = SocketAddr::new(peer.source, arrival.peer.port());
+        let connection = match Connection::accept(&this.key, &initiation, source) {
+            Ok(connection) => connection,
+            Err(error) => {
+                tracing::debug!(%error, "a handshake failed");
+                return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
+            }
+        };
+        let response = if wants_websocket {
+            match websocket::accept(request.headers()) {
+                Some(response) => response,
+                None => return (StatusCode::BAD_REQUEST, "the WebSocket upgrade is incomplete\n").into_response(),
+            }
+        } else {
+            let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+            let headers = response.headers_mut();
+            headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade::UPGRADE_PROTOCOL));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+            response
+        };
+        let upgraded = hyper::upgrade::on(request);
+        let limits = this.limits;
+        let serving = this.clone();
+        this.open.spawn(async move {
+            let upgraded = match tokio::time::timeout(limits.handshake, upgraded).await {
+                Ok(Ok(upgraded)) => TokioIo::new(upgraded),
+                Ok(Err(error)) => return tracing::debug!(%error, "a connection ended before its upgrade"),
+                Err(_) => return tracing::debug!("an upgrade took too long"),
+            };
+            let (coordinator, stop) = (serving.coordinator.clone(), serving.stop.clone());
+            let served = if wants_websocket {
+                let stream = WebSocketStream::server(upgraded).await;
+                connection.serve(stream, coordinator, limits, stop).await
+            } else {
+                connection.serve(upgraded, coordinator, limits, stop).await
+            };
+            if let Err(error) = served {
+                tracing::debug!(%error, "a node's connection ended badly");
+            }
+        });
+        response
+    }
+}
+
+fn refuse(error: &UpgradeError) -> Response {
+    let status = match error {
+        UpgradeError::Method => StatusCode::METHOD_NOT_ALLOWED,
+        UpgradeError::Protocol => StatusCode::UPGRADE_REQUIRED,
+        UpgradeError::Handshake => StatusCode::BAD_REQUEST,
+    };
+    (status, format!("{error}\n")).into_response()
+}

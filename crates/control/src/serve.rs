@@ -1,0 +1,222 @@
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::Context;
+use axum::Router;
+use crypto::MachinePrivate;
+use http::StatusCode;
+use telemetry::{Health, Metrics, Shutdown};
+use tokio::net::TcpListener;
+use tokio::task::JoinSet;
+use tokio_util::task::TaskTracker;
+
+use crate::config::Config;
+use crate::coordination::{Coordination, CoordinationConfig, Machines};
+use crate::folder::DataFolder;
+use crate::listener::{Limits, Listener};
+use crate::machine::Entrance;
+use crate::pages::{self, Pages};
+use crate::password::Passwords;
+use crate::rest::Rest;
+use crate::session::Sessions;
+use crate::sign_in::SignIn;
+use crate::store::Store;
+use crate::tls::ServerCertificate;
+use crate::web::{self, Web};
+
+/// Runs the coordination server until the shutdown is requested.
+///
+/// # Errors
+///
+/// What it needs can't be had: its folder, keys, database, certificate or addresses. Once it runs, nothing ends it but the
+/// shutdown.
+pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
+    let running = Running::start(config, shutdown).await?;
+    running.finish().await
+}
+
+/// A coordination server that runs, and where.
+#[derive(Debug)]
+pub struct Running {
+    /// Where TLS is served.
+    pub https: Option<SocketAddr>,
+    /// Where nodes and trusted proxies are served without TLS.
+    pub http: Option<SocketAddr>,
+    /// Where health and metrics are told.
+    pub admin: Option<SocketAddr>,
+    coordination: Arc<Coordination>,
+    tasks: JoinSet<anyhow::Result<()>>,
+    open: TaskTracker,
+    shutdown: Shutdown,
+    store: Store,
+    /// Held for as long as the server runs.
+    _folder: DataFolder,
+}
+
+impl Running {
+    /// Starts to serve; when this returns, connections are accepted.
+    pub async fn start(config: Config, shutdown: Shutdown) -> anyhow::Result<Self> {
+        let folder = DataFolder::open(&config.data)?;
+        let (metrics, health) = (Metrics::new(), Health::new());
+        let (loaded, listening) = (health.condition("tailnets"), health.condition("listeners"));
+        let machine_key = folder.machine_key()?;
+        let root_pem = folder.root_pem()?;
+        let relay_token = config.relay_token.as_deref().map(relay_token).transpose()?;
+        let certificate = config.certificate.clone().map(ServerCertificate::load).transpose()?;
+
+        let store = Store::open(&folder.database()).await?;
+        let coordination = Coordination::load(
+            store.clone(),
+            CoordinationConfig {
+                url: config.url.clone(),
+                relays: config.relays.clone(),
+                authority_folder: folder.authority(),
+                stop: shutdown.token(),
+            },
+            &metrics,
+        )
+        .await?;
+        loaded.met();
+        let sessions = Arc::new(Sessions::load(store.clone(), coordination.now()).await?);
+        let sign_in = Arc::new(SignIn::new(Passwords::new()?));
+        let open = TaskTracker::new();
+        let router =
+            routes(&config, &coordination, sessions, sign_in, machine_key, root_pem, relay_token, &shutdown, &open);
+
+        let mut running = Self {
+            https: None,
+            http: None,
+            admin: None,
+            coordination,
+            tasks: JoinSet::new(),
+            open,
+            shutdown,
+            store,
+            _folder: folder,
+        };
+        running.listen(&config, router, certificate, metrics, health).await?;
+        listening.met();
+        running.tasks.spawn(never_fails(running.coordination.clone().run_timers()));
+        running.tasks.spawn(never_fails(running.coordination.clone().write_behind()));
+        tracing::info!(url = %config.url, https = ?running.https, http = ?running.http, "the coordination server runs");
+        Ok(running)
+    }
+
+    async fn listen(
+        &mut self,
+        config: &Config,
+        router: Router,
+        certificate: Option<Arc<ServerCertificate>>,
+        metrics: Metrics,
+        health: Health,
+    ) -> anyhow::Result<()> {
+        let listener = |router| Listener {
+            router,
+            proxies: Arc::new(config.proxies.clone()),
+            limits: Limits::default(),
+            shutdown: self.shutdown.clone(),
+            open: self.open.clone(),
+        };
+        if let (Some(address), Some(certificate)) = (config.https, certificate) {
+            let socket = bind(address).await?;
+            self.https = Some(socket.local_addr()?);
+            let (listener, tls) = (listener(router.clone()), certificate.server_config()?);
+            self.tasks.spawn(async move { Ok(listener.serve(socket, Some(tls)).await?) });
+            let (keep_current, stop) = (certificate.keep_current(), self.shutdown.clone());
+            self.tasks.spawn(async move {
+                tokio::select! {
+                    () = keep_current => {}
+                    () = stop.requested() => {}
+                }
+                Ok(())
+            });
+        }
+        if let Some(address) = config.http {
+            let socket = bind(address).await?;
+            self.http = Some(socket.local_addr()?);
+            let router = if config.url.is_https() { web::plain_only(router, config.url.to_string()) } else { router };
+            let listener = listener(router);
+            self.tasks.spawn(async move { Ok(listener.serve(socket, None).await?) });
+        }
+        if let Some(address) = config.admin {
+            let socket = bind(address).await?;
+            self.admin = Some(socket.local_addr()?);
+            let shutdown = self.shutdown.clone();
+            self.tasks.spawn(async move { Ok(telemetry::serve_admin(socket, metrics, health, shutdown).await?) });
+        }
+        Ok(())
+    }
+
+    /// Waits for the shutdown, then for what is still under way, and writes down what is left to write.
+    pub async fn finish(mut self) -> anyhow::Result<()> {
+        let mut failed = None;
+        while let Some(ended) = self.tasks.join_next().await {
+            let ended = ended.map_err(anyhow::Error::from).and_then(|ended| ended);
+            if let Err(error) = ended {
+                tracing::error!(%error, "a part of the server ended; the server stops");
+                failed.get_or_insert(error);
+            }
+            // No part ends before the shutdown but by failing.
+            self.shutdown.request();
+        }
+        self.open.close();
+        if self.shutdown.drain(self.open.wait()).await.is_err() {
+            tracing::warn!(connections = self.open.len(), "some connections did not end in time");
+        }
+        self.coordination.finish().await;
+        self.store.close().await;
+        failed.map_or(Ok(()), Err)
+    }
+}
+
+async fn never_fails(work: impl Future<Output = ()>) -> anyhow::Result<()> {
+    work.await;
+    Ok(())
+}
+
+#[expect(clippy::too_many_arguments, reason = "each part is made once, here, and they are handed out once, there")]
+fn routes(
+    config: &Config,
+    coordination: &Arc<Coordination>,
+    sessions: Arc<Sessions>,
+    sign_in: Arc<SignIn>,
+    machine_key: MachinePrivate,
+    root_pem: String,
+    relay_token: Option<[u8; 32]>,
+    shutdown: &Shutdown,
+    open: &TaskTracker,
+) -> Router {
+    let pages = Pages {
+        url: config.url.clone(),
+        coordination: coordination.clone(),
+        sessions: sessions.clone(),
+        sign_in: sign_in.clone(),
+    };
+    let rest = Rest { url: config.url.clone(), coordination: coordination.clone(), sessions, sign_in };
+    let web = Web { coordination: coordination.clone(), relay_token, root_pem };
+    let machines = Arc::new(Machines(coordination.clone()));
+    let entrance = Entrance::new(machine_key, machines, open.clone(), shutdown.token());
+    let lost = || async { (StatusCode::NOT_FOUND, "there is nothing here\n") };
+    web::router(Arc::new(web))
+        .merge(entrance.routes())
+        .merge(pages::router(Arc::new(pages)))
+        .merge(api::router(Arc::new(rest)))
+        .fallback(lost)
+        .layer(axum::extract::DefaultBodyLimit::max(api::BODY_LIMIT))
+}
+
+async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
+}
+
+/// The hash of the token that relays show.
+fn relay_token(path: &Path) -> anyhow::Result<[u8; 32]> {
+    let token = crate::files::read_private(path)?;
+    let token = std::str::from_utf8(&token).unwrap_or_default().trim();
+    anyhow::ensure!(
+        token.len() >= 20,
+        "the relays' token in {path:?} is shorter than 20 characters: make a longer one"
+    );
+    Ok(crypto::sha256(token.as_bytes()))
+}

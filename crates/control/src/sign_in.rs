@@ -1,0 +1,143 @@
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::{Duration, Instant};
+
+use api::SecretText;
+use tailcfg::UserId;
+use tailnet::{PasswordHash, TailnetId};
+
+use crate::password::{PasswordError, Passwords};
+use crate::rate::RateLimit;
+
+/// How many tailnets may have a user of one login name for a password to be tried against.
+const SAME_NAME: usize = 4;
+
+/// How many sources and names are remembered.
+const REMEMBERED: usize = 4096;
+
+/// Finds out who signs in by name and password, and how often somebody may try.
+#[derive(Debug)]
+pub(crate) struct SignIn {
+    passwords: Passwords,
+    by_source: RateLimit<IpAddr>,
+    by_name: RateLimit<String>,
+}
+
+/// Why nobody was signed in.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SignInError {
+    /// Name or password are wrong; which of them is not told.
+    #[error("this name and password do not belong together")]
+    Wrong,
+    /// Too many tries.
+    #[error("too many tries; wait {} s before the next", .0.as_secs().max(1))]
+    TooOften(Duration),
+    /// The server could not check.
+    #[error(transparent)]
+    Unchecked(#[from] PasswordError),
+}
+
+/// A user of a login name.
+pub(crate) type Candidate = (TailnetId, UserId, Option<PasswordHash>);
+
+impl SignIn {
+    pub(crate) fn new(passwords: Passwords) -> Self {
+        Self {
+            passwords,
+            by_source: RateLimit::new(10, Duration::from_secs(6), REMEMBERED),
+            by_name: RateLimit::new(20, Duration::from_secs(15), REMEMBERED),
+        }
+    }
+
+    /// The gate that passwords are hashed behind.
+    pub(crate) fn passwords(&self) -> &Passwords {
+        &self.passwords
+    }
+
+    /// Finds out which of the users of a name has this password. `candidates` looks them up, once the try is allowed.
+    pub(crate) async fn check(
+        &self,
+        source: IpAddr,
+        name: &str,
+        password: SecretText,
+        candidates: impl FnOnce(&str) -> Vec<Candidate>,
+    ) -> Result<(TailnetId, UserId), SignInError> {
+        let (now, name) = (Instant::now(), name.trim().to_ascii_lowercase());
+        // Names that can't exist share one bucket, so that they cost no memory.
+        let bucket = if name.len() <= 254 { name.clone() } else { String::new() };
+        self.by_source.take(&network(source), now).map_err(SignInError::TooOften)?;
+        self.by_name.take(&bucket, now).map_err(SignInError::TooOften)?;
+        let candidates = candidates(&name);
+        let mut found = None;
+        for (tailnet, user, hash) in candidates.into_iter().take(SAME_NAME) {
+            let hash = hash.map(|hash| hash.0);
+            if self.passwords.verify(password.clone(), hash).await? && found.is_none() {
+                found = Some((tailnet, user));
+            }
+        }
+        match found {
+            Some(user) => {
+                self.by_name.clear(&bucket);
+                Ok(user)
+            }
+            None => {
+                // A name that nobody has takes as long as one that somebody has.
+                self.passwords.verify(password, None).await?;
+                Err(SignInError::Wrong)
+            }
+        }
+    }
+}
+
+/// Who counts as one: an IPv4 address, or the network that a household gets.
+fn network(source: IpAddr) -> IpAddr {
+    match source {
+        IpAddr::V4(_) => source,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn secret(text: &str) -> SecretText {
+        SecretText::new(text.to_owned())
+    }
+
+    async fn sign_in() -> (SignIn, Vec<Candidate>) {
+        let sign_in = SignIn::new(Passwords::new().unwrap());
+        let hash = sign_in.passwords().hash(secret("correct horse")).await.unwrap();
+        (sign_in, vec![(TailnetId(1), UserId(2), None), (TailnetId(3), UserId(4), Some(PasswordHash(hash)))])
+    }
+
+    #[tokio::test]
+    async fn the_user_whose_password_it_is_signs_in() {
+        let (sign_in, users) = sign_in().await;
+        let source = "192.0.2.1".parse().unwrap();
+        let found = sign_in.check(source, " Alice@Example.com", secret("correct horse"), |name| {
+            assert_eq!(name, "alice@example.com");
+            users.clone()
+        });
+        assert_eq!(found.await, Ok((TailnetId(3), UserId(4))));
+        let found = sign_in.check(source, "alice@example.com", secret("wrong horse"), |_| users.clone()).await;
+        assert_eq!(found, Err(SignInError::Wrong));
+        let found = sign_in.check(source, "nobody@example.com", secret("wrong horse"), |_| Vec::new()).await;
+        assert_eq!(found, Err(SignInError::Wrong));
+    }
+
+    #[tokio::test]
+    async fn tries_are_counted_by_source_and_by_name_before_anything_is_hashed() {
+        let (sign_in, _) = sign_in().await;
+        let now = Instant::now();
+        let source: IpAddr = "2001:db8::1".parse().unwrap();
+        while sign_in.by_source.take(&network(source), now).is_ok() {}
+        let neighbour = "2001:db8::2".parse().unwrap();
+        let found = sign_in.check(neighbour, "a@b", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
+        assert!(found.to_string().starts_with("too many tries; wait "), "{found}");
+
+        while sign_in.by_name.take(&"a@b".to_owned(), now).is_ok() {}
+        let other = "192.0.2.9".parse().unwrap();
+        let found = sign_in.check(other, "A@b", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
+        assert!(matches!(found, SignInError::TooOften(_)));
+    }
+}

@@ -1,0 +1,363 @@
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use sqlx::migrate::{Migrate, Migrator};
+use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::{ConnectOptions, Connection, Row, Sqlite, Transaction};
+use tailcfg::{NodeId, UserId};
+use tailnet::{Change, Table, TailnetId};
+
+mod rows;
+
+use rows::{document, put};
+
+static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
+
+/// How long a write waits for somebody else's, such as a backup, before it gives up.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// Why something was not read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Another process holds the database.
+    #[error("the database is locked by another process; trying again helps once that is done")]
+    Locked,
+    /// There is no room left.
+    #[error("the disk of the database is full: make room in {folder:?}")]
+    Full {
+        /// Where it stands.
+        folder: PathBuf,
+    },
+    /// What was decided does not follow what is written: somebody else has written to the database.
+    #[error("tailnet {tailnet} has changed in the database behind this server's back; restart the server")]
+    Overtaken {
+        /// The tailnet.
+        tailnet: TailnetId,
+    },
+    /// A row can't be read; the server must not go on as if it weren't there.
+    #[error("row {key:?} of table {table} in tailnet {tailnet} can't be read: {reason}")]
+    Row {
+        /// The table.
+        table: &'static str,
+        /// The tailnet.
+        tailnet: TailnetId,
+        /// The row's key.
+        key: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Something else.
+    #[error("the database {path:?} can't be used: {source}")]
+    Database {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        source: sqlx::Error,
+    },
+    /// The database was made by a newer version, or a migration failed.
+    #[error("the database {path:?} can't be brought to this version: {reason}")]
+    Migration {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        reason: String,
+    },
+}
+
+impl StoreError {
+    /// Whether trying again later helps without anybody's doing.
+    pub fn is_transient(&self) -> bool {
+        matches!(self, Self::Locked | Self::Full { .. })
+    }
+}
+
+/// One decision as it is written down.
+#[derive(Debug)]
+pub(crate) struct Entry<'a> {
+    /// The tailnet that decided.
+    pub(crate) tailnet: TailnetId,
+    /// The revision that this leads to.
+    pub(crate) revision: u64,
+    /// When.
+    pub(crate) at: Timestamp,
+    /// Who asked for it.
+    pub(crate) actor: &'a str,
+    /// What was asked for.
+    pub(crate) command: &'a str,
+    /// What changed.
+    pub(crate) changes: &'a [Change],
+}
+
+/// A tailnet as it was read.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Stored {
+    pub(crate) tailnet: TailnetId,
+    pub(crate) revision: u64,
+    pub(crate) changes: Vec<Change>,
+    /// Where devices were last seen, as JSON.
+    pub(crate) presence: Vec<(NodeId, String)>,
+}
+
+/// A browser's session as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StoredSession {
+    pub(crate) hash: String,
+    pub(crate) tailnet: TailnetId,
+    pub(crate) user: UserId,
+    pub(crate) expires: Timestamp,
+}
+
+/// Everything that the server must not forget, in one SQLite database.
+///
+/// What a write has returned for survives a crash of the process, the kernel and the power.
+#[derive(Debug, Clone)]
+pub(crate) struct Store {
+    pool: SqlitePool,
+    path: PathBuf,
+}
+
+impl Store {
+    /// Opens the database, making it if there is none, and brings it to this version.
+    ///
+    /// Before an existing database is changed, a copy of it is put beside it.
+    pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new()
+            .filename(path)
+            .create_if_missing(true)
+            .journal_mode(SqliteJournalMode::Wal)
+            .synchronous(SqliteSynchronous::Full)
+            .foreign_keys(true)
+            .busy_timeout(PATIENCE)
+            // Statements hold names, addresses and hashes, which have no place in logs.
+            .disable_statement_logging();
+        // One connection: writes come one after the other anyway, and reads are from memory.
+        let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
+        let pool = pool.map_err(|source| failed(path, source))?;
+        let store = Self { pool, path: path.to_owned() };
+        store.migrate(&MIGRATIONS).await?;
+        Ok(store)
+    }
+
+    /// Ends all work; what was written is safe without it.
+    pub(crate) async fn close(self) {
+        self.pool.close().await;
+    }
+
+    async fn migrate(&self, migrations: &Migrator) -> Result<(), StoreError> {
+        let failed = |reason: String| StoreError::Migration { path: self.path.clone(), reason };
+        let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error))?;
+        let table = &migrations.table_name;
+        connection.ensure_migrations_table(table).await.map_err(|error| failed(error.to_string()))?;
+        let applied = connection.list_applied_migrations(table).await.map_err(|error| failed(error.to_string()))?;
+        drop(connection);
+        let newest = applied.iter().map(|migration| migration.version).max();
+        let pending = migrations.iter().any(|migration| newest.is_some_and(|newest| migration.version > newest));
+        if let Some(version) = newest.filter(|_| pending) {
+            let copy = self.back_up(version).await?;
+            tracing::info!(copy = %copy.display(), "copied the database before changing it");
+        }
+        migrations.run(&self.pool).await.map_err(|error| failed(error.to_string()))
+    }
+
+    /// Copies the database as a whole to a file beside it that is named after its version.
+    async fn back_up(&self, version: i64) -> Result<PathBuf, StoreError> {
+        let name = self.path.file_name().unwrap_or_default().to_string_lossy();
+        let stamp = Timestamp::now().strftime("%Y%m%dT%H%M%SZ");
+        let copy = self.path.with_file_name(format!("{name}.version-{version}.{stamp}"));
+        let target = copy.to_string_lossy().into_owned();
+        sqlx::query("VACUUM INTO ?").bind(target).execute(&self.pool).await.map_err(|error| self.failed(error))?;
+        Ok(copy)
+    }
+
+    /// Reads everything.
+    pub(crate) async fn load(&self) -> Result<Vec<Stored>, StoreError> {
+        let query = "SELECT tailnet.tailnet, coalesce(max(revision), 0) FROM tailnet LEFT JOIN log USING (tailnet) \
+                     GROUP BY tailnet.tailnet ORDER BY tailnet.tailnet";
+        let tailnets: Vec<(i64, i64)> =
+            sqlx::query_as(query).fetch_all(&self.pool).await.map_err(|error| self.failed(error))?;
+        let mut stored = Vec::new();
+        for (id, revision) in tailnets {
+            let tailnet = TailnetId(id.unsigned_abs());
+            let mut changes = Vec::new();
+            for table in Table::ALL {
+                changes.extend(self.load_table(tailnet, table).await?);
+            }
+            let presence = self.load_presence(tailnet).await?;
+            stored.push(Stored { tailnet, revision: revision.unsigned_abs(), changes, presence });
+        }
+        Ok(stored)
+    }
+
+    async fn load_table(&self, tailnet: TailnetId, table: Table) -> Result<Vec<Change>, StoreError> {
+        let query = rows::select(table);
+        let rows = sqlx::query(query).bind(number(tailnet.0)).fetch_all(&self.pool).await;
+        rows.map_err(|error| self.failed(error))?
+            .iter()
+            .map(|row| {
+                let (key, document): (String, String) = (row.get(0), row.get(1));
+                let broken =
+                    |reason: String| StoreError::Row { table: table.name(), tailnet, key: key.clone(), reason };
+                let change = put(table, &document).map_err(|error| broken(error.to_string()))?;
+                if change.row() != (table, key.clone()) {
+                    return Err(broken("it is another row's".to_owned()));
+                }
+                Ok(change)
+            })
+            .collect()
+    }
+
+    async fn load_presence(&self, tailnet: TailnetId) -> Result<Vec<(NodeId, String)>, StoreError> {
+        let query = "SELECT node, document FROM presence WHERE tailnet = ? ORDER BY node";
+        let rows: Vec<(i64, String)> = sqlx::query_as(query)
+            .bind(number(tailnet.0))
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        Ok(rows.into_iter().map(|(node, document)| (NodeId(node.unsigned_abs()), document)).collect())
+    }
+
+    /// Writes one decision, as a whole or not at all.
+    pub(crate) async fn write(&self, entry: &Entry<'_>) -> Result<(), StoreError> {
+        let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error))?;
+        // The lock is taken at once: a transaction that finds it taken half way can't wait for it.
+        let begun = connection.begin_with("BEGIN IMMEDIATE").await;
+        let mut transaction = begun.map_err(|error| self.failed(error))?;
+        for change in entry.changes {
+            self.apply(&mut transaction, entry.tailnet, change).await?;
+            if let Change::DeleteNode(node) = change {
+                let query = sqlx::query("DELETE FROM presence WHERE tailnet = ? AND node = ?");
+                let query = query.bind(number(entry.tailnet.0)).bind(number(node.0));
+                query.execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
+            }
+        }
+        self.append(&mut transaction, entry).await?;
+        transaction.commit().await.map_err(|error| self.failed(error))
+    }
+
+    async fn apply(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        tailnet: TailnetId,
+        change: &Change,
+    ) -> Result<(), StoreError> {
+        let (table, key) = change.row();
+        let query = if change.is_deletion() {
+            sqlx::query(rows::delete(table)).bind(number(tailnet.0)).bind(key)
+        } else {
+            let document = document(change).map_err(|error| StoreError::Row {
+                table: table.name(),
+                tailnet,
+                key: key.clone(),
+                reason: error.to_string(),
+            })?;
+            sqlx::query(rows::upsert(table)).bind(number(tailnet.0)).bind(key).bind(document)
+        };
+        query.execute(&mut **transaction).await.map(drop).map_err(|error| self.failed(error))
+    }
+
+    async fn append(&self, transaction: &mut Transaction<'_, Sqlite>, entry: &Entry<'_>) -> Result<(), StoreError> {
+        let changes = serde_json::to_string(entry.changes).map_err(|error| StoreError::Database {
+            path: self.path.clone(),
+            source: sqlx::Error::Encode(error.into()),
+        })?;
+        // One statement says both that the revision is new and that none is missing before it.
+        let query = "INSERT INTO log (tailnet, revision, at, actor, command, changes) SELECT ?1, ?2, ?3, ?4, ?5, ?6 \
+                     WHERE ?2 = 1 + coalesce((SELECT max(revision) FROM log WHERE tailnet = ?1), 0)";
+        let appended = sqlx::query(query)
+            .bind(number(entry.tailnet.0))
+            .bind(number(entry.revision))
+            .bind(entry.at.to_string())
+            .bind(entry.actor)
+            .bind(entry.command)
+            .bind(changes)
+            .execute(&mut **transaction)
+            .await
+            .map_err(|error| self.failed(error))?;
+        if appended.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Overtaken { tailnet: entry.tailnet }) }
+    }
+
+    /// Writes where devices were last seen.
+    pub(crate) async fn write_presence(&self, tailnet: TailnetId, seen: &[(NodeId, String)]) -> Result<(), StoreError> {
+        let begun = self.pool.begin().await;
+        let mut transaction = begun.map_err(|error| self.failed(error))?;
+        for (node, document) in seen {
+            let query = "INSERT INTO presence (tailnet, node, document) VALUES (?1, ?2, ?3) \
+                         ON CONFLICT DO UPDATE SET document = excluded.document";
+            let query = sqlx::query(query).bind(number(tailnet.0)).bind(number(node.0)).bind(document);
+            query.execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
+        }
+        transaction.commit().await.map_err(|error| self.failed(error))
+    }
+
+    /// Keeps a browser's session.
+    pub(crate) async fn put_session(&self, session: &StoredSession) -> Result<(), StoreError> {
+        let query = "INSERT INTO sessions (hash, tailnet, user, expires) VALUES (?, ?, ?, ?)";
+        sqlx::query(query)
+            .bind(&session.hash)
+            .bind(number(session.tailnet.0))
+            .bind(number(session.user.0))
+            .bind(session.expires.as_second())
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(|error| self.failed(error))
+    }
+
+    /// Ends a session, or all of a user.
+    pub(crate) async fn end_sessions(&self, which: &EndedSessions<'_>) -> Result<(), StoreError> {
+        let query = match which {
+            EndedSessions::One(hash) => sqlx::query("DELETE FROM sessions WHERE hash = ?").bind(*hash),
+            EndedSessions::User(user) => sqlx::query("DELETE FROM sessions WHERE user = ?").bind(number(user.0)),
+            EndedSessions::Expired(now) => sqlx::query("DELETE FROM sessions WHERE expires <= ?").bind(now.as_second()),
+        };
+        query.execute(&self.pool).await.map(drop).map_err(|error| self.failed(error))
+    }
+
+    /// Reads all sessions.
+    pub(crate) async fn load_sessions(&self) -> Result<Vec<StoredSession>, StoreError> {
+        let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as("SELECT hash, tailnet, user, expires FROM sessions")
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        let session = |(hash, tailnet, user, expires): (String, i64, i64, i64)| {
+            let expires = Timestamp::from_second(expires).ok()?;
+            let (tailnet, user) = (TailnetId(tailnet.unsigned_abs()), UserId(user.unsigned_abs()));
+            Some(StoredSession { hash, tailnet, user, expires })
+        };
+        Ok(rows.into_iter().filter_map(session).collect())
+    }
+
+    fn failed(&self, source: sqlx::Error) -> StoreError {
+        failed(&self.path, source)
+    }
+}
+
+/// Which sessions end.
+#[derive(Debug)]
+pub(crate) enum EndedSessions<'a> {
+    /// The one with this hash.
+    One(&'a str),
+    /// All of a user.
+    User(UserId),
+    /// All whose time is over.
+    Expired(Timestamp),
+}
+
+/// SQLite's numbers are signed; ours count up from one and never come near the end.
+fn number(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn failed(path: &Path, source: sqlx::Error) -> StoreError {
+    /// SQLite's primary result codes, in the low byte of what it reports.
+    const BUSY: u32 = 5;
+    const LOCKED: u32 = 6;
+    const FULL: u32 = 13;
+    let code = source.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok()).map(|code| code & 0xff);
+    match code {
+        Some(BUSY | LOCKED) => StoreError::Locked,
+        Some(FULL) => StoreError::Full { folder: path.parent().unwrap_or(Path::new(".")).to_owned() },
+        _ => StoreError::Database { path: path.to_owned(), source },
+    }
+}
