@@ -1,0 +1,65 @@
+use std::io::Write;
+
+use anyhow::Context;
+use api::{Client, CreateKey, InTailnet, Json, KeyQuery, KeyType, OfKey};
+use clap::Subcommand;
+
+use crate::{Failure, Output, Table};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List OAuth clients, without their secrets
+    List,
+    /// Make an OAuth client; its secret is shown once
+    ///
+    /// The Kubernetes operator needs:
+    /// towline oauth-clients create --scope devices:core --scope auth_keys --scope services --tag tag:k8s-operator
+    Create {
+        /// What it may do, such as devices:core or auth_keys:read
+        #[arg(long = "scope", value_name = "SCOPE", required = true)]
+        scopes: Vec<String>,
+        /// Tags that it may give to devices, and those that these tags own
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<String>,
+        /// What it is for
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        description: String,
+    },
+    /// Remove an OAuth client; its tokens stop working
+    Delete {
+        /// The client's id
+        id: String,
+    },
+}
+
+pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mut Output<W>) -> Result<(), Failure> {
+    let own = InTailnet::own();
+    let printed = match command {
+        Command::List => {
+            let Json(list) = client.list_keys(&own, &KeyQuery { all: true }).await?;
+            let mut clients = Vec::new();
+            for key in list.keys {
+                let Json(key) = client.get_key(&OfKey { tailnet: "-".to_owned(), key: key.id }).await?;
+                clients.extend((key.key_type == KeyType::Client).then_some(key));
+            }
+            output.print(&clients, |clients| {
+                let mut table = Table::new(["ID", "SCOPES", "TAGS", "DESCRIPTION"]);
+                for client in clients {
+                    let (scopes, tags) = (client.scopes.join(","), client.tags.join(","));
+                    table.row([client.id.clone(), scopes, tags, client.description.clone()]);
+                }
+                table.to_string()
+            })
+        }
+        Command::Create { scopes, tags, description } => {
+            let request = CreateKey { key_type: KeyType::Client, description, scopes, tags, ..CreateKey::default() };
+            let Json(key) = client.create_key(&own, &Json(request)).await?;
+            output.print(&key, |key| format!("client id:     {}\nclient secret: {}", key.id, key.key))
+        }
+        Command::Delete { id } => {
+            client.delete_key(&OfKey { tailnet: "-".to_owned(), key: id.clone() }).await?;
+            output.print(&serde_json::json!({"id": id}), |_| format!("Removed {id}."))
+        }
+    };
+    Ok(printed.context("printing the answer")?)
+}

@@ -1,0 +1,190 @@
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use api::{
+    Client, Finding, InTailnet, Json, PolicyBody, PolicyCheck, PolicyForm, PolicyPrecondition, PolicyQuery,
+    PolicyUpload, PolicyVerdict,
+};
+use clap::Subcommand;
+
+use crate::text_diff::diff;
+use crate::{Failure, Output};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Print the policy in force, as it was saved
+    Get,
+    /// Check a policy file and run its tests, without setting it
+    Check {
+        /// The policy file, HuJSON
+        file: PathBuf,
+    },
+    /// Show what a policy file would change
+    Diff {
+        /// The policy file, HuJSON
+        file: PathBuf,
+    },
+    /// Put a policy file in force, after showing what it changes
+    Set {
+        /// The policy file, HuJSON
+        file: PathBuf,
+        /// Set it even if the server warns, for example that it cuts you off
+        #[arg(long)]
+        yes: bool,
+        /// Show what would change and stop
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Edit the policy in force in $VISUAL or $EDITOR, and set it
+    Edit {
+        /// Set it even if the server warns
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+/// The policy in force and the mark by which a change of it is noticed.
+struct InForce {
+    text: String,
+    etag: String,
+}
+
+pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mut Output<W>) -> Result<(), Failure> {
+    match command {
+        Command::Get => {
+            let now = in_force(client).await?;
+            let answer = serde_json::json!({"policy": now.text, "etag": now.etag});
+            Ok(output.print(&answer, |_| now.text.clone()).context("printing the policy")?)
+        }
+        Command::Check { file } => {
+            let verdict = check(client, &read(&file)?).await?;
+            let wrong = is_wrong(&verdict);
+            output
+                .print(&verdict, |verdict| match explain(verdict) {
+                    text if text.is_empty() => format!("{} is fine.", file.display()),
+                    text => text,
+                })
+                .context("printing the verdict")?;
+            if wrong { Err(Failure::refused(format!("{} would be refused", file.display()))) } else { Ok(()) }
+        }
+        Command::Diff { file } => {
+            let (now, new) = (in_force(client).await?, read(&file)?);
+            show_change(&now.text, &new, output)
+        }
+        Command::Set { file, yes, dry_run } => {
+            let (now, new) = (in_force(client).await?, read(&file)?);
+            set(client, &now, new, yes, dry_run, output).await
+        }
+        Command::Edit { yes } => {
+            let now = in_force(client).await?;
+            let new = edit(&now.text)?;
+            set(client, &now, new, yes, false, output).await
+        }
+    }
+}
+
+async fn set<W: Write>(
+    client: &Client,
+    now: &InForce,
+    new: String,
+    yes: bool,
+    dry_run: bool,
+    output: &mut Output<W>,
+) -> Result<(), Failure> {
+    let verdict = check(client, &new).await?;
+    if is_wrong(&verdict) {
+        return Err(Failure::refused(format!("{}the policy in force stays", explain(&verdict))));
+    }
+    let warnings: Vec<&String> = verdict.data.iter().flat_map(|finding| &finding.warnings).collect();
+    eprint!("{}", diff(&now.text, &new, 2));
+    for warning in &warnings {
+        eprintln!("warning: {warning}");
+    }
+    if dry_run {
+        let answer = serde_json::json!({"set": false, "warnings": warnings});
+        return Ok(output.print(&answer, |_| "Nothing was changed.".to_owned()).context("printing the answer")?);
+    }
+    if !warnings.is_empty() && !yes {
+        return Err(Failure::refused("the policy in force stays: read the warnings above, and add --yes to set it"));
+    }
+    let upload = PolicyUpload {
+        text: new,
+        precondition: Some(PolicyPrecondition::Etag(now.etag.clone())),
+        form: PolicyForm::Hujson,
+    };
+    let document = client.set_policy(&InTailnet::own(), &upload).await.map_err(|error| match error.status() {
+        Some(status) if status.as_u16() == 412 => Failure::refused(
+            "somebody else changed the policy meanwhile: look at it with `towline policy diff`, and try again",
+        ),
+        _ => error.into(),
+    })?;
+    let answer = serde_json::json!({"set": true, "etag": document.etag, "warnings": warnings});
+    Ok(output.print(&answer, |_| "The policy is in force.".to_owned()).context("printing the answer")?)
+}
+
+fn show_change<W: Write>(old: &str, new: &str, output: &mut Output<W>) -> Result<(), Failure> {
+    let change = diff(old, new, 2);
+    let answer = serde_json::json!({"changed": !change.is_empty(), "diff": change});
+    let text = if change.is_empty() { "Nothing would change.".to_owned() } else { change };
+    Ok(output.print(&answer, |_| text).context("printing the difference")?)
+}
+
+async fn in_force(client: &Client) -> Result<InForce, Failure> {
+    let document = client.get_policy(&InTailnet::own(), &PolicyQuery::default(), &PolicyForm::Hujson).await?;
+    match document.body {
+        PolicyBody::Hujson(text) | PolicyBody::Json(text) => Ok(InForce { text, etag: document.etag }),
+        PolicyBody::Details(_) => Err(Failure::refused("the server sent details where the policy was asked for")),
+    }
+}
+
+async fn check(client: &Client, text: &str) -> Result<PolicyVerdict, Failure> {
+    let Json(verdict) = client.validate_policy(&InTailnet::own(), &PolicyCheck::Policy(text.to_owned())).await?;
+    Ok(verdict)
+}
+
+/// A verdict with a message refuses, but for the one that only announces warnings.
+fn is_wrong(verdict: &PolicyVerdict) -> bool {
+    let has_errors = verdict.data.iter().any(|finding| !finding.errors.is_empty());
+    has_errors || (!verdict.message.is_empty() && verdict.data.iter().all(|finding| finding.warnings.is_empty()))
+}
+
+fn explain(verdict: &PolicyVerdict) -> String {
+    let mut text = String::new();
+    if !verdict.message.is_empty() {
+        text.push_str(&verdict.message);
+        text.push('\n');
+    }
+    for Finding { user, errors, warnings } in &verdict.data {
+        let of = if user.is_empty() { String::new() } else { format!("{user}: ") };
+        errors.iter().for_each(|error| text.push_str(&format!("  {of}{error}\n")));
+        warnings.iter().for_each(|warning| text.push_str(&format!("  warning: {of}{warning}\n")));
+    }
+    text
+}
+
+fn read(file: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(file).with_context(|| format!("reading the policy {}", file.display()))
+}
+
+/// Lets the user edit a copy of `text`.
+fn edit(text: &str) -> Result<String, Failure> {
+    let editor =
+        ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
+    let editor = editor.ok_or_else(|| Failure::usage("set VISUAL or EDITOR to the editor that you want"))?;
+    let mut words = editor.split_whitespace();
+    let program = words.next().unwrap_or("vi");
+    let path = std::env::temp_dir().join(format!("towline-policy-{}.hujson", std::process::id()));
+    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    let ended = std::process::Command::new(program).args(words).arg(&path).status();
+    let ended = ended.with_context(|| format!("starting the editor {program:?}"))?;
+    if !ended.success() {
+        let kept = path.display();
+        return Err(Failure::refused(format!(
+            "the editor ended with {ended}; the policy in force stays, your text is in {kept}"
+        )));
+    }
+    let edited = read(&path)?;
+    std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
+    Ok(edited)
+}

@@ -1,0 +1,149 @@
+use std::io::Write;
+use std::path::PathBuf;
+
+use anyhow::Context;
+use api::{Client, CreateUser, InTailnet, Json, OfUser, SetUserPassword, SetUserRole, User, UserQuery, UserRole};
+use clap::Subcommand;
+
+use crate::{Failure, Output, Table};
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// List users
+    List,
+    /// Make a user who logs in with a password of this server
+    Create {
+        /// The login name, such as member@example.com
+        name: String,
+        /// What the user may do
+        #[arg(long, default_value = "member", value_parser = role)]
+        role: UserRole,
+        /// The name that others see; otherwise the login name's first part
+        #[arg(long, value_name = "TEXT")]
+        display_name: Option<String>,
+        /// A file that holds the password
+        #[arg(long, value_name = "FILE")]
+        password_file: PathBuf,
+    },
+    /// Say what a user may do
+    Role {
+        /// The login name or id
+        user: String,
+        /// owner, admin, it-admin, network-admin, billing-admin, auditor or member
+        #[arg(value_parser = role)]
+        role: UserRole,
+    },
+    /// Give a user a new password
+    Password {
+        /// The login name or id
+        user: String,
+        /// A file that holds the password
+        #[arg(long, value_name = "FILE")]
+        password_file: PathBuf,
+    },
+    /// Keep a user and their devices out
+    Suspend {
+        /// The login name or id
+        user: String,
+    },
+    /// Let a suspended user in again
+    Restore {
+        /// The login name or id
+        user: String,
+    },
+    /// Remove a user with their devices and keys; there is no way back
+    Delete {
+        /// The login name or id
+        user: String,
+        /// Don't only say what would be removed
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+fn role(text: &str) -> Result<UserRole, String> {
+    UserRole::parse(text).ok_or_else(|| {
+        let names: Vec<_> = UserRole::NAMES.iter().map(|(_, name)| *name).collect();
+        format!("{text:?} is no role: one of {}", names.join(", "))
+    })
+}
+
+pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mut Output<W>) -> Result<(), Failure> {
+    let own = InTailnet::own();
+    let printed = match command {
+        Command::List => {
+            let Json(list) = client.list_users(&own, &UserQuery::default()).await?;
+            output.print(&list.users, |users| {
+                let mut table = Table::new(["LOGIN NAME", "ROLE", "STATUS", "DEVICES", "ID"]);
+                for user in users {
+                    let status = serde_json::to_value(user.status).ok();
+                    let status = status.as_ref().and_then(|status| status.as_str()).unwrap_or_default().to_owned();
+                    let role = user.role.name().to_owned();
+                    table.row([user.login_name.clone(), role, status, user.device_count.to_string(), user.id.clone()]);
+                }
+                table.to_string()
+            })
+        }
+        Command::Create { name, role, display_name, password_file } => {
+            let request = CreateUser {
+                display_name: display_name.unwrap_or_else(|| name.split('@').next().unwrap_or_default().to_owned()),
+                login_name: name,
+                role,
+                password: password(&password_file)?,
+            };
+            let Json(user) = client.create_user(&own, &Json(request)).await?;
+            output.print(&user, |user| format!("Made {} with the role {}.", user.login_name, user.role.name()))
+        }
+        Command::Role { user, role } => {
+            let user = find(client, &user).await?;
+            client.set_user_role(&of(&user), &Json(SetUserRole { role })).await?;
+            output.print(&SetUserRole { role }, |_| format!("{} has the role {} now.", user.login_name, role.name()))
+        }
+        Command::Password { user, password_file } => {
+            let user = find(client, &user).await?;
+            let request = SetUserPassword { password: password(&password_file)? };
+            client.set_user_password(&of(&user), &Json(request)).await?;
+            output.print(&user, |user| format!("{} has a new password.", user.login_name))
+        }
+        Command::Suspend { user } => {
+            let user = find(client, &user).await?;
+            client.suspend_user(&of(&user)).await?;
+            output.print(&user, |user| format!("{} and their devices are kept out now.", user.login_name))
+        }
+        Command::Restore { user } => {
+            let user = find(client, &user).await?;
+            client.restore_user(&of(&user)).await?;
+            output.print(&user, |user| format!("{} may use the tailnet again.", user.login_name))
+        }
+        Command::Delete { user, yes } => {
+            let user = find(client, &user).await?;
+            if !yes {
+                let (name, devices) = (&user.login_name, user.device_count);
+                return Err(Failure::usage(format!(
+                    "this removes {name} with {devices} devices and all their keys, for good: add --yes to do it"
+                )));
+            }
+            client.delete_user(&of(&user)).await?;
+            output.print(&user, |user| format!("Removed {}.", user.login_name))
+        }
+    };
+    Ok(printed.context("printing the answer")?)
+}
+
+fn of(user: &User) -> OfUser {
+    OfUser { user: user.id.clone() }
+}
+
+/// The user of this login name or id.
+async fn find(client: &Client, name: &str) -> Result<User, Failure> {
+    let query = UserQuery { kind: None, role: None };
+    let Json(list) = client.list_users(&InTailnet::own(), &query).await?;
+    let found = list.users.into_iter().find(|user| user.login_name == name || user.id == name);
+    found.ok_or_else(|| Failure::refused(format!("there is no user {name:?}; `towline users list` shows all")))
+}
+
+fn password(path: &std::path::Path) -> anyhow::Result<String> {
+    let text =
+        std::fs::read_to_string(path).with_context(|| format!("reading the password from {}", path.display()))?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
