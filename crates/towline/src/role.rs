@@ -1,0 +1,72 @@
+use std::io::Write;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Subcommand;
+use cli::admin::{AdminCommand, Connection, ConnectionArguments};
+use cli::{Failure, Output};
+use telemetry::{LogArguments, Shutdown};
+use tokio::runtime::{Builder, Runtime};
+
+use crate::resolver::SystemResolver;
+
+/// How long a server may take to end what is under way once it was asked to stop.
+const DRAIN: Duration = Duration::from_secs(25);
+
+/// What the binary can be.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Role {
+    /// Run a coordination server, or set one up with `control init`
+    Control(Box<control::Arguments>),
+    /// Run a relay: DERP over TLS and WebSocket, and STUN
+    Derp(Box<derp::server::Arguments>),
+    #[command(flatten)]
+    Admin(AdminCommand),
+    /// Print completions for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Plays a role to its end.
+pub(crate) fn run<W: Write>(
+    role: Role,
+    logs: &LogArguments,
+    connection: ConnectionArguments,
+    output: &mut Output<W>,
+) -> Result<(), Failure> {
+    match role {
+        Role::Control(arguments) => serve(logs, move |shutdown| control::execute(*arguments, shutdown)),
+        Role::Derp(arguments) => serve(logs, move |shutdown| async move {
+            let config = arguments.resolve(Arc::new(SystemResolver::new()?))?;
+            derp::server::run(config, shutdown).await
+        }),
+        Role::Admin(command) => command_runtime()?.block_on(async {
+            let connection = Connection::new(connection, Arc::new(SystemResolver::new()?));
+            command.run(&connection, output).await
+        }),
+        // Needs the whole argument tree, which is main's.
+        Role::Completions { .. } => Ok(()),
+    }
+}
+
+/// Runs a server on all cores, with logs, until it ends or is asked to stop.
+fn serve<S, F>(logs: &LogArguments, server: S) -> Result<(), Failure>
+where
+    S: FnOnce(Shutdown) -> F,
+    F: Future<Output = anyhow::Result<()>>,
+{
+    logs.install().map_err(Failure::usage)?;
+    let runtime = Builder::new_multi_thread().enable_all().build().context("starting the runtime")?;
+    runtime.block_on(async {
+        let shutdown = Shutdown::on_signals(DRAIN).context("listening for signals")?;
+        Ok(server(shutdown).await?)
+    })
+}
+
+/// One thread is enough for a command.
+fn command_runtime() -> Result<Runtime, Failure> {
+    Ok(Builder::new_current_thread().enable_all().build().context("starting the runtime")?)
+}
