@@ -1,0 +1,111 @@
+//! How a world goes: processes first, then their cgroups, then files.
+//!
+//! Nothing here trusts the records alone. What a crash has left is also found by cgroup, and by mounts that name the world's
+//! folders.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use rustix::mount::{UnmountFlags, unmount};
+use rustix::process::Signal;
+
+use crate::cgroup;
+use crate::folder::{DISK, RECORDS, WorldFolder, WorldLock, read_record};
+use crate::lab_box::BoxRecord;
+use crate::process::ProcessIdentity;
+
+/// How long a killed process, or a cgroup without processes, may take to go.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Whether anything of a world without folders is left.
+pub(super) fn has_traces(folder: &WorldFolder) -> bool {
+    !cgroup::folders_of(folder.name()).is_empty() || !found_by_traces(folder).is_empty()
+}
+
+pub(super) fn tear_down(folder: &WorldFolder, lock: WorldLock) -> Result<()> {
+    // First processes first: each takes its whole box along.
+    kill(&inits(folder)).context("ending the boxes")?;
+    kill(&found_by_traces(folder)).context("ending what still uses the world's folders")?;
+    cgroup::remove_world(folder.name(), PATIENCE)?;
+    unmount_leftovers(folder)?;
+    remove(&folder.disk())?;
+    // The lock's own folder goes last, while the lock is held.
+    remove(&folder.records())?;
+    drop(lock);
+    for parent in [RECORDS, DISK] {
+        // Stays while another world is there, which is right.
+        let _ = fs::remove_dir(parent);
+    }
+    Ok(())
+}
+
+fn inits(folder: &WorldFolder) -> Vec<ProcessIdentity> {
+    let boxes = fs::read_dir(folder.records().join("boxes"));
+    let records = boxes.into_iter().flatten().flatten().map(|entry| entry.path().join("box.json"));
+    // A record that cannot be read is no reason to leave the rest: its processes are found by cgroup.
+    records.filter_map(|path| read_record::<BoxRecord>(&path).ok()??.init.into()).collect()
+}
+
+/// Kills processes and waits for the end of each.
+fn kill(processes: &[ProcessIdentity]) -> Result<()> {
+    let open: Vec<_> = processes.iter().filter_map(|process| Some((process.pid, process.open()?))).collect();
+    for (pid, process) in &open {
+        process.signal(Signal::KILL).with_context(|| format!("killing process {pid}"))?;
+    }
+    for (pid, process) in &open {
+        ensure!(process.wait(PATIENCE), "process {pid} was killed and does not die");
+    }
+    Ok(())
+}
+
+/// Processes that a crash can leave off the records: in another mount namespace where something of the world is mounted, or
+/// on the way there, with one of the world's boxes in their command line.
+fn found_by_traces(folder: &WorldFolder) -> Vec<ProcessIdentity> {
+    let mine = fs::read_link("/proc/self/ns/mnt").ok();
+    let marks = marks(folder);
+    let boxes = folder.records().join("boxes").display().to_string() + "/";
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    pids.filter(|pid| {
+        let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let making = command.split(|byte| *byte == 0).any(|word| word.starts_with(boxes.as_bytes()));
+        let theirs = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
+        let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
+        let inside = theirs.is_some() && theirs != mine && marks.iter().any(|mark| mounts.contains(mark.as_str()));
+        making || inside
+    })
+    .filter_map(|pid| ProcessIdentity::of(pid).ok())
+    .collect()
+}
+
+/// Nothing of a world is ever mounted in the machine's own mount namespace; were it, removing files would reach through it.
+fn unmount_leftovers(folder: &WorldFolder) -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mountinfo").context("reading /proc/self/mountinfo")?;
+    let marks = marks(folder);
+    let points: BTreeSet<&str> = mounts
+        .lines()
+        .filter_map(|line| line.split(' ').nth(4))
+        .filter(|point| marks.iter().any(|mark| format!("{point}/").starts_with(mark.as_str())))
+        .collect();
+    for point in points.iter().rev() {
+        unmount(*point, UnmountFlags::DETACH).with_context(|| format!("unmounting {point}"))?;
+    }
+    Ok(())
+}
+
+fn marks(folder: &WorldFolder) -> [String; 2] {
+    [folder.records(), folder.disk()].map(|path| format!("{}/", path.display()))
+}
+
+fn remove(path: &Path) -> Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing {}", path.display()))
+        }
+        _ => Ok(()),
+    }
+}
