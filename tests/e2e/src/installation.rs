@@ -1,0 +1,167 @@
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use lab::{CONTROL_NAME, Command, Daemon, LabBox, RELAY1_NAME, RELAY2_NAME, Ready, World};
+use serde_json::{Value, json};
+
+/// The administrator of the walkthrough.
+pub const ADMIN: &str = "admin@example.com";
+/// The member of the walkthrough.
+pub const MEMBER: &str = "member@example.com";
+/// Where the names of the tailnet's devices live.
+pub const TAILNET_DOMAIN: &str = "taila31de.ts.net";
+/// What everybody calls the coordination server.
+pub const CONTROL_URL: &str = "https://control.towline.test";
+
+/// The first relay shares the control box, whose port 443 is taken.
+const RELAY1_PORT: u16 = 8443;
+const RELAY2_PORT: u16 = 443;
+
+const FOLDER: &str = "/etc/towline";
+const DATA: &str = "/var/lib/towline";
+const RELAY_TOKEN: &str = "/etc/towline/relay-token";
+
+/// A coordination server and two relays, set up as the guide says, in the boxes of a world.
+#[derive(Debug)]
+pub struct Installation {
+    control: LabBox,
+    relay2: LabBox,
+}
+
+impl Installation {
+    /// Installs `binary` in the world, makes the tailnet with its users and policy, and starts server and relays.
+    pub fn set_up(world: &World, binary: &Path, policy: &str) -> Result<Self> {
+        world.install(binary)?;
+        let this = Self { control: world.lab_box("control")?, relay2: world.lab_box("relay2")? };
+        for (name, password) in [("admin", Self::password(ADMIN)), ("member", Self::password(MEMBER))] {
+            this.control.write(&format!("{FOLDER}/{name}-password"), password, 0o600)?;
+        }
+        this.control.write(&format!("{FOLDER}/relays.json"), relay_map().to_string(), 0o644)?;
+        this.control.write(&format!("{FOLDER}/policy.hujson"), policy, 0o644)?;
+        this.init()?;
+        let token = this.control.read(&format!("{DATA}/relay.token"))?;
+        for relay in [&this.control, &this.relay2] {
+            relay.write(RELAY_TOKEN, &token, 0o600)?;
+        }
+        this.start_control()?;
+        this.log_in()?;
+        this.start_relay1()?;
+        this.start_relay2()?;
+        this.towline(["users", "create", MEMBER, "--password-file", "/etc/towline/member-password"]).run()?;
+        this.towline(["policy", "set", "/etc/towline/policy.hujson", "--yes"]).run()?;
+        Ok(this)
+    }
+
+    /// The password of a user of the walkthrough.
+    pub fn password(user: &str) -> String {
+        format!("the long password of {user}")
+    }
+
+    fn init(&self) -> Result<()> {
+        let certificate = format!("{FOLDER}/tls/{CONTROL_NAME}.crt");
+        let key = format!("{FOLDER}/tls/{CONTROL_NAME}.key");
+        let arguments = [
+            ["towline", "control"],
+            ["init", "--relays=/etc/towline/relays.json"],
+            ["--data", DATA],
+            ["--url", CONTROL_URL],
+            ["--tls-certificate", &certificate],
+            ["--tls-key", &key],
+            ["--domain", TAILNET_DOMAIN],
+            ["--admin", ADMIN],
+            ["--password-file", "/etc/towline/admin-password"],
+        ];
+        let arguments = arguments.concat();
+        self.control.run(arguments).context("making the tailnet").map(drop)
+    }
+
+    /// Starts the coordination server, or starts it again after a kill.
+    pub fn start_control(&self) -> Result<Daemon> {
+        self.control
+            .daemon("control", ["towline", "control", "--data", DATA])
+            .ready(Ready::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 443))))
+            .start()
+    }
+
+    /// Starts the relay that clients are to choose.
+    pub fn start_relay1(&self) -> Result<Daemon> {
+        start_relay(&self.control, RELAY1_NAME, RELAY1_PORT)
+    }
+
+    /// Starts the relay that the region score makes farther.
+    pub fn start_relay2(&self) -> Result<Daemon> {
+        start_relay(&self.relay2, RELAY2_NAME, RELAY2_PORT)
+    }
+
+    fn log_in(&self) -> Result<()> {
+        let login = [
+            "admin",
+            "login",
+            "--server",
+            CONTROL_URL,
+            "--user",
+            ADMIN,
+            "--password-file",
+            "/etc/towline/admin-password",
+        ];
+        self.towline(login).run().map(drop).context("logging the administrator in")
+    }
+
+    /// Begins a command of the administrator.
+    pub fn towline<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Command<'_> {
+        self.control.command(std::iter::once("towline".to_owned()).chain(arguments.into_iter().map(Into::into)))
+    }
+
+    /// Runs a command of the administrator and reads its answer.
+    pub fn ask<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Result<Value> {
+        let output =
+            self.towline(["-o", "json"].map(str::to_owned).into_iter().chain(arguments.into_iter().map(Into::into)));
+        let output = output.within(Duration::from_secs(30)).run()?;
+        serde_json::from_str(&output.stdout).with_context(|| format!("reading {:?}", output.stdout))
+    }
+
+    /// Makes a key by which one device joins with these tags.
+    pub fn key(&self, tags: &[&str]) -> Result<String> {
+        let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
+        let key = self.ask(["keys", "create"].into_iter().chain(tags))?;
+        key["key"].as_str().map(str::to_owned).with_context(|| format!("no key in {key}"))
+    }
+}
+
+fn start_relay(lab_box: &LabBox, name: &str, port: u16) -> Result<Daemon> {
+    let arguments = [
+        "towline".to_owned(),
+        "derp".to_owned(),
+        format!("--listen=0.0.0.0:{port}"),
+        "--stun-listen=0.0.0.0:3478".to_owned(),
+        format!("--tls-cert=/etc/towline/tls/{name}.crt"),
+        format!("--tls-key=/etc/towline/tls/{name}.key"),
+        "--state-dir=/var/lib/towline-derp".to_owned(),
+        format!("--admission-url={CONTROL_URL}/relay/admission"),
+        format!("--admission-token-file={RELAY_TOKEN}"),
+        // The system's certificates, which hold the laboratory's root.
+        "--ca-file=/etc/ssl/certs/ca-certificates.crt".to_owned(),
+    ];
+    lab_box.daemon("derp", arguments).ready(Ready::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, port)))).start()
+}
+
+fn relay_map() -> Value {
+    let region = |id: u32, code: &str, host: &str, address: Ipv4Addr, port: u16| {
+        json!({
+            "RegionID": id, "RegionCode": code, "RegionName": code,
+            "Nodes": [{
+                "Name": format!("{id}a"), "RegionID": id, "HostName": host,
+                "IPv4": address, "IPv6": "none", "DERPPort": port,
+            }],
+        })
+    };
+    json!({
+        "HomeParams": {"RegionScore": {"901": 4.0}},
+        "Regions": {
+            "900": region(900, "near", RELAY1_NAME, lab::CONTROL, RELAY1_PORT),
+            "901": region(901, "far", RELAY2_NAME, lab::RELAY2, RELAY2_PORT),
+        },
+    })
+}
