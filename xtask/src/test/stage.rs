@@ -1,0 +1,84 @@
+//! The stages of the tests: a table.
+
+use std::fmt;
+use std::iter::Sum;
+
+use anyhow::Result;
+
+use crate::test::{Context, cargo, scenario};
+use crate::{fetch, tidy};
+
+/// A stage of the tests.
+pub(crate) struct Stage {
+    /// What people type.
+    pub(crate) name: &'static str,
+    /// What it tests, in a few words.
+    pub(crate) about: &'static str,
+    /// Whether it runs when no stage is named.
+    pub(crate) standard: bool,
+    /// Runs it and counts. An error counts as one failure.
+    pub(crate) run: fn(&Context<'_>) -> Result<Counts>,
+}
+
+/// What passed and what failed.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(crate) struct Counts {
+    pub(crate) passed: usize,
+    pub(crate) failed: usize,
+}
+
+/// All stages, in the order in which they run.
+pub(crate) const STAGES: &[Stage] = &[
+    Stage { name: "fmt", about: "formatting", standard: true, run: cargo::formatting },
+    Stage { name: "clippy", about: "lints, with warnings as errors", standard: true, run: cargo::lints },
+    Stage { name: "tidy", about: "the rules of ARCHITECTURE.md", standard: true, run: rules },
+    Stage { name: "fetch", about: "what the tests stand on is there, or can be made", standard: true, run: parts },
+    Stage { name: "unit", about: "tests of every crate", standard: true, run: cargo::units },
+    Stage {
+        name: "cluster",
+        about: "the laboratory's Kubernetes on two nodes",
+        standard: true,
+        run: scenario::cluster,
+    },
+    Stage {
+        name: "mesh",
+        about: "stock nodes on our coordination server and relays",
+        standard: true,
+        run: scenario::mesh,
+    },
+];
+
+impl fmt::Display for Counts {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "{} passed, {} failed", self.passed, self.failed)
+    }
+}
+
+impl Sum for Counts {
+    fn sum<I: Iterator<Item = Self>>(counts: I) -> Self {
+        counts.fold(Self::default(), |sum, next| Self {
+            passed: sum.passed + next.passed,
+            failed: sum.failed + next.failed,
+        })
+    }
+}
+
+impl Counts {
+    /// Counts one thing that passed or failed.
+    pub(crate) fn one(passed: bool) -> Self {
+        Self { passed: usize::from(passed), failed: usize::from(!passed) }
+    }
+}
+
+fn parts(context: &Context<'_>) -> Result<Counts> {
+    fetch::everything(context.cache, context.checkout, context.progress)?;
+    Ok(Counts::one(true))
+}
+
+fn rules(context: &Context<'_>) -> Result<Counts> {
+    let violations = tidy::check(context.checkout)?;
+    for violation in &violations {
+        context.progress.line(&violation.to_string());
+    }
+    Ok(Counts::one(violations.is_empty()))
+}
