@@ -9,7 +9,7 @@ use telemetry::Metrics;
 /// The counters of packets are shared by all connections: a connection adds up what one read brought and adds that.
 #[derive(Debug, Clone)]
 pub(crate) struct RelayMetrics {
-    /// Connections that are open, whatever they are for.
+    /// Connections that have not become clients: at their handshake, or asking for a page.
     pub(crate) connections: Gauge,
     /// Clients that have proven their key and were admitted.
     pub(crate) clients: Gauge,
@@ -80,7 +80,11 @@ pub(crate) enum StunResult {
 impl RelayMetrics {
     pub(crate) fn register(metrics: &Metrics) -> Self {
         Self {
-            connections: metrics.register("relay_connections", "Open TCP connections", Gauge::default()),
+            connections: metrics.register(
+                "relay_connections",
+                "Open connections that have not become clients",
+                Gauge::default(),
+            ),
             clients: metrics.register("relay_clients", "Admitted clients", Gauge::default()),
             homes: metrics.register("relay_home_clients", "Clients whose home this relay is", Gauge::default()),
             refused: metrics.register("relay_refused_connections", "Connections turned away", Family::default()),
