@@ -60,7 +60,7 @@ fn told(compiled: &Compiled) -> BTreeMap<NodeId, (Vec<Rule>, BTreeSet<NodeId>, S
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(256))]
+    #![proptest_config(ProptestConfig::default())]
 
     #[test]
     fn filters_agree_packet_by_packet_with_the_policy_read_word_by_word(world in world::world()) {

@@ -315,37 +315,39 @@ impl Compiled {
             || source.node.as_ref().is_some_and(|node| has_posture(&self.policy, &rule.postures, node))
     }
 
-    /// What a rule with `via` lacks: a router of its that leads to the address.
+    /// What a rule with `via` lacks: a router of its own that leads to the address.
     fn via_lack(&self, at: usize, rule: &Rule, destination: &Known, to: Option<IpAddr>) -> Option<Lack> {
         if !rule.destinations.iter().any(|alias| self.is_destination(alias, destination, to)) {
             return Some(Lack::Destination);
         }
         let receivers = &self.destinations[self.rules[at].destination? as usize].receivers;
         let leads = |slot: u32| {
-            self.node_at(slot).is_some_and(|node| {
-                to.is_some_and(|to| {
-                    self.covers_router(rule, node, to)
-                        || node.subnets().any(|subnet| subnet.contains(&to))
-                        || (node.is_exit() && internet::contains(&filter::AddressRange::single(to)))
-                })
-            })
+            let router = self.node_at(slot);
+            router.zip(to).is_some_and(|(router, to)| self.is_let_through(rule, router, to))
         };
         (!receivers.iter().any(leads)).then_some(Lack::Via)
     }
 
-    /// Whether a destination that leads behind a router covers an address of the router's own as well.
-    fn covers_router(&self, rule: &Rule, router: &Node, to: IpAddr) -> bool {
+    /// Whether a router that a rule names in its `via` lets packets to an address through: those that the rule's
+    /// destinations mean *there*. `*` is what lies behind it, and nothing where only the internet does; a range counts
+    /// where one of its routes overlaps it.
+    fn is_let_through(&self, rule: &Rule, router: &Node, to: IpAddr) -> bool {
+        let is_public = internet::contains(&filter::AddressRange::single(to));
+        let answers = router.addresses.contains(&to)
+            || router.subnets().any(|subnet| subnet.contains(&to))
+            || (router.is_exit() && is_public);
         let overlaps = |range: &filter::AddressRange| {
             router.subnets().any(|subnet| filter::AddressRange::prefix(subnet).overlaps(range))
         };
-        let covers = |alias: &Alias| match self.aliases.id(alias).map(|id| &self.aliases.entry(id).meaning) {
-            Some(Meaning::Everyone | Meaning::Everything) => true,
+        let means = |alias: &Alias| match self.aliases.id(alias).map(|id| &self.aliases.entry(id).meaning) {
+            Some(Meaning::Everyone) => router.subnets().next().is_some(),
+            Some(Meaning::Internet) => router.is_exit() && is_public,
             Some(Meaning::Ranges { ranges, .. }) => {
-                ranges.iter().any(|(range, _)| range.contains(to) && overlaps(range))
+                ranges.iter().any(|(range, _)| range.contains(to)) && ranges.iter().any(|(range, _)| overlaps(range))
             }
             _ => false,
         };
-        router.addresses.contains(&to) && rule.destinations.iter().any(covers)
+        answers && rule.destinations.iter().any(means)
     }
 
     fn ssh_lacks(&self, rule: &SshRule, source: &Known, destination: &Known, account: &str) -> Vec<Lack> {
