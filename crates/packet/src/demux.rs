@@ -73,7 +73,7 @@ mod tests {
         let key = DiscoPrivate::from_bytes([1; 32]);
         let pong =
             Message::Pong(Pong { transaction: TransactionId([1; 12]), observed: "2.3.4.5:1234".parse().unwrap() });
-        disco::seal(&key.public(), &SharedBox::disco(&key, &key.public()), &pong, &mut SystemEntropy)
+        disco::seal(&key.public(), &SharedBox::disco(&key, &key.public()).unwrap(), &pong, &mut SystemEntropy)
     }
 
     #[test]

@@ -144,7 +144,7 @@ impl Ordeal {
         let mut entropy = Replayed(seed);
         let keys: Vec<_> = (0..4).map(|_| DiscoPrivate::generate(&mut entropy)).collect();
         let paths = Paths::new(node(200), &mut entropy);
-        let shared = keys.iter().map(|key| SharedBox::disco(key, &paths.disco_key())).collect();
+        let shared = keys.iter().map(|key| SharedBox::disco(key, &paths.disco_key()).unwrap()).collect();
         Self { paths, keys, shared, now: Instant::now(), entropy, pinged: Vec::new(), sent: 0 }
     }
 

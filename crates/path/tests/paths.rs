@@ -44,11 +44,11 @@ impl Puppet {
     }
 
     fn seal(&self, to: &DiscoPublic, message: &Message) -> Vec<u8> {
-        disco::seal(&self.key.public(), &SharedBox::disco(&self.key, to), message, &mut SystemEntropy)
+        disco::seal(&self.key.public(), &SharedBox::disco(&self.key, to).unwrap(), message, &mut SystemEntropy)
     }
 
     fn open(&self, transmit: &Transmit, from: &DiscoPublic) -> Message {
-        Envelope::parse(&transmit.payload).unwrap().open(&SharedBox::disco(&self.key, from)).unwrap()
+        Envelope::parse(&transmit.payload).unwrap().open(&SharedBox::disco(&self.key, from).unwrap()).unwrap()
     }
 }
 
@@ -248,7 +248,7 @@ fn a_ping_from_an_unknown_key_is_ignored() {
 fn a_box_that_the_claimed_sender_did_not_seal_is_refused() {
     let (peer, forger) = (Puppet::new(1), Puppet::new(1));
     let mut subject = Subject::knowing(&[peer.config(&[])]);
-    let shared = SharedBox::disco(&forger.key, &subject.paths.disco_key());
+    let shared = SharedBox::disco(&forger.key, &subject.paths.disco_key()).unwrap();
     let packet = disco::seal(&peer.key.public(), &shared, &ping(Some(peer.node)), &mut SystemEntropy);
     let envelope = Envelope::parse(&packet).unwrap();
     let way = Way::Udp(address("198.51.100.7:7"));

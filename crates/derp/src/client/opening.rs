@@ -170,11 +170,12 @@ async fn shake_hands(
         app_name: options.app_name.clone(),
     };
     let introduce = |link: &mut Link, server: &NodePublic| {
-        let sealed = info::seal(&info, key, server, &mut SystemEntropy);
+        let sealed = info::seal(&info, key, server, &mut SystemEntropy)?;
         link.push(Outgoing::frame(&Frame::ClientInfo { key: key.public(), sealed: &sealed }));
+        Ok::<_, InfoError>(())
     };
     if let Some(server) = told {
-        introduce(&mut link, &server);
+        introduce(&mut link, &server)?;
         link.send().await?;
     }
     let frame = receive(&mut link).await?;
@@ -183,7 +184,7 @@ async fn shake_hands(
         Some(told) if told != server => return Err(ConnectError::Key),
         Some(_) => {}
         None => {
-            introduce(&mut link, &server);
+            introduce(&mut link, &server)?;
             link.send().await?;
         }
     }

@@ -69,7 +69,7 @@ pub(crate) async fn shake_hands(
     // What a stock client does with an announced limit is to drop packets beyond it, where reading slowly makes it slow
     // down: so the limit is kept and not announced.
     let answer = ServerInfo { version: info::VERSION, ..ServerInfo::default() };
-    let sealed = info::seal(&answer, &shared.key, &key, &mut SystemEntropy);
+    let sealed = info::seal(&answer, &shared.key, &key, &mut SystemEntropy)?;
     link.push(Outgoing::frame(&Frame::ServerInfo { sealed: &sealed }));
     link.set_limits(Limits::CLIENT);
     Ok(Proven { key, flags: flags(is_mesh_peer, info.is_prober) })

@@ -75,19 +75,19 @@ mod tests {
     #[test]
     fn the_smallest_ping_is_a_packet_of_124_bytes_that_the_receiver_opens() {
         let (a, b) = (DiscoPrivate::generate(&mut SystemEntropy), DiscoPrivate::generate(&mut SystemEntropy));
-        let packet = seal(&a.public(), &SharedBox::disco(&a, &b.public()), &ping(), &mut SystemEntropy);
+        let packet = seal(&a.public(), &SharedBox::disco(&a, &b.public()).unwrap(), &ping(), &mut SystemEntropy);
         assert_eq!(packet.len(), 124);
         assert_eq!(hex::encode(&packet[..6]), "5453f09f92ac");
         let envelope = Envelope::parse(&packet).unwrap();
         assert_eq!(envelope.sender, a.public());
-        assert_eq!(envelope.open(&SharedBox::disco(&b, &a.public())), Ok(ping()));
+        assert_eq!(envelope.open(&SharedBox::disco(&b, &a.public()).unwrap()), Ok(ping()));
     }
 
     #[test]
     fn an_envelope_of_somebody_else_does_not_open() {
         let [a, b, c] = [(); 3].map(|()| DiscoPrivate::generate(&mut SystemEntropy));
-        let packet = seal(&a.public(), &SharedBox::disco(&c, &b.public()), &ping(), &mut SystemEntropy);
-        let opened = Envelope::parse(&packet).unwrap().open(&SharedBox::disco(&b, &a.public()));
+        let packet = seal(&a.public(), &SharedBox::disco(&c, &b.public()).unwrap(), &ping(), &mut SystemEntropy);
+        let opened = Envelope::parse(&packet).unwrap().open(&SharedBox::disco(&b, &a.public()).unwrap());
         assert_eq!(opened, Err(OpenError::Box(BoxError)));
     }
 
@@ -104,7 +104,7 @@ mod tests {
         #[test]
         fn arbitrary_bytes_never_panic(rest in proptest::collection::vec(any::<u8>(), 0..200)) {
             let packet = [&MAGIC[..], &rest[..]].concat();
-            let shared = SharedBox::disco(&DiscoPrivate::from_bytes([1; 32]), &DiscoPublic::from_bytes([2; 32]));
+            let shared = SharedBox::disco(&DiscoPrivate::from_bytes([1; 32]), &DiscoPublic::from_bytes([2; 32])).unwrap();
             if let Some(envelope) = Envelope::parse(&packet) {
                 prop_assert!(envelope.open(&shared).is_err());
             }

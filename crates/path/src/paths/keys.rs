@@ -1,3 +1,4 @@
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 
 use crypto::{DiscoPrivate, DiscoPublic, Entropy, NodePublic, SharedBox};
@@ -52,7 +53,7 @@ impl DiscoKeys {
         Some(envelope.open(self.shared(&envelope.sender)?))
     }
 
-    /// Seals a message for the holder of a key that the netmap knows.
+    /// Seals a message for the holder of a key that the netmap knows; `None` for any other.
     pub(super) fn seal(&mut self, to: &DiscoPublic, message: &Message, entropy: &mut dyn Entropy) -> Option<Vec<u8>> {
         let sender = self.public;
         Some(disco::seal(&sender, self.shared(to)?, message, entropy))
@@ -60,6 +61,9 @@ impl DiscoKeys {
 
     fn shared(&mut self, key: &DiscoPublic) -> Option<&SharedBox> {
         self.holders_of(key).next()?;
-        Some(self.shared.entry(*key).or_insert_with(|| SharedBox::disco(&self.own, key)))
+        match self.shared.entry(*key) {
+            Entry::Occupied(known) => Some(known.into_mut()),
+            Entry::Vacant(free) => Some(free.insert(SharedBox::disco(&self.own, key)?)),
+        }
     }
 }
