@@ -3,21 +3,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use dial::{Resolve, Roots};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper_util::rt::{TokioExecutor, TokioTimer};
-use rustls_pki_types::CertificateDer;
 
 use crate::exchange::Content;
 use crate::{AccessToken, ApiError, SecretText, urlencoded};
 
 mod access;
 mod connector;
-mod trust;
-
-pub use connector::Resolve;
-pub use trust::{TrustError, certificates_in_pem, system_certificates};
 
 use access::Access;
 use connector::Connector;
@@ -32,8 +28,8 @@ pub struct ClientConfig {
     pub base_url: String,
     /// What to prove the right to call with.
     pub credential: ClientCredential,
-    /// Roots to trust besides the public web's.
-    pub extra_roots: Vec<CertificateDer<'static>>,
+    /// Which certificate authorities to believe.
+    pub roots: Roots,
     /// Who turns names into addresses.
     pub resolver: Arc<dyn Resolve>,
     /// What to call ourselves.
@@ -71,9 +67,6 @@ pub enum ClientError {
         /// What is wrong with it.
         reason: &'static str,
     },
-    /// A root certificate is none.
-    #[error("a certificate to trust is not one: {0}")]
-    Root(String),
     /// The server could not be reached, or its certificate is not trusted.
     #[error("the server {url} can't be reached: {reason}")]
     Unreachable {
@@ -125,7 +118,7 @@ impl ClientError {
                 error.status.is_server_error() && error.status != StatusCode::NOT_IMPLEMENTED
                     || error.status == StatusCode::TOO_MANY_REQUESTS
             }
-            Self::BaseUrl { .. } | Self::Root(_) | Self::Unreadable { .. } => false,
+            Self::BaseUrl { .. } | Self::Unreadable { .. } => false,
         }
     }
 }
@@ -149,7 +142,7 @@ impl Client {
         let http = hyper_util::client::legacy::Client::builder(TokioExecutor::new())
             .pool_timer(TokioTimer::new())
             .pool_idle_timeout(Duration::from_secs(30))
-            .build(Connector::new(config.resolver, config.extra_roots)?);
+            .build(Connector::new(config.resolver, &config.roots));
         let access = Access::new(config.credential);
         Ok(Self { http, scheme, authority, access, user_agent, timeout: config.timeout })
     }

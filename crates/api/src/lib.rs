@@ -38,9 +38,7 @@ mod token;
 mod urlencoded;
 mod user;
 
-pub use client::{
-    Client, ClientConfig, ClientCredential, ClientError, Resolve, TrustError, certificates_in_pem, system_certificates,
-};
+pub use client::{Client, ClientConfig, ClientCredential, ClientError};
 pub use device::{
     AuthorizeDevice, ClientConnectivity, ClientSupports, Device, DeviceFields, DeviceList, DevicePing, DeviceQuery,
     DeviceRoutes, Distro, PingDevice, PingKind, PostureIdentity, RegionLatency, SetDeviceKey, SetDeviceName,

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use api::*;
 use axum::Extension;
+use dial::Resolve;
 use futures_util::future::BoxFuture;
 use http::StatusCode;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -139,6 +140,7 @@ impl Api for Small {
 }
 
 /// Resolves every name to this machine.
+#[derive(Debug)]
 struct Here;
 
 impl Resolve for Here {
@@ -160,7 +162,7 @@ fn client(address: SocketAddr, credential: ClientCredential) -> Client {
     Client::new(ClientConfig {
         base_url: format!("http://localhost:{}", address.port()),
         credential,
-        extra_roots: Vec::new(),
+        roots: dial::Roots::public(),
         resolver: Arc::new(Here),
         user_agent: "test".to_owned(),
         timeout: Duration::from_secs(5),

@@ -11,8 +11,9 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use bytes::Bytes;
 use crypto::{NodePrivate, SystemEntropy};
-use derp::client::{Connection, Dialer, Event, Options, Relay, Resolve, Roots, SendError};
+use derp::client::{Connection, Dialer, Event, Options, Relay, SendError};
 use derp::server::{AdmissionConfig, CertificateFiles, Config, Limits, Server};
+use dial::{Resolve, Roots};
 use futures_util::future::BoxFuture;
 use telemetry::Shutdown;
 

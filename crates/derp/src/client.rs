@@ -7,11 +7,9 @@
 mod connection;
 mod dialer;
 mod opening;
-mod roots;
 mod upgrade;
 mod verifier;
 
 pub use connection::{Connection, ConnectionError, Event, SendError};
-pub use dialer::{Address, Dialer, Proxy, Relay, RelayIdentity, Resolve, SocketSetup};
+pub use dialer::{Address, Dialer, Proxy, Relay, RelayIdentity, SocketSetup};
 pub use opening::{ConnectError, Options};
-pub use roots::{Roots, RootsError};

@@ -2,7 +2,6 @@
 
 #![forbid(unsafe_code)]
 
-mod resolver;
 mod role;
 
 use std::process::ExitCode;

@@ -9,8 +9,6 @@ use cli::{Failure, Output};
 use telemetry::{LogArguments, Shutdown};
 use tokio::runtime::{Builder, Runtime};
 
-use crate::resolver::SystemResolver;
-
 /// How long a server may take to end what is under way once it was asked to stop.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -40,11 +38,12 @@ pub(crate) fn run<W: Write>(
     match role {
         Role::Control(arguments) => serve(logs, move |shutdown| control::execute(*arguments, shutdown)),
         Role::Derp(arguments) => serve(logs, move |shutdown| async move {
-            let config = arguments.resolve(Arc::new(SystemResolver::new()?))?;
+            let config = arguments.resolve(Arc::new(dial::SystemResolver::new()?))?;
             derp::server::run(config, shutdown).await
         }),
         Role::Admin(command) => command_runtime()?.block_on(async {
-            let connection = Connection::new(connection, Arc::new(SystemResolver::new()?));
+            let resolver = dial::SystemResolver::new().context("finding the name servers")?;
+            let connection = Connection::new(connection, Arc::new(resolver));
             command.run(&connection, output).await
         }),
         // Needs the whole argument tree, which is main's.

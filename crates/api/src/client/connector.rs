@@ -6,27 +6,19 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use futures_util::future::BoxFuture;
+use dial::{Resolve, Roots};
 use http::Uri;
 use http::uri::Scheme;
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 use hyper_util::rt::TokioIo;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
-use super::{ClientError, trust};
-
 /// How long one address may take to accept.
 const DIAL_TIME: Duration = Duration::from_secs(5);
-
-/// Turns names into addresses: the one way by which a client of this API asks for any.
-pub trait Resolve: Send + Sync + 'static {
-    /// The addresses of a host name, best first.
-    fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
-}
 
 /// Opens connections for the HTTP client.
 #[derive(Clone)]
@@ -36,12 +28,8 @@ pub(super) struct Connector {
 }
 
 impl Connector {
-    pub(super) fn new(
-        resolver: Arc<dyn Resolve>,
-        extra_roots: Vec<CertificateDer<'static>>,
-    ) -> Result<Self, ClientError> {
-        let config = trust::tls(extra_roots)?;
-        Ok(Self { resolver, tls: TlsConnector::from(Arc::new(config)) })
+    pub(super) fn new(resolver: Arc<dyn Resolve>, roots: &Roots) -> Self {
+        Self { resolver, tls: TlsConnector::from(Arc::new(roots.tls())) }
     }
 
     async fn connect(self, uri: Uri) -> io::Result<Stream> {

@@ -3,8 +3,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use api::{Client, ClientConfig, ClientCredential, Resolve, SecretText};
+use api::{Client, ClientConfig, ClientCredential, SecretText};
 use clap::Args;
+use dial::{Resolve, Roots};
 
 use super::credential::Credential;
 use crate::Failure;
@@ -71,16 +72,14 @@ impl Connection {
 
     /// A client with this right.
     pub(super) fn connect(&self, server: String, credential: ClientCredential) -> Result<Client, Failure> {
-        let mut roots = api::system_certificates().context("reading the system's trusted certificates")?;
+        let mut roots = Roots::system().context("reading the system's trusted certificates")?;
         if let Some(path) = &self.arguments.ca_file {
-            let pem = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
-            let more = api::certificates_in_pem(&pem, &path.display().to_string()).context("reading --ca-file")?;
-            roots.extend(more);
+            roots = roots.and_file(path).context("reading --ca-file")?;
         }
         Ok(Client::new(ClientConfig {
             base_url: server,
             credential,
-            extra_roots: roots,
+            roots,
             resolver: self.resolver.clone(),
             user_agent: concat!("towline/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeout: Duration::from_secs(60),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use futures_util::future::BoxFuture;
+use dial::{Resolve, Roots};
 use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -16,7 +16,6 @@ use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 
 use super::opening::ConnectError;
-use super::roots::Roots;
 use super::upgrade;
 use super::verifier::{Pinned, Renamed};
 use crate::wire::Socket;
@@ -24,12 +23,6 @@ use crate::wire::Socket;
 /// How long one address may take to answer, and how long the other family waits for the preferred one.
 const ATTEMPT_TIME: Duration = Duration::from_millis(1500);
 const SECOND_FAMILY_DELAY: Duration = Duration::from_millis(200);
-
-/// Turns names into addresses; never libc.
-pub trait Resolve: Send + Sync + fmt::Debug {
-    /// The addresses of a name, of both families, best first.
-    fn resolve<'a>(&'a self, name: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>>;
-}
 
 /// What is done to a socket before it connects: a mark, a binding to an interface.
 pub type SocketSetup = Arc<dyn Fn(&socket2::Socket, SocketAddr) -> io::Result<()> + Send + Sync>;

@@ -10,8 +10,9 @@ use super::admission::AdmissionConfig;
 use super::certificate::CertificateFiles;
 use super::config::{Config, Limits, MeshConfig};
 use super::mesh::MeshKey;
-use crate::client::{Relay, Resolve, Roots};
+use crate::client::Relay;
 use crate::https::ServerUrl;
+use dial::{Resolve, Roots};
 
 /// Run a relay: it passes encrypted packets between nodes that can't reach each other directly.
 #[derive(Debug, Clone, clap::Args)]
@@ -81,8 +82,8 @@ pub struct Arguments {
     #[arg(long)]
     open: bool,
 
-    /// Believe these certificate authorities, in PEM, in place of the public ones, when asking about admission and
-    /// connecting to other relays.
+    /// Believe these certificate authorities, in PEM, in place of the public ones and those of this machine, when asking
+    /// about admission and connecting to other relays.
     #[arg(long, env = "TOWLINE_DERP_CA_FILE", value_name = "FILE")]
     ca_file: Option<PathBuf>,
 
@@ -130,7 +131,7 @@ impl Arguments {
     pub fn resolve(self, resolver: Arc<dyn Resolve>) -> anyhow::Result<Config> {
         let roots = match &self.ca_file {
             Some(file) => Roots::from_file(file)?,
-            None => Roots::public(),
+            None => Roots::system()?,
         };
         Ok(Config {
             admission: self.admission()?,

@@ -9,7 +9,8 @@ use super::admission::AdmissionConfig;
 use super::certificate::CertificateFiles;
 use super::mesh::MeshKey;
 use super::stun::StunLimits;
-use crate::client::{Relay, Resolve, Roots};
+use crate::client::Relay;
+use dial::{Resolve, Roots};
 
 /// Everything that a relay needs to know.
 #[derive(Debug, Clone)]

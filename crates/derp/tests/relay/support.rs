@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use crypto::{NodePrivate, NodePublic, SystemEntropy};
-use derp::client::{ConnectError, Connection, Dialer, Event, Options, Relay, Resolve, Roots};
+use derp::client::{ConnectError, Connection, Dialer, Event, Options, Relay};
 use derp::server::{AdmissionConfig, CertificateFiles, Config, Limits, Server};
+use dial::{Resolve, Roots};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use telemetry::Shutdown;
 use tokio::task::JoinHandle;

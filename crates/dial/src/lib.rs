@@ -1,0 +1,16 @@
+//! What every client of ours shares on its way out: who turns names into addresses, and which certificates are believed.
+//!
+//! - [`Resolve`] is asked wherever a host name becomes an address; [`SystemResolver`] asks the name servers of
+//!   `/etc/resolv.conf`. Nothing asks libc: the binary is static, and a container without NSS files must do.
+//! - [`Roots`] are the trusted certificate authorities: the public web's, which are built in, this machine's, and those
+//!   of files that the user names.
+//!
+//! What it does not do: open connections. Each client has its own rules for ports, marks, proxies and races.
+
+#![forbid(unsafe_code)]
+
+mod names;
+mod roots;
+
+pub use names::{Resolve, ResolverError, SystemResolver};
+pub use roots::{Roots, RootsError};
