@@ -21,6 +21,7 @@
 
 mod alias;
 mod compiled;
+mod diff;
 mod fields;
 pub mod hujson;
 mod internet;
@@ -35,6 +36,7 @@ pub use compiled::{
     Affected, AllowedIps, CapabilityDecision, Change, Compiled, Decision, Lack, NearMiss, OwnerIdentity, Pair, Party,
     Query, SshDecision, SshGrant,
 };
+pub use diff::{CutOff, Difference, Reach};
 pub use policy::{
     Approvers, Condition, Effect, GroupMember, NodeAttributes, Origin, Policy, PostureValue, Requirement, Rule,
     Section, Settings, SshAction, SshRule, SshTest, SshUser, Test,

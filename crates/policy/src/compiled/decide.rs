@@ -2,6 +2,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use filter::{CapMap, PortRange, Protocol};
+use roaring::RoaringBitmap;
 
 use super::aliases::Meaning;
 use super::{Compiled, has_posture};
@@ -190,6 +191,43 @@ impl Compiled {
         }
         keep_nearest(&mut misses);
         SshDecision::Refuse { near_misses: misses }
+    }
+
+    /// The rules of which a party is a source.
+    pub(crate) fn rules_from(&self, party: &Party) -> RoaringBitmap {
+        let source = self.known(party);
+        let matches = |rule: &Rule| {
+            let by_device = !rule.postures.is_empty();
+            let named = |address: &Option<IpAddr>| {
+                rule.sources.iter().any(|alias| self.is_source(alias, &source, *address, by_device))
+            };
+            source.addresses.iter().any(named) && self.has_posture(rule, &source)
+        };
+        let rules = self.policy.rules().iter().zip(0..);
+        rules.filter(|(rule, _)| matches(rule)).map(|(_, at)| at).collect()
+    }
+
+    /// The rules of which a party is a destination; those about own devices have any user's.
+    pub(crate) fn rules_to(&self, party: &Party) -> RoaringBitmap {
+        let destination = self.known(party);
+        let matches = |at: u32, rule: &Rule| match (rule.is_own_devices(), rule.via.is_empty()) {
+            (true, _) => destination.user.is_some(),
+            (false, true) => destination.addresses.iter().any(|address| {
+                rule.destinations.iter().any(|alias| self.is_destination(alias, &destination, *address))
+            }),
+            (false, false) => {
+                let leads =
+                    |address: &Option<IpAddr>| self.via_lack(at as usize, rule, &destination, *address).is_none();
+                destination.addresses.iter().any(leads)
+            }
+        };
+        let rules = self.policy.rules().iter().zip(0..);
+        rules.filter(|(rule, at)| matches(*at, rule)).map(|(_, at)| at).collect()
+    }
+
+    /// The login of the user that a party belongs to.
+    pub(crate) fn login_of(&self, party: &Party) -> Option<String> {
+        self.known(party).user.map(|user| user.login.to_string())
     }
 
     fn known(&self, party: &Party) -> Known {
