@@ -55,8 +55,9 @@ pub use openapi::openapi;
 pub use operations::Api;
 pub use path::{InTailnet, OfDevice, OfKey, OfService, OfUser, PathParameters};
 pub use policy::{
-    PolicyBody, PolicyCheck, PolicyDetails, PolicyDocument, PolicyForm, PolicyMatch, PolicyPrecondition, PolicyPreview,
-    PolicyQuery, PolicyText, PolicyUpload, PolicyVerdict, PreviewQuery, PreviewType,
+    PolicyBody, PolicyCheck, PolicyDetails, PolicyDifference, PolicyDocument, PolicyForm, PolicyMatch,
+    PolicyPrecondition, PolicyPreview, PolicyQuery, PolicyReach, PolicyText, PolicyUpload, PolicyVerdict, PreviewQuery,
+    PreviewType,
 };
 pub use scope::*;
 pub use secret::SecretText;

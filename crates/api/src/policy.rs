@@ -269,6 +269,34 @@ pub struct PolicyVerdict {
     /// For whom.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<Finding>,
+    /// What a policy without faults opens and closes, compared with the one in force. The hosted service has no such
+    /// answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub difference: Option<PolicyDifference>,
+}
+
+/// What one policy allows and another doesn't.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default, rename_all = "camelCase")]
+pub struct PolicyDifference {
+    /// What the new policy allows and the old one doesn't.
+    pub opens: Vec<PolicyReach>,
+    /// What the old policy allows and the new one doesn't.
+    pub closes: Vec<PolicyReach>,
+    /// More differs than was compared.
+    pub cut_short: bool,
+}
+
+/// Something that a source may do with a destination.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(default)]
+pub struct PolicyReach {
+    /// A user's login, tags, or addresses.
+    pub source: String,
+    /// A user's login, tags, addresses or `autogroup:internet`.
+    pub destination: String,
+    /// Ports (`tcp:22,80-90`, `*`), or a capability.
+    pub what: String,
 }
 
 /// What a preview is for.

@@ -130,14 +130,10 @@ impl Rules {
         self.compiled.own_allowed_ips(policy::NodeId(node.0))
     }
 
-    /// Whether a policy leaves a user, who reaches something now, with nothing to reach.
+    /// Whether a policy leaves a user, who reaches something now, with nothing to reach, or parts their own devices.
     pub(crate) fn cuts_off(&self, author: UserId, by: &Compiled) -> bool {
-        let reaches = |compiled: &Compiled| {
-            let own = |node: &policy::Node| node.user() == Some(policy::UserId(author.0));
-            let devices = compiled.topology().nodes.iter().filter(|(_, node)| own(node)).map(|(id, _)| *id);
-            devices.into_iter().any(|id| !compiled.peers(id).is_empty())
-        };
-        reaches(&self.compiled) && !reaches(by)
+        let cut = self.compiled.would_cut_off(by, policy::UserId(author.0));
+        cut.is_some_and(|cut| cut.everything || cut.own_devices)
     }
 
     /// The capabilities that policy gives a device.

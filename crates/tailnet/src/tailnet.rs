@@ -11,7 +11,7 @@ use crypto::{MachinePublic, NodePublic};
 use filter::CapMap;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use policy::{Compiled, Policy, PolicyError};
+use policy::{Compiled, Difference, Policy, PolicyError};
 use tailcfg::{DerpMap, NodeId, UserId, UserProfile, cap};
 
 use crate::change::Change;
@@ -418,14 +418,32 @@ impl Tailnet {
     /// # Errors
     /// It does not parse, names unknown things, or fails a test of its own.
     pub fn review_policy(&self, text: &str, author: Option<UserId>) -> Result<PolicyReview, Refusal> {
+        Ok(self.review(&self.try_policy(text)?, author))
+    }
+
+    /// Reads a policy and tries it as [`Tailnet::review_policy`] does, and tells what it opens and closes as well.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn compare_policy(&self, text: &str, author: Option<UserId>) -> Result<(PolicyReview, Difference), Refusal> {
+        let compiled = self.try_policy(text)?;
+        Ok((self.review(&compiled, author), Difference::between(self.rules.compiled(), &compiled)))
+    }
+
+    fn try_policy(&self, text: &str) -> Result<Compiled, Refusal> {
         let text = if text.trim().is_empty() { Policy::default_for_new_tailnet() } else { text };
-        let policy = Arc::new(Policy::parse(text)?);
-        let etag = crate::rules::etag(&policy);
-        let warnings = policy.warnings().iter().map(ToString::to_string).collect();
-        let compiled = Compiled::new(policy, self.rules.topology().clone());
+        let compiled = Compiled::new(Arc::new(Policy::parse(text)?), self.rules.topology().clone());
         compiled.verify()?;
-        let cuts_author_off = author.is_some_and(|author| self.rules.cuts_off(author, &compiled));
-        Ok(PolicyReview { etag, warnings, cuts_author_off })
+        Ok(compiled)
+    }
+
+    fn review(&self, compiled: &Compiled, author: Option<UserId>) -> PolicyReview {
+        let policy = compiled.policy();
+        PolicyReview {
+            etag: crate::rules::etag(policy),
+            warnings: policy.warnings().iter().map(ToString::to_string).collect(),
+            cuts_author_off: author.is_some_and(|author| self.rules.cuts_off(author, compiled)),
+        }
     }
 
     /// Takes changes that were written, in order. Never fails: a tailnet is what its changes make of it.

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Context;
 use api::{
     Client, Finding, InTailnet, Json, PolicyBody, PolicyCheck, PolicyForm, PolicyPrecondition, PolicyQuery,
-    PolicyUpload, PolicyVerdict,
+    PolicyReach, PolicyUpload, PolicyVerdict,
 };
 use clap::Subcommand;
 
@@ -20,7 +20,7 @@ pub enum Command {
         /// The policy file, HuJSON
         file: PathBuf,
     },
-    /// Show what a policy file would change
+    /// Show what a policy file would change: its text, and what it opens and closes, by user, tag and port
     Diff {
         /// The policy file, HuJSON
         file: PathBuf,
@@ -62,15 +62,19 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
             let wrong = is_wrong(&verdict);
             output
                 .print(&verdict, |verdict| match explain(verdict) {
-                    text if text.is_empty() => format!("{} is fine.", file.display()),
-                    text => text,
+                    text if text.is_empty() => format!("{} is fine.\n{}", file.display(), effects(verdict)),
+                    text => format!("{text}{}", effects(verdict)),
                 })
                 .context("printing the verdict")?;
             if wrong { Err(Failure::refused(format!("{} would be refused", file.display()))) } else { Ok(()) }
         }
         Command::Diff { file } => {
             let (now, new) = (in_force(client).await?, read(&file)?);
-            show_change(&now.text, &new, output)
+            let verdict = check(client, &new).await?;
+            if is_wrong(&verdict) {
+                return Err(Failure::refused(format!("{}{} would be refused", explain(&verdict), file.display())));
+            }
+            show_change(&now.text, &new, &verdict, output)
         }
         Command::Set { file, yes, dry_run } => {
             let (now, new) = (in_force(client).await?, read(&file)?);
@@ -97,12 +101,12 @@ async fn set<W: Write>(
         return Err(Failure::refused(format!("{}the policy in force stays", explain(&verdict))));
     }
     let warnings: Vec<&String> = verdict.data.iter().flat_map(|finding| &finding.warnings).collect();
-    eprint!("{}", diff(&now.text, &new, 2));
+    eprint!("{}{}", diff(&now.text, &new, 2), effects(&verdict));
     for warning in &warnings {
         eprintln!("warning: {warning}");
     }
     if dry_run {
-        let answer = serde_json::json!({"set": false, "warnings": warnings});
+        let answer = serde_json::json!({"set": false, "warnings": warnings, "difference": verdict.difference});
         return Ok(output.print(&answer, |_| "Nothing was changed.".to_owned()).context("printing the answer")?);
     }
     if !warnings.is_empty() && !yes {
@@ -123,11 +127,34 @@ async fn set<W: Write>(
     Ok(output.print(&answer, |_| "The policy is in force.".to_owned()).context("printing the answer")?)
 }
 
-fn show_change<W: Write>(old: &str, new: &str, output: &mut Output<W>) -> Result<(), Failure> {
+fn show_change<W: Write>(old: &str, new: &str, verdict: &PolicyVerdict, output: &mut Output<W>) -> Result<(), Failure> {
     let change = diff(old, new, 2);
-    let answer = serde_json::json!({"changed": !change.is_empty(), "diff": change});
-    let text = if change.is_empty() { "Nothing would change.".to_owned() } else { change };
+    let answer = serde_json::json!({"changed": !change.is_empty(), "diff": change, "difference": verdict.difference});
+    let text = match change.is_empty() {
+        true => "Nothing would change.".to_owned(),
+        false => format!("{change}\n{}", effects(verdict)),
+    };
     Ok(output.print(&answer, |_| text).context("printing the difference")?)
+}
+
+/// What the policy opens and closes, a line each; nothing when the server doesn't tell.
+fn effects(verdict: &PolicyVerdict) -> String {
+    let Some(difference) = &verdict.difference else { return String::new() };
+    let mut text = String::new();
+    for (title, reaches) in [("It opens:", &difference.opens), ("It closes:", &difference.closes)] {
+        if !reaches.is_empty() {
+            text.push_str(&format!("{title}\n"));
+        }
+        for PolicyReach { source, destination, what } in reaches {
+            text.push_str(&format!("  {source} -> {destination}: {what}\n"));
+        }
+    }
+    if difference.cut_short {
+        text.push_str("And more: not everything was compared.\n");
+    } else if text.is_empty() {
+        text.push_str("It opens and closes nothing.\n");
+    }
+    text
 }
 
 async fn in_force(client: &Client) -> Result<InForce, Failure> {

@@ -3,10 +3,10 @@
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use ::policy::{Alias, Autogroup, Compiled, Effect, Party, Policy, PolicyError, Ports, Rule};
+use ::policy::{Alias, Autogroup, Compiled, Difference, Effect, Party, Policy, PolicyError, Ports, Rule};
 use api::{
-    ApiError, Finding, InTailnet, PolicyBody, PolicyCheck, PolicyDetails, PolicyDocument, PolicyForm, PolicyMatch,
-    PolicyPreview, PolicyQuery, PolicyUpload, PolicyVerdict, PreviewQuery, PreviewType,
+    ApiError, Finding, InTailnet, PolicyBody, PolicyCheck, PolicyDetails, PolicyDifference, PolicyDocument, PolicyForm,
+    PolicyMatch, PolicyPreview, PolicyQuery, PolicyReach, PolicyUpload, PolicyVerdict, PreviewQuery, PreviewType,
 };
 use serde_json::Value;
 use tailcfg::UserId;
@@ -93,8 +93,8 @@ pub(super) fn validate(
         PolicyCheck::Policy(text) => text,
         PolicyCheck::Tests(tests) => with_tests(&tailnet.policy().text, &tests)?,
     };
-    match tailnet.review_policy(&text, author) {
-        Ok(review) => {
+    match tailnet.compare_policy(&text, author) {
+        Ok((review, difference)) => {
             let mut data = Vec::new();
             if !review.warnings.is_empty() {
                 data.push(Finding { warnings: review.warnings, ..Finding::default() });
@@ -105,9 +105,19 @@ pub(super) fn validate(
                 data.push(Finding { user: login, warnings: vec![warning], ..Finding::default() });
             }
             let message = if data.is_empty() { String::new() } else { "warning(s) found".to_owned() };
-            Ok(PolicyVerdict { message, data })
+            Ok(PolicyVerdict { message, data, difference: Some(tell(difference)) })
         }
-        Err(refusal) => Ok(PolicyVerdict { message: refusal.to_string(), data: findings(&refusal) }),
+        Err(refusal) => Ok(PolicyVerdict { message: refusal.to_string(), data: findings(&refusal), difference: None }),
+    }
+}
+
+fn tell(difference: Difference) -> PolicyDifference {
+    let reach =
+        |reach: ::policy::Reach| PolicyReach { source: reach.source, destination: reach.destination, what: reach.what };
+    PolicyDifference {
+        opens: difference.opened.into_iter().map(reach).collect(),
+        closes: difference.closed.into_iter().map(reach).collect(),
+        cut_short: difference.cut_short,
     }
 }
 
