@@ -5,8 +5,11 @@ use api::SecretText;
 use tailcfg::DerpMap;
 use tailnet::{Domain, LoginName};
 use telemetry::Shutdown;
+use zeroize::Zeroizing;
 
 use crate::config::{Config, ServerUrl};
+use crate::files;
+use crate::folder::DataFolder;
 use crate::init::{self, FirstTailnet, NewServer};
 
 /// Runs the coordination server, or sets one up.
@@ -38,6 +41,8 @@ enum Action {
     Init(Init),
     /// Adds a tailnet to a server that is not running.
     AddTailnet(AddTailnet),
+    /// Prints the token that relays show to be told which nodes to admit.
+    RelayToken(Place),
     /// Gives a user another password on a server that is not running, when nobody can sign in any more.
     ResetPassword(ResetPassword),
 }
@@ -47,6 +52,10 @@ struct Init {
     /// The folder that the server will keep everything in.
     #[arg(long, env = "TOWLINE_CONTROL_DATA", default_value = "/var/lib/towline/control", value_name = "FOLDER")]
     data: PathBuf,
+
+    /// Do nothing, and succeed, when the folder holds a server already: for scripts and pods that start again.
+    #[arg(long)]
+    if_absent: bool,
 
     /// What nodes, people and programs will call the server: https://control.example.com
     #[arg(long, env = "TOWLINE_CONTROL_URL", value_name = "URL")]
@@ -129,6 +138,7 @@ pub async fn execute(arguments: Arguments, shutdown: Shutdown) -> anyhow::Result
         None => crate::run(arguments.run.load()?, shutdown).await,
         Some(Action::Init(init)) => init.execute().await,
         Some(Action::AddTailnet(add)) => add.execute().await,
+        Some(Action::RelayToken(place)) => place.print_relay_token(),
         Some(Action::ResetPassword(reset)) => reset.execute().await,
     }
 }
@@ -140,10 +150,22 @@ impl Place {
             format!("can't read the configuration; `towline control init --data {}` makes one", self.data.display())
         })
     }
+
+    fn print_relay_token(&self) -> anyhow::Result<()> {
+        let config = self.load()?;
+        let path = config.relay_token.context("the configuration names no token for relays: set relays.token")?;
+        let token = Zeroizing::new(files::read_private(&path)?);
+        println!("{}", String::from_utf8_lossy(&token).trim());
+        Ok(())
+    }
 }
 
 impl Init {
     async fn execute(self) -> anyhow::Result<()> {
+        if self.if_absent && DataFolder::is_taken(&self.data) {
+            println!("There is a server in {} already; nothing was changed.", self.data.display());
+            return Ok(());
+        }
         let relays = match &self.relays {
             Some(path) => read_relays(path)?,
             None => init::relay_map(&self.relay)?,

@@ -36,6 +36,11 @@ impl DataFolder {
         Ok(folder)
     }
 
+    /// Whether a server was set up in a folder.
+    pub(crate) fn is_taken(path: &Path) -> bool {
+        database(path).exists()
+    }
+
     fn lock(path: &Path) -> anyhow::Result<Self> {
         let file = path.join("lock");
         let lock = File::create(&file)
@@ -51,7 +56,7 @@ impl DataFolder {
 
     /// Where the database is.
     pub(crate) fn database(&self) -> PathBuf {
-        self.path.join("control.db")
+        database(&self.path)
     }
 
     /// Where the certificate authority is.
@@ -77,4 +82,8 @@ impl DataFolder {
         let path = self.authority().join("root.crt");
         String::from_utf8(files::read_public(&path)?).with_context(|| format!("the file {path:?} is not text"))
     }
+}
+
+fn database(folder: &Path) -> PathBuf {
+    folder.join("control.db")
 }
