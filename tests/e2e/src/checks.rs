@@ -1,6 +1,7 @@
+use std::fmt::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 
@@ -10,24 +11,58 @@ pub struct Checks {
     failed: u32,
 }
 
+/// When in the course of a scenario what was reached.
+#[derive(Debug)]
+pub struct Marks {
+    started: Instant,
+    reached: Vec<(String, Duration)>,
+}
+
 impl Checks {
+    /// Runs a test program's scenarios and makes its exit code; `run` fails when there is no stage to run them on.
+    pub fn main(run: impl FnOnce(&mut Self) -> Result<()>) -> ExitCode {
+        let mut checks = Self::default();
+        if let Err(error) = run(&mut checks) {
+            println!("FAILED to set the stage\n{error:#}");
+            checks.failed += 1;
+        }
+        if checks.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+
     /// Runs a scenario and says how it ended; later ones run all the same.
     pub fn check(&mut self, name: &str, scenario: impl FnOnce() -> Result<()>) {
-        let started = Instant::now();
-        let ended = scenario();
-        let took = started.elapsed().as_secs_f32();
+        self.timed(name, |_| scenario());
+    }
+
+    /// As [`Checks::check`], for a scenario that notes when it reached what; the times count from its begin.
+    pub fn timed(&mut self, name: &str, scenario: impl FnOnce(&mut Marks) -> Result<()>) {
+        let mut marks = Marks { started: Instant::now(), reached: Vec::new() };
+        let ended = scenario(&mut marks);
+        let times = marks.end();
         match ended {
-            Ok(()) => println!("ok     {name} ({took:.1} s)"),
+            Ok(()) => println!("ok     {name} ({times})"),
             Err(error) => {
-                println!("FAILED {name} ({took:.1} s)\n{error:#}");
+                println!("FAILED {name} ({times})\n{error:#}");
                 self.failed += 1;
             }
         }
     }
+}
 
-    /// The exit code of the test program.
-    pub fn exit(self) -> ExitCode {
-        if self.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+impl Marks {
+    /// Notes that something is reached now.
+    pub fn reached(&mut self, what: impl Into<String>) {
+        self.reached.push((what.into(), self.started.elapsed()));
+    }
+
+    fn end(self) -> String {
+        let mut times = String::new();
+        for (what, after) in &self.reached {
+            // Writing to a string cannot fail.
+            let _ = write!(times, "{what} {:.1} s, ", after.as_secs_f32());
+        }
+        let _ = write!(times, "{:.1} s", self.started.elapsed().as_secs_f32());
+        times
     }
 }
 

@@ -23,6 +23,15 @@ const FOLDER: &str = "/etc/towline";
 const DATA: &str = "/var/lib/towline";
 const RELAY_TOKEN: &str = "/etc/towline/relay-token";
 
+/// A program's credential for the API.
+#[derive(Debug)]
+pub struct OAuthClient {
+    /// Its id.
+    pub id: String,
+    /// Its secret.
+    pub secret: String,
+}
+
 /// A coordination server and two relays, set up as the guide says, in the boxes of a world.
 #[derive(Debug)]
 pub struct Installation {
@@ -127,6 +136,22 @@ impl Installation {
         let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
         let key = self.ask(["keys", "create"].into_iter().chain(tags))?;
         key["key"].as_str().map(str::to_owned).with_context(|| format!("no key in {key}"))
+    }
+
+    /// Makes an OAuth client with these scopes and tags.
+    pub fn oauth_client(&self, scopes: &[&str], tags: &[&str]) -> Result<OAuthClient> {
+        let scopes = scopes.iter().flat_map(|scope| ["--scope", *scope]);
+        let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
+        let client = self.ask(["oauth-clients", "create"].into_iter().chain(scopes).chain(tags))?;
+        let text = |field: &str| client[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {client}"));
+        Ok(OAuthClient { id: text("id")?, secret: text("key")? })
+    }
+
+    /// The device of this short name, as the server lists it.
+    pub fn device(&self, name: &str) -> Result<Option<Value>> {
+        let devices = self.ask(["devices", "list"])?;
+        let is = |device: &&Value| device["name"].as_str().is_some_and(|whole| whole.split('.').next() == Some(name));
+        Ok(devices.as_array().and_then(|all| all.iter().find(is)).cloned())
     }
 }
 

@@ -1,20 +1,33 @@
 //! The walkthrough, asserted: our binary in the laboratory's boxes, beside the stock programs.
 //!
 //! - [`Installation`]: a coordination server and two relays as an administrator sets them up, by the commands of the guide.
+//! - [`Client`]: a device and the client program on it. [`Operator`]: an operator and its chart.
+//! - [`Stage`]: a whole world with all of these, and [`rows`]: the walkthrough's rows, to be played on a stage. Which client
+//!   and which operator it is, is the stage's business; a row asserts what a user sees.
 //! - [`Browser`]: a person at a login page.
-//! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`.
+//! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
 //! - [`eventually`]: waits for what a command shows, with a deadline.
 //!
-//! The test programs under `tests/` are stages of `cargo xtask test`, which hands them the binary in `TOWLINE_BINARY`.
+//! The test programs under `tests/` are stages of `cargo xtask test`, which hands them the binary in `TOWLINE_BINARY` and, where
+//! they need it, the folder of the stock programs' sources in `STOCK_SOURCES`.
 
 #![forbid(unsafe_code)]
 
+pub mod rows;
+
 mod browser;
 mod checks;
+mod client;
 mod eventually;
+mod images;
 mod installation;
+mod operator;
+mod stage;
 
 pub use browser::Browser;
-pub use checks::{Checks, binary};
+pub use checks::{Checks, Marks, binary};
+pub use client::Client;
 pub use eventually::eventually;
-pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, TAILNET_DOMAIN};
+pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
+pub use operator::Operator;
+pub use stage::{PATIENCE, Stage};

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use cache::Cache;
+use serde_json::Value;
 
 use crate::command::{Command, Output};
 use crate::folder::write_whole;
@@ -82,6 +83,28 @@ impl Cluster {
     /// When the API server refuses them; with its words.
     pub fn apply(&self, manifests: &str) -> Result<Output> {
         Ok(self.kubectl(["apply", "--server-side", "-f", "-"]).input(manifests).run()?)
+    }
+
+    /// One object, such as `service/web`, as the API server has it; kinds without namespaces ignore theirs.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn get(&self, namespace: &str, object: &str) -> Result<Value> {
+        self.ask(["--namespace", namespace, "get", object, "--output=json"])
+    }
+
+    /// All objects of a kind with these labels.
+    ///
+    /// # Errors
+    /// When the API server refuses.
+    pub fn list(&self, namespace: &str, kind: &str, labels: &str) -> Result<Vec<Value>> {
+        let found = self.ask(["--namespace", namespace, "get", kind, "--selector", labels, "--output=json"])?;
+        found["items"].as_array().cloned().with_context(|| format!("no list of {kind}: {found}"))
+    }
+
+    fn ask<const N: usize>(&self, arguments: [&str; N]) -> Result<Value> {
+        let output = self.kubectl(arguments).run()?.stdout;
+        serde_json::from_str(&output).with_context(|| format!("reading {output:?}"))
     }
 
     /// Waits for a condition as `kubectl wait` knows them, of an object that may not exist yet.

@@ -1,0 +1,137 @@
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use lab::{Command, LabBox, StockNode};
+use serde_json::Value;
+
+use crate::installation::{CONTROL_URL, Installation};
+use crate::{Browser, PATIENCE, eventually};
+
+/// A computer that is a device of the tailnet, and the client program that makes it one.
+///
+/// Commands and their output are those of the stock client, whichever program runs.
+#[derive(Debug)]
+pub struct Client {
+    lab_box: LabBox,
+    program: Program,
+}
+
+#[derive(Debug)]
+enum Program {
+    Stock(StockNode),
+}
+
+impl Client {
+    /// Starts the stock client in a box, not logged in.
+    pub fn stock(lab_box: LabBox) -> Result<Self> {
+        let program = Program::Stock(StockNode::start(&lab_box)?);
+        Ok(Self { lab_box, program })
+    }
+
+    /// The computer.
+    pub fn lab_box(&self) -> &LabBox {
+        &self.lab_box
+    }
+
+    /// Begins a command of the client.
+    pub fn cli<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Command<'_> {
+        match &self.program {
+            Program::Stock(node) => node.cli(arguments).within(PATIENCE),
+        }
+    }
+
+    /// Stops the client's daemon.
+    pub fn stop(&self) -> Result<()> {
+        match &self.program {
+            Program::Stock(node) => node.daemon()?.stop(),
+        }
+    }
+
+    /// Joins with a key, under the box's name.
+    pub fn join(&self, key: &str) -> Result<()> {
+        let (login, key) = (format!("--login-server={CONTROL_URL}"), format!("--auth-key={key}"));
+        let name = format!("--hostname={}", self.lab_box.name());
+        self.cli(["up", &login, &key, &name]).run()?;
+        Ok(())
+    }
+
+    /// Joins by a login that `user` confirms in a browser on the same computer, under the box's name.
+    ///
+    /// The page must name the device and `address`, from which it is seen.
+    pub fn log_in(&self, user: &str, address: &str) -> Result<()> {
+        let name = self.lab_box.name();
+        // The URL comes by standard error; only standard output can be waited for.
+        let line = format!("exec tailscale login --login-server={CONTROL_URL} --hostname={name} 2>&1");
+        let mut login = self.lab_box.command(["sh", "-c", &line]).spawn()?;
+        login.wait_for("/a/", PATIENCE)?;
+        let said = login.output().stdout;
+        let url = said.split_whitespace().find(|word| word.contains("/a/")).context("no URL was shown")?;
+        let browser = Browser::open(&self.lab_box, user)?;
+        let page = browser.visit(url)?;
+        let password = Installation::password(user);
+        let page = browser.send(&page, "Sign in", &[("name", user), ("password", &password)])?;
+        ensure!(page.html.contains(name), "the page does not name the device:\n{}", page.html);
+        ensure!(page.html.contains(address), "the page does not show its address:\n{}", page.html);
+        browser.send(&page, "Yes, let it in", &[])?;
+        login.finish(PATIENCE)?;
+        Ok(())
+    }
+
+    /// What the client says of itself and of those that it sees.
+    pub fn status(&self) -> Result<Value> {
+        let output = self.cli(["status", "--json"]).run()?;
+        serde_json::from_str(&output.stdout).with_context(|| format!("reading {:?}", output.stdout))
+    }
+
+    /// The peer of this short name, as the client sees it now.
+    pub fn peer(&self, name: &str) -> Result<Option<Value>> {
+        let status = self.status()?;
+        let is = |peer: &&Value| peer["DNSName"].as_str().is_some_and(|dns| dns.split('.').next() == Some(name));
+        Ok(status["Peer"].as_object().and_then(|peers| peers.values().find(is)).cloned())
+    }
+
+    /// Waits until the client sees a peer of this short name, online.
+    pub fn sees(&self, name: &str, limit: Duration) -> Result<Value> {
+        eventually(&format!("{name} in the status of {}", self.lab_box.name()), limit, || {
+            let peer = self.peer(name)?.with_context(|| format!("there is no {name}"))?;
+            ensure!(peer["Online"] == true, "it is not online: {peer}");
+            Ok(peer)
+        })
+    }
+
+    /// Waits until the client sees no peer of this short name.
+    pub fn misses(&self, name: &str, limit: Duration) -> Result<()> {
+        eventually(&format!("no {name} in the status of {}", self.lab_box.name()), limit, || {
+            let peer = self.peer(name)?;
+            ensure!(peer.is_none(), "it is there: {peer:?}");
+            Ok(())
+        })
+    }
+
+    /// Pings by disco until an answer comes by the way that `way` names.
+    pub fn ping(&self, peer: &str, way: &str) -> Result<()> {
+        let output = self.cli(["ping", "-c", "15", "--timeout=3s", "--until-direct=false", peer]);
+        let output = output.within(2 * PATIENCE).finish()?;
+        let way = output.stdout.lines().any(|line| line.starts_with("pong from ") && line.contains(way)).then_some(());
+        way.with_context(|| format!("no such pong:\n{}{}", output.stdout, output.stderr))
+    }
+
+    /// Waits until an HTTP server, named as a user would, answers with `text`.
+    pub fn gets(&self, url: &str, text: &str, limit: Duration) -> Result<()> {
+        eventually(&format!("{url} from {}", self.lab_box.name()), limit, || {
+            let answer = self.lab_box.run(["curl", "-sS", "--max-time", "3", url])?.stdout;
+            ensure!(answer.contains(text), "it answers {answer:?} in place of {text:?}");
+            Ok(())
+        })
+    }
+
+    /// Waits until an UDP echo server sends back what it is sent.
+    pub fn echoes(&self, name: &str, port: u16, limit: Duration) -> Result<()> {
+        eventually(&format!("UDP port {port} of {name} from {}", self.lab_box.name()), limit, || {
+            let to = format!("UDP4:{name}:{port}");
+            let said = self.lab_box.command(["socat", "-t2", "-", &to]).input("is it you").run()?.stdout;
+            ensure!(said == "is it you", "it sends back {said:?}");
+            Ok(())
+        })
+    }
+}

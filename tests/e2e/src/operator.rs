@@ -1,0 +1,78 @@
+//! An operator for Kubernetes: its chart, and how to install it.
+
+use std::collections::BTreeMap;
+
+use anyhow::{Context, Result};
+use lab::{Cluster, World};
+use serde_json::{Value, json};
+
+use crate::PATIENCE;
+use crate::installation::{CONTROL_URL, Installation};
+
+mod stock;
+
+/// The namespace that the guide installs an operator in.
+pub const NAMESPACE: &str = "tailscale";
+/// The mesh node of an operator.
+pub const NODE: &str = "tailscale-operator";
+
+const RELEASE: &str = "tailscale-operator";
+const CHARTS: &str = "/root/charts";
+
+/// An operator, ready to be installed.
+#[derive(Debug)]
+pub struct Operator {
+    /// What people call it.
+    pub name: &'static str,
+    /// The name of its Deployment.
+    pub deployment: &'static str,
+    /// Version of chart and images, without a `v`.
+    version: String,
+    /// The chart's files, by their path within it.
+    chart: BTreeMap<String, String>,
+    /// Values of the chart besides the credentials and the coordination server.
+    values: Value,
+}
+
+impl Operator {
+    /// The stock operator, with its stock proxies; pushes their images.
+    pub fn stock(world: &World) -> Result<Self> {
+        stock::operator(world)
+    }
+
+    /// Installs it by Helm, as the guide says: with an OAuth client of its own, into the article's namespace.
+    pub fn install(&self, cluster: &Cluster, installation: &Installation) -> Result<()> {
+        cluster.apply(include_str!("../manifests/article-namespace.yaml"))?;
+        let [node, _] = cluster.nodes();
+        let folder = format!("{CHARTS}/{RELEASE}");
+        for (path, content) in &self.chart {
+            node.write(&format!("{folder}/{path}"), content, 0o644)?;
+        }
+        let (version, app) = (format!("--version={}", self.version), format!("--app-version=v{}", self.version));
+        node.run(["helm", "package", &folder, "--destination", CHARTS, &version, &app])?;
+        let values = self.values(installation)?;
+        node.write(&format!("{CHARTS}/values.json"), values.to_string(), 0o600)?;
+        let packed = format!("{folder}-{}.tgz", self.version);
+        let install =
+            ["helm", "install", RELEASE, &packed, "--namespace", NAMESPACE, "--values", "/root/charts/values.json"];
+        node.command(install.into_iter().chain(["--wait", "--timeout=120s"])).within(4 * PATIENCE).run()?;
+        Ok(())
+    }
+
+    /// Uninstalls it by Helm.
+    pub fn uninstall(&self, cluster: &Cluster) -> Result<()> {
+        let [node, _] = cluster.nodes();
+        let uninstall = ["helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=120s"];
+        node.command(uninstall).within(4 * PATIENCE).run()?;
+        Ok(())
+    }
+
+    fn values(&self, installation: &Installation) -> Result<Value> {
+        let client = installation.oauth_client(&["devices:core", "auth_keys", "services"], &["tag:k8s-operator"])?;
+        let mut values = self.values.clone();
+        let own = values.as_object_mut().context("values are no object")?;
+        own.insert("loginServer".to_owned(), CONTROL_URL.into());
+        own.insert("oauth".to_owned(), json!({"clientId": client.id, "clientSecret": client.secret}));
+        Ok(values)
+    }
+}

@@ -1,0 +1,8 @@
+//! Rows of the walkthrough, one file a theme: each plays on a [`Stage`](crate::Stage) and tells [`Checks`](crate::Checks).
+
+pub mod connector;
+pub mod egress;
+pub mod exit_node;
+pub mod expose;
+pub mod install;
+pub mod removal;

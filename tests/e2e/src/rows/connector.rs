@@ -1,0 +1,100 @@
+//! Rows 9, 10 and 11: a Connector that leads the tailnet into the cluster's networks.
+
+use std::collections::BTreeSet;
+use std::net::Ipv4Addr;
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{ADMIN, Checks, MEMBER, PATIENCE, Stage, eventually};
+
+const MANIFEST: &str = include_str!("../../manifests/article-connector.yaml");
+pub(super) const OBJECT: &str = "connector/robbinsdale-connector";
+pub(super) const DEVICE: &str = "robbinsdale-connector";
+const ROUTES: [&str; 4] = ["10.0.0.0/16", "10.1.0.0/16", "10.69.0.0/16", "192.168.50.0/24"];
+/// What the home's load balancer gives the web server.
+const BALANCED: Ipv4Addr = Ipv4Addr::new(10, 69, 0, 7);
+const PAGE: &str = "web: hello from the cluster";
+
+/// Applies the article's Connector, and goes through it from the laptop.
+pub fn play(stage: &Stage, checks: &mut Checks) {
+    checks.timed("row 9: the Connector is ready, and its routes are approved with no click", |marks| {
+        stage.cluster.apply(MANIFEST)?;
+        stage.cluster.wait("", OBJECT, "condition=ConnectorReady", 4 * PATIENCE)?;
+        marks.reached("condition after");
+        eventually("its routes at the laptop", 2 * PATIENCE, || {
+            let peer = stage.laptop.peer(DEVICE)?.with_context(|| format!("no {DEVICE}"))?;
+            ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
+            let routes: BTreeSet<&str> =
+                peer["PrimaryRoutes"].as_array().into_iter().flatten().filter_map(|route| route.as_str()).collect();
+            ensure!(routes == BTreeSet::from(ROUTES), "{routes:?}");
+            Ok(())
+        })?;
+        marks.reached("routes after");
+        eventually("the table", PATIENCE, || shown(stage))
+    });
+    checks.check("row 10: the laptop takes the routes and reaches pod, Service, load balancer and printer", || {
+        stage.laptop.cli(["set", "--accept-routes"]).run()?;
+        stage.cluster.assign_load_balancer("home", "web", BALANCED)?;
+        for (address, text) in places(stage)? {
+            stage.laptop.gets(&format!("http://{address}/"), text, 2 * PATIENCE)?;
+        }
+        Ok(())
+    });
+    checks.check("row 11: the laptop pings the Connector directly through both NATs", || {
+        eventually("the direct path", 2 * PATIENCE, || stage.laptop.ping(DEVICE, "via 203.0.113.20:"))
+    });
+    checks.check("row 10: a member reaches none of it, and does not see the Connector", || {
+        stage.laptop.cli(["logout"]).run()?;
+        stage.laptop.log_in(MEMBER, &lab::CAFE_ROUTER.to_string())?;
+        let outcome = as_member(stage);
+        stage.laptop.cli(["logout"]).run()?;
+        stage.laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
+        outcome
+    });
+}
+
+/// Addresses in the cluster's networks, and what answers there.
+fn places(stage: &Stage) -> Result<[(String, &'static str); 4]> {
+    let text = |object: &str, path: &str| -> Result<String> {
+        let found = stage.cluster.get("home", object)?;
+        found.pointer(path).and_then(|value| value.as_str()).map(str::to_owned).context(format!("{object} has no {path}"))
+    };
+    Ok([
+        (text("pod/web", "/status/podIP")?, PAGE),
+        (text("service/web", "/spec/clusterIP")?, PAGE),
+        (BALANCED.to_string(), PAGE),
+        (lab::PRINTER.to_string(), "printer: ready"),
+    ])
+}
+
+/// `kubectl get connector` names the routes.
+fn shown(stage: &Stage) -> Result<()> {
+    let table = stage.cluster.kubectl(["get", "connector"]).run()?.stdout;
+    let mut lines = table.lines();
+    let (head, row) = (lines.next().unwrap_or_default(), lines.next().unwrap_or_default());
+    ensure!(head.contains("SUBNETROUTES") && head.contains("ISEXITNODE"), "{table}");
+    ensure!(ROUTES.iter().all(|route| row.contains(route)) && row.contains("ConnectorCreated"), "{table}");
+    let status = &stage.cluster.get("", OBJECT)?["status"];
+    let addresses = status["devices"][0]["tailnetIPs"].as_array().map_or(0, Vec::len);
+    ensure!(addresses > 0, "its status does not name the device's addresses: {status}");
+    Ok(())
+}
+
+fn as_member(stage: &Stage) -> Result<()> {
+    let laptop = &stage.laptop;
+    laptop.cli(["set", "--accept-routes"]).run()?;
+    eventually("the member's view", PATIENCE, || {
+        let status = laptop.status()?;
+        ensure!(status["BackendState"] == "Running", "{status}");
+        let owner = status["Self"]["UserID"].to_string();
+        ensure!(status["User"][&owner]["LoginName"] == MEMBER, "{}", status["User"]);
+        Ok(())
+    })?;
+    ensure!(laptop.peer(DEVICE)?.is_none(), "a member sees {DEVICE}");
+    for (address, _) in places(stage)? {
+        let curl = ["curl", "-sS", "--max-time", "2", &format!("http://{address}/")].map(str::to_owned);
+        let answer = laptop.lab_box().command(curl).finish()?;
+        ensure!(!answer.ended.is_success(), "a member gets {:?} from {address}", answer.stdout);
+    }
+    Ok(())
+}

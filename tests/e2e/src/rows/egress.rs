@@ -1,0 +1,77 @@
+//! Rows 7 and 8: a Service that leads pods to a device of the tailnet.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::operator::NAMESPACE;
+use crate::{Checks, PATIENCE, Stage, eventually};
+
+const MANIFEST: &str = include_str!("../../manifests/article-egress-service.yaml");
+pub(super) const SERVICE: &str = "service/tailscale-robbinsdale";
+/// The device that the proxy becomes: namespace and name of the Service.
+pub(super) const DEVICE: &str = "home-tailscale-robbinsdale";
+/// What pods call robbinsdale.
+const NAME: &str = "tailscale-robbinsdale.home";
+
+/// Applies the article's Service, looks at what comes of it, and uses it from a pod.
+pub fn play(stage: &Stage, checks: &mut Checks) {
+    checks.timed("row 7: the egress Service gets a proxy, which is a device, and says when it works", |marks| {
+        stage.cluster.apply(MANIFEST)?;
+        stage.cluster.wait("home", SERVICE, "condition=TailscaleProxyReady", 4 * PATIENCE)?;
+        marks.reached("condition after");
+        objects(stage)?;
+        let peer = stage.laptop.sees(DEVICE, PATIENCE)?;
+        ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
+        Ok(())
+    });
+    checks.timed("row 8: a pod reaches robbinsdale's web server", |marks| {
+        eventually("the page", 2 * PATIENCE, || {
+            let page = in_shell(stage, &format!("curl -sS --max-time 3 http://{NAME}/"))?;
+            ensure!(page.contains("robbinsdale: hello"), "{page:?}");
+            Ok(())
+        })?;
+        marks.reached("first page after");
+        Ok(())
+    });
+    checks.check("row 8: a pod pings robbinsdale", || {
+        let said = in_shell(stage, &format!("ping -c 2 -W 3 {NAME}"))?;
+        ensure!(said.contains(" 2 received"), "{said}");
+        Ok(())
+    });
+    checks.check("row 8: a pod logs in to robbinsdale by ssh", || {
+        let key = stage.world.ssh_key()?.private;
+        let write = "umask 077; cat > /tmp/key";
+        stage.cluster.kubectl(["-n", "home", "exec", "-i", "shell", "--", "bash", "-c", write]).input(key).run()?;
+        let options = "-i /tmp/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5";
+        let said = in_shell(stage, &format!("ssh {options} root@{NAME} hostname"))?;
+        ensure!(said.trim() == "robbinsdale", "{said}");
+        Ok(())
+    });
+}
+
+/// The proxy's StatefulSet and its headless Service, to which the name leads.
+fn objects(stage: &Stage) -> Result<()> {
+    let selector = "tailscale.com/parent-resource=tailscale-robbinsdale,tailscale.com/parent-resource-ns=home,\
+                    tailscale.com/parent-resource-type=svc";
+    let one = |kind: &str| -> Result<Value> {
+        let found = stage.cluster.list(NAMESPACE, kind, selector)?;
+        ensure!(found.len() == 1, "{} objects {kind} belong to the Service", found.len());
+        found.into_iter().next().context("just counted")
+    };
+    let set = one("statefulsets")?;
+    ensure!(set["status"]["readyReplicas"] == 1, "{}", set["status"]);
+    let headless = one("services")?;
+    ensure!(headless["spec"]["clusterIP"] == "None", "{}", headless["spec"]);
+    let name = headless["metadata"]["name"].as_str().context("it has no name")?;
+    ensure!(name.starts_with("ts-tailscale-robbinsdale-"), "{name}");
+    let service = stage.cluster.get("home", SERVICE)?;
+    let leads = format!("{name}.{NAMESPACE}.svc.cluster.local");
+    ensure!(service["spec"]["externalName"] == leads.as_str(), "{}", service["spec"]);
+    Ok(())
+}
+
+/// Runs a line of shell in the pod `shell`.
+fn in_shell(stage: &Stage, line: &str) -> Result<String> {
+    let exec = ["-n", "home", "exec", "shell", "--", "bash", "-c", line];
+    Ok(stage.cluster.kubectl(exec).within(PATIENCE).run()?.stdout)
+}

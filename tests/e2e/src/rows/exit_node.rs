@@ -1,0 +1,34 @@
+//! Row 15: a Connector by which the laptop reaches the internet.
+
+use anyhow::{Result, ensure};
+
+use crate::{Checks, PATIENCE, Stage, eventually};
+
+const MANIFEST: &str = include_str!("../../manifests/exit-node.yaml");
+pub(super) const OBJECT: &str = "connector/way-out";
+pub(super) const DEVICE: &str = "way-out";
+
+/// Leaves by the exit node, and without it again.
+pub fn play(stage: &Stage, checks: &mut Checks) {
+    checks.timed("row 15: the laptop leaves by the exit node, and by its own router again", |marks| {
+        stage.cluster.apply(MANIFEST)?;
+        stage.cluster.wait("", OBJECT, "condition=ConnectorReady", 4 * PATIENCE)?;
+        marks.reached("condition after");
+        eventually("the offer", 2 * PATIENCE, || {
+            let peer = stage.laptop.peer(DEVICE)?;
+            ensure!(peer.as_ref().is_some_and(|peer| peer["ExitNodeOption"] == true), "{peer:?}");
+            Ok(())
+        })?;
+        marks.reached("offered after");
+        stage.laptop.cli(["set", &format!("--exit-node={DEVICE}")]).run()?;
+        let away = seen_from(stage, &lab::HOME_ROUTER.to_string());
+        stage.laptop.cli(["set", "--exit-node="]).run()?;
+        away?;
+        seen_from(stage, &lab::CAFE_ROUTER.to_string())
+    });
+}
+
+/// The address by which the rest of the internet sees the laptop.
+fn seen_from(stage: &Stage, address: &str) -> Result<()> {
+    stage.laptop.gets(&format!("http://{}/", lab::ECHO_NAME), address, PATIENCE)
+}

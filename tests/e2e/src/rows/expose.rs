@@ -1,0 +1,45 @@
+//! Row 13: Services that the tailnet reaches by name.
+
+use anyhow::{Context, Result, ensure};
+use serde_json::Value;
+
+use crate::{Checks, PATIENCE, Stage, TAILNET_DOMAIN};
+
+const MANIFEST: &str = include_str!("../../manifests/exposed.yaml");
+/// The exposed Services with their devices.
+pub(super) const EXPOSED: [(&str, &str); 2] = [("service/notes", "home-notes"), ("service/music", "home-music")];
+const PAGE: &str = "web: hello from the cluster";
+
+/// Exposes the web server twice, by annotation and by load balancer class, and uses both from the laptop.
+pub fn play(stage: &Stage, checks: &mut Checks) {
+    let names = ["by the annotation", "as a load balancer"];
+    checks.check("row 13: two Services ask to be exposed", || stage.cluster.apply(MANIFEST).map(drop));
+    for (how, (service, device)) in names.into_iter().zip(EXPOSED) {
+        checks.timed(&format!("row 13: a Service exposed {how} answers the laptop by name, TCP and UDP"), |marks| {
+            stage.cluster.wait("home", service, "condition=TailscaleProxyReady", 4 * PATIENCE)?;
+            marks.reached("condition after");
+            let peer = stage.laptop.sees(device, 2 * PATIENCE)?;
+            ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
+            stage.laptop.gets(&format!("http://{device}/"), PAGE, 2 * PATIENCE)?;
+            marks.reached("first byte after");
+            stage.laptop.gets(&format!("http://{device}.{TAILNET_DOMAIN}/"), PAGE, PATIENCE)?;
+            stage.laptop.echoes(device, 7, PATIENCE)
+        });
+    }
+    checks.check("row 13: the load balancer's status has name and address of its device", || {
+        let (service, device) = EXPOSED[1];
+        status(stage, service, device)
+    });
+}
+
+fn status(stage: &Stage, service: &str, device: &str) -> Result<()> {
+    let peer = stage.laptop.peer(device)?.context("just seen")?;
+    let address = peer["TailscaleIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
+    let address = address.into_iter().find(|address| address.contains('.')).context("it has no IPv4 address")?;
+    let path = "jsonpath={.status.loadBalancer.ingress[0].hostname}";
+    stage.cluster.wait("home", service, path, PATIENCE)?;
+    let ingress = &stage.cluster.get("home", service)?["status"]["loadBalancer"]["ingress"];
+    let has = |field: &str, value: &str| ingress.as_array().into_iter().flatten().any(|entry| entry[field] == value);
+    ensure!(has("hostname", &format!("{device}.{TAILNET_DOMAIN}")) && has("ip", address), "{ingress}");
+    Ok(())
+}

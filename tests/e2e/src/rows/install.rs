@@ -1,0 +1,31 @@
+//! Row 3: the operator is installed by Helm, and is a device of the tailnet.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::operator::{NAMESPACE, NODE};
+use crate::{Checks, PATIENCE, Stage};
+
+/// Installs the operator and puts the workloads of the other rows into the cluster.
+pub fn play(stage: &Stage, checks: &mut Checks) {
+    checks.timed("row 3: helm installs the operator, and it is a device with its tag", |marks| {
+        stage.operator.install(&stage.cluster, &stage.installation)?;
+        marks.reached("installed after");
+        let deployment = format!("deployment/{}", stage.operator.deployment);
+        stage.cluster.wait(NAMESPACE, &deployment, "condition=Available", 4 * PATIENCE)?;
+        let peer = stage.laptop.sees(NODE, 2 * PATIENCE)?;
+        marks.reached("seen from the laptop after");
+        ensure!(peer["Tags"] == serde_json::json!(["tag:k8s-operator"]), "{peer}");
+        let device = stage.installation.device(NODE)?.context("the server lists no such device")?;
+        ensure!(device["connectedToControl"] == true && device["keyExpiryDisabled"] == true, "{device}");
+        Ok(())
+    });
+    checks.check("the workloads run", || workloads(stage));
+}
+
+fn workloads(stage: &Stage) -> Result<()> {
+    stage.cluster.apply(include_str!("../../manifests/workloads.yaml"))?;
+    for pod in ["pod/web", "pod/shell"] {
+        stage.cluster.wait("home", pod, "condition=Ready", 2 * PATIENCE)?;
+    }
+    Ok(())
+}

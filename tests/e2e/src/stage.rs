@@ -1,0 +1,45 @@
+use std::time::Duration;
+
+use anyhow::Result;
+use cache::Cache;
+use lab::{Cluster, Options, ScratchWorld};
+
+use crate::{ADMIN, Client, Installation, Operator, binary, images};
+
+const POLICY: &str = include_str!("../../../examples/policy.hujson");
+
+/// How long something may take that needs the network, or a pod, on a busy machine.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+/// What the rows of the walkthrough are played on: the whole world with our server, the two devices and an operator.
+#[derive(Debug)]
+pub struct Stage {
+    // Last of all to go.
+    pub world: ScratchWorld,
+    /// The coordination server and its relays.
+    pub installation: Installation,
+    /// Kubernetes.
+    pub cluster: Cluster,
+    /// The operator, which row 3 installs.
+    pub operator: Operator,
+    /// The laptop, logged in as the administrator.
+    pub laptop: Client,
+    /// The server in the cabin.
+    pub robbinsdale: Client,
+}
+
+impl Stage {
+    /// Sets the stage for an operator, with the stock client on both devices.
+    pub fn set(operator: impl FnOnce(&ScratchWorld) -> Result<Operator>) -> Result<Self> {
+        let world = ScratchWorld::up(Options::whole()?)?;
+        let installation = Installation::set_up(&world, &binary()?, POLICY)?;
+        images::push_workloads(&world, &Cache::locate()?)?;
+        let operator = operator(&world)?;
+        let laptop = Client::stock(world.lab_box("laptop")?)?;
+        let robbinsdale = Client::stock(world.lab_box("robbinsdale")?)?;
+        laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
+        robbinsdale.join(&installation.key(&["tag:server"])?)?;
+        let cluster = world.cluster()?;
+        Ok(Self { world, installation, cluster, operator, laptop, robbinsdale })
+    }
+}
