@@ -108,12 +108,10 @@ impl Client {
         })
     }
 
-    /// Pings by disco until an answer comes by the way that `way` names.
+    /// Pings by disco until an answer comes by the way that `way` names, such as `via DERP(near)`; at most 20 times.
     pub fn ping(&self, peer: &str, way: &str) -> Result<()> {
-        let output = self.cli(["ping", "-c", "15", "--timeout=3s", "--until-direct=false", peer]);
-        let output = output.within(2 * PATIENCE).finish()?;
-        let way = output.stdout.lines().any(|line| line.starts_with("pong from ") && line.contains(way)).then_some(());
-        way.with_context(|| format!("no such pong:\n{}{}", output.stdout, output.stderr))
+        let mut ping = self.cli(["ping", "-c", "20", "--timeout=3s", "--until-direct=false", peer]).spawn()?;
+        Ok(ping.wait_for(way, 2 * PATIENCE)?)
     }
 
     /// Waits until an HTTP server, named as a user would, answers with `text`.

@@ -3,13 +3,9 @@ use cache::Cache;
 use image::{Image, LayerBuilder, Layout, Process, Reference};
 use lab::{World, locate_init};
 
-/// A shell with curl, ping, ssh and socat, as pods name it.
-pub const USERLAND: &str = "docker.io/towline/userland:1";
-/// A web server that answers with its last argument, as pods name it: `command: [/web, web, TEXT]`.
-pub const WEB: &str = "registry.towline.test/lab/web:1";
-
-/// Pushes the images of workloads.
-pub fn push_workloads(world: &World, cache: &Cache) -> Result<()> {
+/// Pushes the images of workloads: `towline/userland`, a shell with curl, ping, ssh and socat, and `lab/web`, whose
+/// `/web web TEXT` serves a page with that text.
+pub(crate) fn push_workloads(world: &World, cache: &Cache) -> Result<()> {
     let userland = layout(cache, "userland")?;
     world.push(&userland.image, &userland.reference)?;
     let web = LayerBuilder::new().file("/web", locate_init()?, 0o755).build()?;
@@ -19,7 +15,7 @@ pub fn push_workloads(world: &World, cache: &Cache) -> Result<()> {
 
 /// Pushes the stock image called `name`, which trusts the laboratory's root as it would trust the public web's; returns
 /// its version, such as `v1.104.2`.
-pub fn push_stock(world: &World, cache: &Cache, name: &str) -> Result<String> {
+pub(crate) fn push_stock(world: &World, cache: &Cache, name: &str) -> Result<String> {
     let stock = layout(cache, name)?;
     let root = world.public_authority()?;
     world.push(&stock.image.trusting(root.certificate())?, &stock.reference)?;

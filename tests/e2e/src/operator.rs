@@ -12,9 +12,9 @@ use crate::installation::{CONTROL_URL, Installation};
 mod stock;
 
 /// The namespace that the guide installs an operator in.
-pub const NAMESPACE: &str = "tailscale";
+pub(crate) const NAMESPACE: &str = "tailscale";
 /// The mesh node of an operator.
-pub const NODE: &str = "tailscale-operator";
+pub(crate) const NODE: &str = "tailscale-operator";
 
 const RELEASE: &str = "tailscale-operator";
 const CHARTS: &str = "/root/charts";

@@ -14,7 +14,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What the rows of the walkthrough are played on: the whole world with our server, the two devices and an operator.
 #[derive(Debug)]
 pub struct Stage {
-    // Last of all to go.
+    /// The boxes.
     pub world: ScratchWorld,
     /// The coordination server and its relays.
     pub installation: Installation,

@@ -163,6 +163,13 @@ impl Peer {
         Ok(Entry::new(format!("bin/{}", self.name), key.finish()))
     }
 
+    /// The folder with the sources of its module, when those are copied to leave a line out.
+    pub(crate) fn sources(&self, cache: &Cache, checkout: &Checkout, step: &Step<'_>) -> Result<Option<PathBuf>> {
+        let Some(omission) = self.omission else { return Ok(None) };
+        let copy = module::without_line(cache, &self.folder(checkout), omission, step)?;
+        Ok(Some(copy.join(omission.module)))
+    }
+
     pub(super) fn make(&self, cache: &Cache, checkout: &Checkout, step: &Step<'_>, draft: &Path) -> Result<()> {
         let folder = self.folder(checkout);
         let modules = match self.omission {

@@ -1,34 +1,52 @@
 //! The stages that need a world of boxes: test programs that print `ok` or `FAILED` for each thing that they prove.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use crate::fetch::peers;
 use crate::test::Context;
 use crate::test::stage::Counts;
 use crate::{build, world};
 
+/// What a test program is told by its environment.
+type Environment<'a> = &'a [(&'a str, &'a Path)];
+
 /// The laboratory's own cluster, without anything of ours in it.
 pub(super) fn cluster(context: &Context<'_>) -> Result<Counts> {
-    program(context, "cluster", &["test", "--package=lab", "--test=cluster", "--"], None)
+    program(context, "cluster", &["test", "--package=lab", "--test=cluster", "--"], &[])
 }
 
 /// Stock nodes on our coordination server and relays.
 pub(super) fn mesh(context: &Context<'_>) -> Result<Counts> {
     let built = build::build(context.cache, context.checkout, context.progress, false)?;
-    program(context, "mesh", &["test", "--package=e2e", "--test=mesh", "--"], Some(&built.binary))
+    program(context, "mesh", &["test", "--package=e2e", "--test=mesh", "--"], &[("TOWLINE_BINARY", &built.binary)])
+}
+
+/// The stock operator and its proxies on our coordination server and relays.
+pub(super) fn stock_operator(context: &Context<'_>) -> Result<Counts> {
+    let built = build::build(context.cache, context.checkout, context.progress, false)?;
+    let sources = stock_sources(context)?;
+    let environment: Environment<'_> = &[("TOWLINE_BINARY", &built.binary), ("STOCK_SOURCES", &sources)];
+    program(context, "stock-operator", &["test", "--package=e2e", "--test=stock_operator", "--"], environment)
+}
+
+/// The sources of the stock operator, of the version that this checkout pins: its chart is among them.
+fn stock_sources(context: &Context<'_>) -> Result<PathBuf> {
+    let operator = peers().iter().find(|peer| peer.name == "k8s-operator").context("no stock operator is pinned")?;
+    let found =
+        context.progress.step("stock chart", |step| operator.sources(context.cache, context.checkout, step))?;
+    found.context("the stock operator's sources are not copied")
 }
 
 /// Runs a test program by Cargo, shows what it says of each scenario, and counts that.
-fn program(context: &Context<'_>, title: &str, arguments: &[&str], binary: Option<&Path>) -> Result<Counts> {
+fn program(context: &Context<'_>, title: &str, arguments: &[&str], environment: Environment<'_>) -> Result<Counts> {
     let init = world::init(context.cache, context.checkout, context.progress)?;
     context.progress.step(title, |step| {
         let mut cargo = context.checkout.cargo(context.cache, step)?;
-        if let Some(binary) = binary {
-            cargo.env("TOWLINE_BINARY", binary);
-        }
-        let status = step.status(cargo.args(arguments).args(context.options).env("LAB_INIT", init))?;
+        cargo.envs(environment.iter().copied()).env("LAB_INIT", init);
+        let status = step.status(cargo.args(arguments).args(context.options))?;
         let log = fs::read_to_string(step.log()).with_context(|| format!("reading {}", step.log().display()))?;
         log.lines().filter(|line| verdict(line).is_some()).for_each(|line| context.progress.line(&format!("  {line}")));
         let mut counts: Counts = log.lines().filter_map(verdict).map(Counts::one).sum();

@@ -46,6 +46,12 @@ pub(crate) const STAGES: &[Stage] = &[
         standard: true,
         run: scenario::mesh,
     },
+    Stage {
+        name: "stock-operator",
+        about: "the stock Kubernetes operator and its proxies on our coordination server",
+        standard: true,
+        run: scenario::stock_operator,
+    },
 ];
 
 impl fmt::Display for Counts {
