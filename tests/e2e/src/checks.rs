@@ -34,16 +34,20 @@ impl Checks {
         self.timed(name, |_| scenario());
     }
 
-    /// As [`Checks::check`], for a scenario that notes when it reached what; the times count from its begin.
-    pub fn timed(&mut self, name: &str, scenario: impl FnOnce(&mut Marks) -> Result<()>) {
+    /// As [`Checks::check`], for a scenario that notes when it reached what, counted from its begin; returns what it made.
+    pub fn timed<T>(&mut self, name: &str, scenario: impl FnOnce(&mut Marks) -> Result<T>) -> Option<T> {
         let mut marks = Marks { started: Instant::now(), reached: Vec::new() };
         let ended = scenario(&mut marks);
         let times = marks.end();
         match ended {
-            Ok(()) => println!("ok     {name} ({times})"),
+            Ok(made) => {
+                println!("ok     {name} ({times})");
+                Some(made)
+            }
             Err(error) => {
                 println!("FAILED {name} ({times})\n{error:#}");
                 self.failed += 1;
+                None
             }
         }
     }

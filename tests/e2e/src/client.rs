@@ -83,6 +83,13 @@ impl Client {
         serde_json::from_str(&output.stdout).with_context(|| format!("reading {:?}", output.stdout))
     }
 
+    /// The line of the client's table that names a device.
+    pub fn line(&self, name: &str) -> Result<String> {
+        let table = self.cli(["status"]).run()?.stdout;
+        let line = table.lines().find(|line| line.split_whitespace().nth(1) == Some(name));
+        line.map(str::to_owned).with_context(|| format!("no line names {name}:\n{table}"))
+    }
+
     /// The peer of this short name, as the client sees it now.
     pub fn peer(&self, name: &str) -> Result<Option<Value>> {
         let status = self.status()?;

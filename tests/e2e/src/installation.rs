@@ -143,7 +143,8 @@ impl Installation {
         let scopes = scopes.iter().flat_map(|scope| ["--scope", *scope]);
         let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
         let client = self.ask(["oauth-clients", "create"].into_iter().chain(scopes).chain(tags))?;
-        let text = |field: &str| client[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {client}"));
+        let text =
+            |field: &str| client[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {client}"));
         Ok(OAuthClient { id: text("id")?, secret: text("key")? })
     }
 

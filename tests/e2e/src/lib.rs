@@ -29,5 +29,5 @@ pub use checks::{Checks, Marks, binary};
 pub use client::Client;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
-pub use operator::Operator;
+pub use operator::{Habits, Operator};
 pub use stage::{PATIENCE, Stage};

@@ -26,12 +26,23 @@ pub struct Operator {
     pub name: &'static str,
     /// The name of its Deployment.
     pub deployment: &'static str,
+    /// In what operators differ that users see.
+    pub habits: Habits,
     /// Version of chart and images, without a `v`.
     version: String,
     /// The chart's files, by their path within it.
     chart: BTreeMap<String, String>,
     /// Values of the chart besides the credentials and the coordination server.
     values: Value,
+}
+
+/// In what operators differ that users see.
+#[derive(Clone, Copy, Debug)]
+pub struct Habits {
+    /// Its conditions say that traffic flows; else, that objects were written.
+    pub ready_is_ready: bool,
+    /// The definitions of its resources outlive it, and its device does not; else, the other way round.
+    pub leaves_in_order: bool,
 }
 
 impl Operator {

@@ -4,7 +4,7 @@ use anyhow::Result;
 use cache::Cache;
 use lab::{Cluster, Options, ScratchWorld};
 
-use crate::{ADMIN, Client, Installation, Operator, binary, images};
+use crate::{ADMIN, Client, Installation, Marks, Operator, binary, images};
 
 const POLICY: &str = include_str!("../../../examples/policy.hujson");
 
@@ -30,16 +30,24 @@ pub struct Stage {
 
 impl Stage {
     /// Sets the stage for an operator, with the stock client on both devices.
-    pub fn set(operator: impl FnOnce(&ScratchWorld) -> Result<Operator>) -> Result<Self> {
+    pub fn set(operator: impl FnOnce(&ScratchWorld) -> Result<Operator>, marks: &mut Marks) -> Result<Self> {
         let world = ScratchWorld::up(Options::whole()?)?;
+        marks.reached("world after");
         let installation = Installation::set_up(&world, &binary()?, POLICY)?;
+        marks.reached("server after");
         images::push_workloads(&world, &Cache::locate()?)?;
         let operator = operator(&world)?;
+        marks.reached("images after");
         let laptop = Client::stock(world.lab_box("laptop")?)?;
         let robbinsdale = Client::stock(world.lab_box("robbinsdale")?)?;
         laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
         robbinsdale.join(&installation.key(&["tag:server"])?)?;
         let cluster = world.cluster()?;
         Ok(Self { world, installation, cluster, operator, laptop, robbinsdale })
+    }
+
+    /// How long traffic may take to flow once a condition has turned True.
+    pub fn grace(&self) -> Duration {
+        if self.operator.habits.ready_is_ready { Duration::ZERO } else { 2 * PATIENCE }
     }
 }

@@ -35,8 +35,7 @@ pub(super) fn stock_operator(context: &Context<'_>) -> Result<Counts> {
 /// The sources of the stock operator, of the version that this checkout pins: its chart is among them.
 fn stock_sources(context: &Context<'_>) -> Result<PathBuf> {
     let operator = peers().iter().find(|peer| peer.name == "k8s-operator").context("no stock operator is pinned")?;
-    let found =
-        context.progress.step("stock chart", |step| operator.sources(context.cache, context.checkout, step))?;
+    let found = context.progress.step("stock chart", |step| operator.sources(context.cache, context.checkout, step))?;
     found.context("the stock operator's sources are not copied")
 }
 

@@ -7,7 +7,7 @@ use cache::Cache;
 use lab::World;
 use serde_json::json;
 
-use super::Operator;
+use super::{Habits, Operator};
 use crate::images::push_stock;
 
 /// The stock operator's chart and definitions, in the sources of the version that is pinned.
@@ -21,6 +21,9 @@ pub(super) fn operator(world: &World) -> Result<Operator> {
     Ok(Operator {
         name: "stock",
         deployment: "operator",
+        // Seen with 1.104.2: conditions of Services and Connectors turn True before a pod runs; the chart takes the
+        // definitions with it, and nobody deletes the operator's device.
+        habits: Habits { ready_is_ready: false, leaves_in_order: false },
         version: version.trim_start_matches('v').to_owned(),
         chart: chart(&sources()?.join(DEPLOY))?,
         values: json!({}),
@@ -41,7 +44,10 @@ fn chart(deploy: &Path) -> Result<BTreeMap<String, String>> {
         }
     }
     for (name, content) in files(&deploy.join("crds"))? {
-        chart.insert(format!("templates/{name}"), format!("{{{{ if .Values.installCRDs -}}}}\n{content}{{{{- end -}}}}"));
+        chart.insert(
+            format!("templates/{name}"),
+            format!("{{{{ if .Values.installCRDs -}}}}\n{content}{{{{- end -}}}}"),
+        );
     }
     ensure!(chart.contains_key("Chart.yaml"), "{} holds no chart", deploy.display());
     Ok(chart)

@@ -57,7 +57,11 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
 fn places(stage: &Stage) -> Result<[(String, &'static str); 4]> {
     let text = |object: &str, path: &str| -> Result<String> {
         let found = stage.cluster.get("home", object)?;
-        found.pointer(path).and_then(|value| value.as_str()).map(str::to_owned).context(format!("{object} has no {path}"))
+        found
+            .pointer(path)
+            .and_then(|value| value.as_str())
+            .map(str::to_owned)
+            .context(format!("{object} has no {path}"))
     };
     Ok([
         (text("pod/web", "/status/podIP")?, PAGE),

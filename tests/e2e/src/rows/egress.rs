@@ -1,5 +1,7 @@
 //! Rows 7 and 8: a Service that leads pods to a device of the tailnet.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -25,11 +27,7 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
         Ok(())
     });
     checks.timed("row 8: a pod reaches robbinsdale's web server", |marks| {
-        eventually("the page", 2 * PATIENCE, || {
-            let page = in_shell(stage, &format!("curl -sS --max-time 3 http://{NAME}/"))?;
-            ensure!(page.contains("robbinsdale: hello"), "{page:?}");
-            Ok(())
-        })?;
+        answers(stage, stage.grace())?;
         marks.reached("first page after");
         Ok(())
     });
@@ -49,6 +47,15 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
     });
 }
 
+/// Robbinsdale's web server answers a pod.
+pub(super) fn answers(stage: &Stage, limit: Duration) -> Result<()> {
+    eventually("robbinsdale's page in a pod", limit, || {
+        let page = in_shell(stage, &format!("curl -sS --max-time 3 http://{NAME}/"))?;
+        ensure!(page.contains("robbinsdale: hello"), "{page:?}");
+        Ok(())
+    })
+}
+
 /// The proxy's StatefulSet and its headless Service, to which the name leads.
 fn objects(stage: &Stage) -> Result<()> {
     let selector = "tailscale.com/parent-resource=tailscale-robbinsdale,tailscale.com/parent-resource-ns=home,\
@@ -59,7 +66,9 @@ fn objects(stage: &Stage) -> Result<()> {
         found.into_iter().next().context("just counted")
     };
     let set = one("statefulsets")?;
-    ensure!(set["status"]["readyReplicas"] == 1, "{}", set["status"]);
+    let name = set["metadata"]["name"].as_str().context("it has no name")?;
+    let ready = "jsonpath={.status.readyReplicas}=1";
+    stage.cluster.wait(NAMESPACE, &format!("statefulset/{name}"), ready, stage.grace())?;
     let headless = one("services")?;
     ensure!(headless["spec"]["clusterIP"] == "None", "{}", headless["spec"]);
     let name = headless["metadata"]["name"].as_str().context("it has no name")?;

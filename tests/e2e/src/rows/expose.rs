@@ -1,5 +1,7 @@
 //! Row 13: Services that the tailnet reaches by name.
 
+use std::time::Duration;
+
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
@@ -20,7 +22,7 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
             marks.reached("condition after");
             let peer = stage.laptop.sees(device, 2 * PATIENCE)?;
             ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
-            stage.laptop.gets(&format!("http://{device}/"), PAGE, 2 * PATIENCE)?;
+            answers(stage, device, stage.grace())?;
             marks.reached("first byte after");
             stage.laptop.gets(&format!("http://{device}.{TAILNET_DOMAIN}/"), PAGE, PATIENCE)?;
             stage.laptop.echoes(device, 7, PATIENCE)
@@ -30,6 +32,11 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
         let (service, device) = EXPOSED[1];
         status(stage, service, device)
     });
+}
+
+/// The web server answers the laptop under the device's name.
+pub(super) fn answers(stage: &Stage, device: &str, limit: Duration) -> Result<()> {
+    stage.laptop.gets(&format!("http://{device}/"), PAGE, limit)
 }
 
 fn status(stage: &Stage, service: &str, device: &str) -> Result<()> {

@@ -15,6 +15,10 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
         let peer = stage.laptop.sees(NODE, 2 * PATIENCE)?;
         marks.reached("seen from the laptop after");
         ensure!(peer["Tags"] == serde_json::json!(["tag:k8s-operator"]), "{peer}");
+        let address = peer["TailscaleIPs"][0].as_str().context("it has no address")?;
+        let line = stage.laptop.line(NODE)?;
+        let shown = line.starts_with(address) && line.contains("tagged-devices") && line.contains("linux");
+        ensure!(shown, "the laptop's status shows {line:?}");
         let device = stage.installation.device(NODE)?.context("the server lists no such device")?;
         ensure!(device["connectedToControl"] == true && device["keyExpiryDisabled"] == true, "{device}");
         Ok(())

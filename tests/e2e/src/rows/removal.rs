@@ -1,6 +1,7 @@
 //! Row 16: everything goes, and nothing of it stays.
 
 use anyhow::{Result, ensure};
+use serde_json::Value;
 
 use super::{connector, egress, exit_node, expose};
 use crate::operator::{NAMESPACE, NODE};
@@ -35,9 +36,14 @@ const EXPOSED_AND_EGRESS: [&str; 3] = [expose::EXPOSED[0].0, expose::EXPOSED[1].
 
 fn uninstalled(stage: &Stage) -> Result<()> {
     stage.operator.uninstall(&stage.cluster)?;
-    eventually("the operator's device offline or gone", 2 * PATIENCE, || {
+    let in_order = stage.operator.habits.leaves_in_order;
+    eventually("the operator's device gone, or offline", 2 * PATIENCE, || {
         let device = stage.installation.device(NODE)?;
-        ensure!(device.as_ref().is_none_or(|device| device["connectedToControl"] == false), "{device:?}");
+        let offline = |device: &Value| !in_order && device["connectedToControl"] == false;
+        ensure!(device.as_ref().is_none_or(offline), "{device:?}");
         Ok(())
-    })
+    })?;
+    let definition = stage.cluster.kubectl(["get", "crd", "connectors.tailscale.com"]).finish()?;
+    ensure!(definition.ended.is_success() == in_order, "{}{}", definition.stdout, definition.stderr);
+    Ok(())
 }
