@@ -18,9 +18,6 @@ fn main() -> ExitCode {
         rows::trouble::play(&stage, checks);
         rows::refusal::play(&stage, checks);
         rows::credentials::play(&stage, checks);
-        if std::env::var_os("X").is_some() {
-            return Ok(());
-        }
         rows::removal::play(&stage, checks);
         Ok(())
     })

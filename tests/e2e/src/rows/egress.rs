@@ -31,6 +31,7 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
         marks.reached("first page after");
         Ok(())
     });
+    checks.check("row 7: a Service by robbinsdale's address leads there too", || by_address(stage));
     checks.check("row 8: a pod pings robbinsdale", || {
         let said = in_shell(stage, &format!("ping -c 2 -W 3 {NAME}"))?;
         ensure!(said.contains(" 2 received"), "{said}");
@@ -49,11 +50,32 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
 
 /// Robbinsdale's web server answers a pod.
 pub(super) fn answers(stage: &Stage, limit: Duration) -> Result<()> {
-    eventually("robbinsdale's page in a pod", limit, || {
-        let page = in_shell(stage, &format!("curl -sS --max-time 3 http://{NAME}/"))?;
+    answers_as(stage, NAME, limit)
+}
+
+fn answers_as(stage: &Stage, name: &str, limit: Duration) -> Result<()> {
+    eventually(&format!("robbinsdale's page from {name} in a pod"), limit, || {
+        let page = in_shell(stage, &format!("curl -sS --max-time 3 http://{name}/"))?;
         ensure!(page.contains("robbinsdale: hello"), "{page:?}");
         Ok(())
     })
+}
+
+/// A Service that names robbinsdale by its address does the same, and goes with its device.
+fn by_address(stage: &Stage) -> Result<()> {
+    let peer = stage.laptop.peer("robbinsdale")?.context("the laptop does not see robbinsdale")?;
+    let annotations = serde_json::json!({"tailscale.com/tailnet-ip": peer["TailscaleIPs"][0]});
+    let service = serde_json::json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": "by-address", "namespace": "home", "annotations": annotations},
+        "spec": {"type": "ExternalName", "externalName": "placeholder"},
+    });
+    stage.cluster.apply(&service.to_string())?;
+    stage.cluster.wait("home", "service/by-address", "condition=TailscaleProxyReady", 4 * PATIENCE)?;
+    answers_as(stage, "by-address.home", stage.grace())?;
+    stage.cluster.kubectl(["--namespace", "home", "delete", "service/by-address"]).run()?;
+    stage.laptop.misses("home-by-address", 2 * PATIENCE)
 }
 
 /// The proxy's StatefulSet and its headless Service, to which the name leads.

@@ -9,7 +9,7 @@ use crate::{Checks, PATIENCE, Stage, TAILNET_DOMAIN};
 
 const MANIFEST: &str = include_str!("../../manifests/exposed.yaml");
 /// The exposed Services with their devices.
-pub(super) const EXPOSED: [(&str, &str); 2] = [("service/notes", "home-notes"), ("service/music", "home-music")];
+pub(super) const EXPOSED: [(&str, &str); 2] = [("service/notes", "home-notes"), ("service/music", "music")];
 const PAGE: &str = "web: hello from the cluster";
 
 /// Exposes the web server twice, by annotation and by load balancer class, and uses both from the laptop.
