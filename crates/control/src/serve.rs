@@ -99,7 +99,7 @@ impl Running {
         listening.met();
         running.tasks.spawn(never_fails(running.coordination.clone().run_timers()));
         running.tasks.spawn(never_fails(running.coordination.clone().write_behind()));
-        tracing::info!(url = %config.url, https = ?running.https, http = ?running.http, "the coordination server runs");
+        tracing::info!(url = %config.url, https = running.https.map(tracing::field::display), http = running.http.map(tracing::field::display), "the coordination server runs");
         Ok(running)
     }
 

@@ -24,6 +24,22 @@ pub(super) fn mesh(context: &Context<'_>) -> Result<Counts> {
     program(context, "mesh", &["test", "--package=e2e", "--test=mesh", "--"], &[("TOWLINE_BINARY", &built.binary)])
 }
 
+/// A coordination server that is killed now and then.
+pub(super) fn durability(context: &Context<'_>) -> Result<Counts> {
+    kills(context, "durability", "12")
+}
+
+/// A coordination server that is killed hundreds of times.
+pub(super) fn long(context: &Context<'_>) -> Result<Counts> {
+    kills(context, "durability, long", "300")
+}
+
+fn kills(context: &Context<'_>, title: &str, count: &str) -> Result<Counts> {
+    let built = build::build(context.cache, context.checkout, context.progress, false)?;
+    let environment: Environment<'_> = &[("TOWLINE_BINARY", &built.binary), ("TOWLINE_KILLS", Path::new(count))];
+    program(context, title, &["test", "--package=e2e", "--test=durability", "--"], environment)
+}
+
 /// The stock operator and its proxies on our coordination server and relays.
 pub(super) fn stock_operator(context: &Context<'_>) -> Result<Counts> {
     let built = build::build(context.cache, context.checkout, context.progress, false)?;

@@ -35,6 +35,12 @@ pub(crate) const STAGES: &[Stage] = &[
     Stage { name: "fetch", about: "what the tests stand on is there, or can be made", standard: true, run: parts },
     Stage { name: "unit", about: "tests of every crate", standard: true, run: cargo::units },
     Stage {
+        name: "durability",
+        about: "the coordination server forgets nothing when it is killed",
+        standard: true,
+        run: scenario::durability,
+    },
+    Stage {
         name: "cluster",
         about: "the laboratory's Kubernetes on two nodes",
         standard: true,
@@ -51,6 +57,12 @@ pub(crate) const STAGES: &[Stage] = &[
         about: "the stock Kubernetes operator and its proxies on our coordination server",
         standard: true,
         run: scenario::stock_operator,
+    },
+    Stage {
+        name: "long",
+        about: "what takes too long for every day: the coordination server is killed hundreds of times",
+        standard: false,
+        run: scenario::long,
     },
 ];
 
