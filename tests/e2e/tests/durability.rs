@@ -69,10 +69,8 @@ impl Server {
             .arg(server.folder.join("password"))
             .output()?;
         ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
-        let config = format!(
-            "url = {:?}\n[listen]\nhttp = \"127.0.0.1:{port}\"\n[relays]\nmap = \"relays.json\"\n",
-            server.url
-        );
+        let config =
+            format!("url = {:?}\n[listen]\nhttp = \"127.0.0.1:{port}\"\n[relays]\nmap = \"relays.json\"\n", server.url);
         fs::write(server.folder.join("data/control.toml"), config)?;
         Ok(server)
     }
@@ -110,7 +108,7 @@ impl Server {
         fs::remove_dir_all(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
     }
 
-    /// Makes keys, and deletes every third again, until told to stop; what fails because the server is gone is nothing
+    /// Makes keys, and deletes all but every eighth again, until told to stop; what fails because the server is gone is nothing
     /// that it acknowledged.
     fn write(&self, writer: u64, ledger: &Mutex<Ledger>, stop: &AtomicBool) {
         let locked = || ledger.lock().expect("no writer breaks off while it holds the ledger");
@@ -122,7 +120,7 @@ impl Server {
             let Ok(made) = self.ask(&["keys", "create", "--reusable", &about]) else { continue };
             let Some(id) = made["id"].as_str() else { continue };
             locked().made.insert(id.to_owned());
-            if round % 3 == 0 {
+            if round % 8 != 0 {
                 locked().doomed.insert(id.to_owned());
                 if self.ask(&["keys", "revoke", id]).is_ok() {
                     locked().deleted.insert(id.to_owned());
@@ -151,8 +149,12 @@ impl Server {
 
     fn start(&self) -> Result<Child> {
         let log = File::options().create(true).append(true).open(self.folder.join("log"))?;
-        let mut child =
-            self.towline(&["control", "--data"]).arg(self.folder.join("data")).stderr(log).spawn().context("starting")?;
+        let mut child = self
+            .towline(&["control", "--data"])
+            .arg(self.folder.join("data"))
+            .stderr(log)
+            .spawn()
+            .context("starting")?;
         let ready = eventually("the server answers", START, || {
             if let Some(status) = child.try_wait()? {
                 let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();

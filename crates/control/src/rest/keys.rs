@@ -42,7 +42,11 @@ impl Rest {
     fn find(&self, who: &super::Identity, at: &OfKey) -> Result<Found, ApiError> {
         let now = self.coordination.now();
         self.look_at(who, &InTailnet { tailnet: at.tailnet.clone() }, |tailnet| {
-            all(tailnet, now).find(|found| found.key.id == at.key).ok_or_else(no_such_key)
+            let id = KeyId(at.key.clone());
+            let auth = || tailnet.auth_key(&id).map(|key| show_auth_key(key, now));
+            let client = || tailnet.oauth_client(&id).map(show_client);
+            let token = || tailnet.api_token(&id).map(|token| show_token(token, now));
+            auth().or_else(client).or_else(token).ok_or_else(no_such_key)
         })
     }
 
