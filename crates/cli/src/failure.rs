@@ -1,7 +1,9 @@
 use std::fmt;
 
+use crate::node::LocalApiError;
+
 /// The command failed for another reason than the ones below.
-const EXIT_FAILED: u8 = 1;
+pub const EXIT_FAILED: u8 = 1;
 /// The arguments make no sense together; clap uses the same code.
 pub const EXIT_USAGE: u8 = 2;
 /// The server or daemon was reached and refused.
@@ -14,24 +16,48 @@ pub const EXIT_UNREACHABLE: u8 = 4;
 pub struct Failure {
     /// The exit code of the process.
     pub code: u8,
-    error: anyhow::Error,
+    /// What to say; nothing when the answer that was printed says it all.
+    error: Option<anyhow::Error>,
 }
 
 impl Failure {
     /// A mistake in how the command was called.
     pub fn usage(text: impl fmt::Display) -> Self {
-        Self { code: EXIT_USAGE, error: anyhow::anyhow!("{text}") }
+        Self { code: EXIT_USAGE, error: Some(anyhow::anyhow!("{text}")) }
     }
 
     /// A refusal that the command found out itself.
     pub fn refused(text: impl fmt::Display) -> Self {
-        Self { code: EXIT_REFUSED, error: anyhow::anyhow!("{text}") }
+        Self { code: EXIT_REFUSED, error: Some(anyhow::anyhow!("{text}")) }
+    }
+
+    /// The command can't do what it should, and trying again changes nothing.
+    pub fn failed(text: impl fmt::Display) -> Self {
+        Self { code: EXIT_FAILED, error: Some(anyhow::anyhow!("{text}")) }
+    }
+
+    /// Something did not answer in time.
+    pub fn unreachable(text: impl fmt::Display) -> Self {
+        Self { code: EXIT_UNREACHABLE, error: Some(anyhow::anyhow!("{text}")) }
+    }
+
+    /// The answer is "no", and was printed already.
+    pub fn told() -> Self {
+        Self { code: EXIT_FAILED, error: None }
+    }
+
+    /// Whether there is anything left to say.
+    pub fn is_told(&self) -> bool {
+        self.error.is_none()
     }
 }
 
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:#}", self.error)
+        match &self.error {
+            Some(error) => write!(f, "{error:#}"),
+            None => Ok(()),
+        }
     }
 }
 
@@ -40,14 +66,31 @@ impl From<anyhow::Error> for Failure {
         let code = match error.downcast_ref::<api::ClientError>() {
             Some(api::ClientError::Refused(_)) => EXIT_REFUSED,
             Some(api::ClientError::Unreachable { .. } | api::ClientError::TimedOut { .. }) => EXIT_UNREACHABLE,
-            _ => EXIT_FAILED,
+            _ => error.downcast_ref::<LocalApiError>().map_or(EXIT_FAILED, LocalApiError::exit_code),
         };
-        Self { code, error }
+        Self { code, error: Some(error) }
     }
 }
 
 impl From<api::ClientError> for Failure {
     fn from(error: api::ClientError) -> Self {
         anyhow::Error::from(error).into()
+    }
+}
+
+impl From<LocalApiError> for Failure {
+    fn from(error: LocalApiError) -> Self {
+        anyhow::Error::from(error).into()
+    }
+}
+
+impl From<std::io::Error> for Failure {
+    /// A command's own input and output: nothing else of it ends in a bare I/O error.
+    fn from(error: std::io::Error) -> Self {
+        if error.kind() == std::io::ErrorKind::BrokenPipe {
+            // Whoever read has enough.
+            return Self::told();
+        }
+        anyhow::Error::from(error).context("printing the answer").into()
     }
 }

@@ -37,10 +37,7 @@ impl<W: Write> Output<W> {
     /// Prints a value: as JSON, or as `text` says it.
     pub fn print<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
         match self.format {
-            Format::Json => {
-                serde_json::to_writer_pretty(&mut self.to, value)?;
-                writeln!(self.to)?;
-            }
+            Format::Json => writeln!(self.to, "{}", escape_json(&serde_json::to_string_pretty(value)?))?,
             Format::Text => {
                 let text = escape(&text(value));
                 write!(self.to, "{text}{}", if text.ends_with('\n') || text.is_empty() { "" } else { "\n" })?;
@@ -48,11 +45,58 @@ impl<W: Write> Output<W> {
         }
         self.to.flush()
     }
+
+    /// Prints one of several values as soon as it is there: as a line of JSON, or as `text` says it.
+    pub fn line<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
+        match self.format {
+            Format::Json => writeln!(self.to, "{}", escape_json(&serde_json::to_string(value)?))?,
+            Format::Text => writeln!(self.to, "{}", escape(&text(value)))?,
+        }
+        self.to.flush()
+    }
+
+    /// Whether answers are printed as JSON.
+    pub fn is_json(&self) -> bool {
+        self.format == Format::Json
+    }
+
+    /// Prints JSON from here on, if a command's own `--json` says so.
+    pub fn prefer_json(&mut self, json: bool) {
+        if json {
+            self.format = Format::Json;
+        }
+    }
+}
+
+/// Tells something beside the answer, on standard error.
+pub(crate) fn note(text: &str) {
+    eprintln!("{}", escape(text));
 }
 
 /// Names and texts come from other people: nothing of them may steer a terminal.
-fn escape(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() && letter != '\n' { '\u{fffd}' } else { letter }).collect()
+pub(crate) fn escape(text: &str) -> String {
+    text.chars()
+        .map(|letter| if steers(letter) && !matches!(letter, '\n' | '\t') { '\u{fffd}' } else { letter })
+        .collect()
+}
+
+/// Whether a terminal takes a letter for a command, or for the end of the reading direction.
+fn steers(letter: char) -> bool {
+    letter.is_control()
+        || matches!(letter, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// JSON escapes what lies below the space; the other letters that steer a terminal can only stand in its texts.
+fn escape_json(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for letter in text.chars() {
+        if steers(letter) && letter != '\n' {
+            out.push_str(&format!("\\u{:04x}", letter as u32));
+        } else {
+            out.push(letter);
+        }
+    }
+    out
 }
 
 /// Rows under headings, each column as wide as its widest cell.
@@ -115,6 +159,14 @@ mod tests {
         let mut bytes = Vec::new();
         Output::new(Format::Text, &mut bytes).print(&"a\u{1b}[2Jb", |text| (*text).to_owned()).unwrap();
         assert_eq!(String::from_utf8(bytes).unwrap(), "a\u{fffd}[2Jb\n");
+    }
+
+    #[test]
+    fn a_hostile_name_does_not_steer_the_terminal_from_within_json_either() {
+        let mut bytes = Vec::new();
+        Output::new(Format::Json, &mut bytes).print(&"\u{9b}2J\u{202e}b", |_| unreachable!()).unwrap();
+        assert_eq!(String::from_utf8(bytes.clone()).unwrap(), "\"\\u009b2J\\u202eb\"\n");
+        assert_eq!(serde_json::from_slice::<String>(&bytes).unwrap(), "\u{9b}2J\u{202e}b");
     }
 
     #[test]

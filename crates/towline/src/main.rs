@@ -6,17 +6,19 @@ mod role;
 
 use std::process::ExitCode;
 
-use clap::{CommandFactory, Parser};
+use clap::{CommandFactory, FromArgMatches, Parser};
 use cli::admin::ConnectionArguments;
-use cli::{Output, OutputArguments};
+use cli::node::SocketArguments;
+use cli::{EXIT_FAILED, Output, OutputArguments, go_flags};
 use telemetry::LogArguments;
 
 use role::Role;
 
 /// A self-hosted private network for Kubernetes and for people
 ///
-/// One binary: servers that run for long (control, derp), and commands for people, who name the coordination server with
-/// --server or log in to it once.
+/// One binary: servers that run for long (control, derp), commands that ask this machine's daemon (up, status, ping …), and
+/// commands of admins, who name the coordination server with --server or log in to it once. Called by the name tailscale,
+/// it takes flags as the stock command does, and every failure has exit code 1.
 ///
 /// Exit codes: 0 done; 1 failed; 2 called in a way that makes no sense; 3 refused; 4 a server or daemon was not reached,
 /// so that the same command may work later.
@@ -29,24 +31,40 @@ struct Arguments {
     output: OutputArguments,
     #[command(flatten)]
     connection: ConnectionArguments,
+    #[command(flatten)]
+    socket: SocketArguments,
     #[command(subcommand)]
     role: Role,
 }
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let program = std::env::args_os().next().unwrap_or_default();
+    let is_stock = go_flags::is_stock_name(&program);
+    let arguments = if is_stock { stock_arguments() } else { Arguments::parse() };
+    let name = if is_stock { go_flags::STOCK_NAME } else { "towline" };
     if let Role::Completions { shell } = arguments.role {
-        clap_complete::generate(shell, &mut Arguments::command(), "towline", &mut std::io::stdout());
+        clap_complete::generate(shell, &mut Arguments::command(), name, &mut std::io::stdout());
         return ExitCode::SUCCESS;
     }
     let mut output = Output::new(arguments.output.output, std::io::stdout());
-    match role::run(arguments.role, &arguments.logs, arguments.connection, &mut output) {
+    let asked = role::Asked { connection: arguments.connection, socket: arguments.socket, program: name };
+    match role::run(arguments.role, &arguments.logs, asked, &mut output) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("towline: {failure}");
-            ExitCode::from(failure.code)
+            if !failure.is_told() {
+                eprintln!("{name}: {failure}");
+            }
+            // The stock command tells failures apart in words only.
+            ExitCode::from(if is_stock { EXIT_FAILED } else { failure.code })
         }
     }
+}
+
+/// Reads the arguments as the stock command does; errors and help end the process as they do in `Parser::parse`.
+fn stock_arguments() -> Arguments {
+    let tree = || Arguments::command().name(go_flags::STOCK_NAME).bin_name(go_flags::STOCK_NAME);
+    let matches = tree().get_matches_from(go_flags::rewrite(std::env::args_os(), tree()));
+    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use std::time::Duration;
 use anyhow::Context;
 use clap::Subcommand;
 use cli::admin::{AdminCommand, Connection, ConnectionArguments};
+use cli::node::{NodeCommand, Session, SocketArguments};
 use cli::{Failure, Output};
 use telemetry::{LogArguments, Shutdown};
 use tokio::runtime::{Builder, Runtime};
@@ -20,6 +21,8 @@ pub(crate) enum Role {
     /// Run a relay: DERP over TLS and WebSocket, and STUN
     Derp(Box<derp::server::Arguments>),
     #[command(flatten)]
+    Local(NodeCommand),
+    #[command(flatten)]
     Admin(AdminCommand),
     /// Print completions for a shell
     Completions {
@@ -28,11 +31,19 @@ pub(crate) enum Role {
     },
 }
 
+/// Whom the commands of people ask.
+pub(crate) struct Asked {
+    pub(crate) connection: ConnectionArguments,
+    pub(crate) socket: SocketArguments,
+    /// The name by which the program was called.
+    pub(crate) program: &'static str,
+}
+
 /// Plays a role to its end.
 pub(crate) fn run<W: Write>(
     role: Role,
     logs: &LogArguments,
-    connection: ConnectionArguments,
+    asked: Asked,
     output: &mut Output<W>,
 ) -> Result<(), Failure> {
     match role {
@@ -41,14 +52,23 @@ pub(crate) fn run<W: Write>(
             let config = arguments.resolve(Arc::new(dial::SystemResolver::new()?))?;
             derp::server::run(config, shutdown).await
         }),
+        Role::Local(command) => command_runtime()?.block_on(async {
+            let connection = connection(asked.connection)?;
+            command.run(&Session::new(asked.socket, connection, asked.program), output).await
+        }),
         Role::Admin(command) => command_runtime()?.block_on(async {
-            let resolver = dial::SystemResolver::new().context("finding the name servers")?;
-            let connection = Connection::new(connection, Arc::new(resolver));
+            let connection = connection(asked.connection)?;
             command.run(&connection, output).await
         }),
         // Needs the whole argument tree, which is main's.
         Role::Completions { .. } => Ok(()),
     }
+}
+
+/// Reaches servers by the names that this machine's name servers know.
+fn connection(arguments: ConnectionArguments) -> Result<Connection, Failure> {
+    let resolver = dial::SystemResolver::new().context("finding the name servers")?;
+    Ok(Connection::new(arguments, Arc::new(resolver)))
 }
 
 /// Runs a server on all cores, with logs, until it ends or is asked to stop.

@@ -45,8 +45,22 @@ impl Connection {
     }
 
     /// The server that the arguments name.
-    pub(super) fn named_server(&self) -> Option<String> {
+    pub(crate) fn named_server(&self) -> Option<String> {
         self.arguments.server.clone()
+    }
+
+    /// Who knows the addresses of names.
+    pub(crate) fn resolver(&self) -> &dyn Resolve {
+        self.resolver.as_ref()
+    }
+
+    /// The authorities to trust: the public web's, the system's, and those of `--ca-file`.
+    pub(crate) fn roots(&self) -> Result<Roots, Failure> {
+        let roots = Roots::system().context("reading the system's trusted certificates")?;
+        match &self.arguments.ca_file {
+            Some(path) => Ok(roots.and_file(path).context("reading --ca-file")?),
+            None => Ok(roots),
+        }
     }
 
     /// The client for commands that need an admin's right.
@@ -72,14 +86,10 @@ impl Connection {
 
     /// A client with this right.
     pub(super) fn connect(&self, server: String, credential: ClientCredential) -> Result<Client, Failure> {
-        let mut roots = Roots::system().context("reading the system's trusted certificates")?;
-        if let Some(path) = &self.arguments.ca_file {
-            roots = roots.and_file(path).context("reading --ca-file")?;
-        }
         Ok(Client::new(ClientConfig {
             base_url: server,
             credential,
-            roots,
+            roots: self.roots()?,
             resolver: self.resolver.clone(),
             user_agent: concat!("towline/", env!("CARGO_PKG_VERSION")).to_owned(),
             timeout: Duration::from_secs(60),

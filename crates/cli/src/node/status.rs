@@ -1,0 +1,235 @@
+use std::io::Write;
+use std::net::IpAddr;
+
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::Value;
+use tailcfg::UserId;
+
+use super::Session;
+use super::settings::parse_bool;
+use super::state::{PeerStatus, State, Status};
+use crate::tabbed::Tabbed;
+use crate::{Failure, Output};
+
+/// Shows this machine and its peers: address, name, owner, system, and what goes on between the two.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    /// Print JSON
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    json: bool,
+    /// Show only the peers with traffic
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    active: bool,
+    /// Show peers
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "BOOL")]
+    peers: bool,
+    /// Show this machine
+    #[arg(long = "self", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "BOOL")]
+    own: bool,
+    /// Show headings over the columns
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    header: bool,
+    /// Serve the status as a web page (the stock command's; not offered)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL", hide = true)]
+    web: bool,
+}
+
+pub(super) async fn run<W: Write>(
+    arguments: Arguments,
+    session: &Session,
+    output: &mut Output<W>,
+) -> Result<(), Failure> {
+    if arguments.web {
+        return Err(Failure::usage("there is no web page of the status: leave --web out"));
+    }
+    output.prefer_json(arguments.json);
+    let path = if arguments.peers { "status" } else { "status?peers=false" };
+    let mut answer: Value = session.api().await?.get(path).await?;
+    let status: Status = serde_json::from_value(answer.clone())
+        .map_err(|error| Failure::failed(format!("the daemon's status can't be used: {error}")))?;
+    if output.is_json() {
+        arguments.narrow(&mut answer);
+        output.print(&answer, |_| String::new())?;
+        return Ok(());
+    }
+    match status.obstacle() {
+        None => output.print(&answer, |_| arguments.table(&status, Timestamp::now(), session.program()))?,
+        Some(obstacle) => {
+            // Without a state, what is wrong is all there is to tell.
+            let health = if status.state() == Some(State::Unknown) { health(&status) } else { String::new() };
+            let between = if health.is_empty() { "" } else { "\n" };
+            output.print(&answer, |_| format!("{health}{between}{obstacle}"))?;
+            return Err(Failure::told());
+        }
+    }
+    Ok(())
+}
+
+impl Arguments {
+    /// Leaves out of the JSON what the flags leave out.
+    fn narrow(&self, answer: &mut Value) {
+        if self.active
+            && let Some(peers) = answer.get_mut("Peer").and_then(Value::as_object_mut)
+        {
+            peers.retain(|_, peer| peer.get("Active").and_then(Value::as_bool).unwrap_or_default());
+        }
+        if !self.own
+            && let Some(own) = answer.get_mut("Self")
+        {
+            *own = Value::Null;
+        }
+    }
+
+    fn table(&self, status: &Status, now: Timestamp, program: &str) -> String {
+        let mut table = Tabbed::default();
+        if self.header {
+            table.line(["IP", "Hostname", "Owner", "OS", "Status"].map(str::to_owned));
+            table.line(["--", "--------", "-----", "--", "------"].map(str::to_owned));
+        }
+        if let Some(own) = status.own.as_ref().filter(|_| self.own) {
+            table.line(row(own, status, now));
+        }
+        let mut has_places = false;
+        if self.peers {
+            for peer in status.peers_by_name() {
+                // Peers of others that this node is shared with only matter when they talk to it.
+                if peer.sharee_node {
+                    continue;
+                }
+                if is_rented(peer) && peer.exit_node_option && !peer.exit_node {
+                    has_places = true;
+                    continue;
+                }
+                if !self.active || peer.active {
+                    table.line(row(peer, status, now));
+                }
+            }
+        }
+        if has_places {
+            table.line([]);
+            table.line([format!(
+                "# To see the full list of exit nodes, including location-based exit nodes, run `{program} exit-node list`"
+            )]);
+        }
+        match health(status).as_str() {
+            "" => table.to_string(),
+            health => format!("{table}\n{health}"),
+        }
+    }
+}
+
+/// What is wrong with the node.
+fn health(status: &Status) -> String {
+    if status.health.is_empty() {
+        return String::new();
+    }
+    let problems: String = status.health.iter().map(|problem| format!("#     - {problem}\n")).collect();
+    format!("# Health check:\n{problems}")
+}
+
+/// Whether a node is one of the hundreds that a provider of exit nodes lends to a tailnet.
+fn is_rented(peer: &PeerStatus) -> bool {
+    peer.dns_name.trim_end_matches('.').ends_with(".mullvad.ts.net")
+}
+
+fn row(peer: &PeerStatus, status: &Status, now: Timestamp) -> [String; 5] {
+    let address = peer.addresses.first().map(IpAddr::to_string).unwrap_or_default();
+    [address, peer.shown_name(&status.suffix), owner(peer, status), peer.os.clone(), activity(peer, now)]
+}
+
+/// Whose node it is: the login name up to its `@`, of the one who shares it when it is another's.
+fn owner(peer: &PeerStatus, status: &Status) -> String {
+    let id = if peer.sharer == UserId::default() { peer.user_id } else { peer.sharer };
+    if id == UserId::default() {
+        return "-".to_owned();
+    }
+    match status.user.get(&id.to_string()) {
+        None => format!("userid:{id}"),
+        Some(profile) => match profile.login_name.split_once('@') {
+            Some((name, _)) => format!("{name}@"),
+            None => profile.login_name.clone(),
+        },
+    }
+}
+
+/// What goes on between this machine and a peer.
+fn activity(peer: &PeerStatus, now: Timestamp) -> String {
+    let traffic = peer.tx_bytes != 0 || peer.rx_bytes != 0;
+    let offline = if peer.online { String::new() } else { format!("offline{}", last_seen(peer, now)) };
+    let mut text = match (peer.active, peer.exit_node, peer.exit_node_option) {
+        (true, exit, option) => active(peer, exit, option),
+        (false, true, _) => "idle; exit node".to_owned(),
+        (false, false, true) => "idle; offers exit node".to_owned(),
+        (false, false, false) if traffic => "idle".to_owned(),
+        (false, false, false) if peer.online => return "-".to_owned(),
+        (false, false, false) => return offline,
+    };
+    if !peer.online {
+        text.push_str(&format!("; {offline}"));
+    }
+    if traffic {
+        text.push_str(&format!(", tx {} rx {}", peer.tx_bytes, peer.rx_bytes));
+    }
+    text
+}
+
+fn active(peer: &PeerStatus, exit: bool, option: bool) -> String {
+    let role = match (exit, option) {
+        (true, _) => "exit node; ",
+        (false, true) => "offers exit node; ",
+        _ => "",
+    };
+    let way = match (peer.cur_addr.as_str(), peer.peer_relay.as_str(), peer.relay.as_str()) {
+        ("", "", "") => String::new(),
+        ("", "", relay) => format!("relay {relay:?}"),
+        ("", relay, _) => format!("peer-relay {relay}"),
+        (address, _, _) => format!("direct {address}"),
+    };
+    format!("active; {role}{way}")
+}
+
+/// `, last seen 5m ago`, in the largest unit that is full once; nothing when it is not known.
+pub(super) fn last_seen(peer: &PeerStatus, now: Timestamp) -> String {
+    let Some(seen) = peer.last_seen.get() else { return String::new() };
+    let minutes = (now.duration_since(seen).as_secs() / 60).max(1);
+    match minutes {
+        0..60 => format!(", last seen {minutes}m ago"),
+        60..1440 => format!(", last seen {}h ago", minutes / 60),
+        _ => format!(", last seen {}d ago", minutes / 1440),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn peer(value: Value) -> PeerStatus {
+        serde_json::from_value(value).unwrap()
+    }
+
+    #[test]
+    fn a_last_word_is_told_in_its_largest_unit() {
+        let now: Timestamp = "2026-01-10T00:00:00Z".parse().unwrap();
+        for (seen, text) in [
+            ("2026-01-09T23:59:55Z", ", last seen 1m ago"),
+            ("2026-01-09T23:00:30Z", ", last seen 59m ago"),
+            ("2026-01-09T00:00:01Z", ", last seen 23h ago"),
+            ("2026-01-07T00:00:00Z", ", last seen 3d ago"),
+            ("2026-01-11T00:00:00Z", ", last seen 1m ago"),
+            ("0001-01-01T00:00:00Z", ""),
+        ] {
+            assert_eq!(last_seen(&peer(json!({ "LastSeen": seen })), now), text);
+        }
+    }
+
+    #[test]
+    fn json_holds_what_the_table_shows() {
+        let arguments = Arguments { json: true, active: true, peers: true, own: false, header: false, web: false };
+        let mut answer = json!({"Self": {}, "Peer": {"a": {"Active": true}, "b": {"Active": false}}});
+        arguments.narrow(&mut answer);
+        assert_eq!(answer, json!({"Self": null, "Peer": {"a": {"Active": true}}}));
+    }
+}

@@ -1,0 +1,271 @@
+use std::io::Write;
+
+use clap::Args;
+use serde_json::Value;
+
+use super::login::{JoinArguments, Login};
+use super::prefs::{Changes, Prefs};
+use super::settings::{self, Mention};
+use super::state::{State, Status};
+use super::{LocalApi, Session};
+use crate::output::note;
+use crate::{Failure, Output};
+
+/// Connects this machine to its tailnet.
+///
+/// Without flags nothing but that changes. With flags, they are the complete set of what differs from the defaults: a
+/// setting in force that they don't mention is an error, unless --reset says to give it up.
+#[derive(Debug, Args)]
+pub struct Arguments {
+    #[command(flatten)]
+    join: JoinArguments,
+    /// Log in anew even if this machine is logged in; it loses its connections meanwhile
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "BOOL")]
+    force_reauth: bool,
+    /// Set everything that is not mentioned to its default
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "BOOL")]
+    reset: bool,
+    /// Print the login URL and the state as JSON
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "BOOL")]
+    json: bool,
+}
+
+/// What is to be done, as decided from the flags, the settings in force and the daemon's state.
+#[derive(Debug, PartialEq)]
+enum Plan {
+    /// Settings change, and the node goes on as who it is.
+    Edit(Changes),
+    /// The node starts with these changes, and logs in if it must.
+    Start { changes: Changes, log_in: bool },
+}
+
+pub(super) async fn run<W: Write>(
+    arguments: Arguments,
+    session: &Session,
+    output: &mut Output<W>,
+) -> Result<(), Failure> {
+    output.prefer_json(arguments.json);
+    let key = arguments.join.key()?;
+    arguments.join.refuse_unsupported()?;
+    let api = session.api().await?;
+    let status: Status = api.get("status").await?;
+    let prefs = Prefs::load(&api).await?;
+    if status.state() == Some(State::InUseOtherUser) {
+        return Err(Failure::refused("another user of this machine uses the daemon: they have to log out first"));
+    }
+    match plan(&arguments, &prefs, &status, session.program())? {
+        Plan::Edit(changes) => {
+            let (timeout, program) = (arguments.join.timeout(), session.program());
+            edit(&api, &prefs, &changes, Login { key: None, log_in: false, timeout, program }, output).await?;
+        }
+        Plan::Start { changes, log_in } => {
+            let prefs = prefs.with(&changes);
+            prefs.check(&api).await?;
+            let login = Login { key, log_in, timeout: arguments.join.timeout(), program: session.program() };
+            login.run(&api, &prefs, output).await?;
+        }
+    }
+    warn_of_health(&api, output).await
+}
+
+fn plan(arguments: &Arguments, prefs: &Prefs, status: &Status, program: &str) -> Result<Plan, Failure> {
+    let mut mentioned = arguments.join.changes(prefs, status)?;
+    let is_simple = mentioned.is_empty() && !arguments.reset;
+    let in_force = settings::mentions(prefs, status);
+    let old_server = prefs.text("ControlURL");
+    let new_server = mentioned.get("ControlURL").and_then(Value::as_str).unwrap_or(old_server).to_owned();
+    // A daemon that never ran has settings that nobody chose.
+    let is_fresh = old_server.is_empty();
+    if !is_simple && !arguments.reset && !is_fresh {
+        refuse_reverts(&arguments.join.mentioned(), &in_force, program)?;
+    }
+    if new_server.is_empty() {
+        return Err(Failure::usage(format!(
+            "which coordination server? `{program} up --login-server=https://control.example.com`"
+        )));
+    }
+    let server_changes = !is_fresh && new_server != old_server;
+    if server_changes && status.is_logged_in() && !arguments.force_reauth {
+        return Err(Failure::usage("can't change --login-server without --force-reauth"));
+    }
+    if arguments.reset {
+        let mut whole = settings::defaults();
+        whole.append(&mut mentioned);
+        mentioned = whole;
+    }
+    mentioned.insert("WantRunning".to_owned(), true.into());
+    let joins = arguments.force_reauth || arguments.join.has_key() || server_changes;
+    let tags = mentioned.get("AdvertiseTags").is_some_and(|tags| *tags != normal_tags(prefs));
+    let goes_on = match status.state() {
+        Some(State::Running | State::Starting) => !joins && !tags,
+        Some(State::Stopped) => !joins && !tags && is_simple,
+        _ => false,
+    };
+    if goes_on {
+        return Ok(Plan::Edit(mentioned));
+    }
+    mentioned.insert("LoggedOut".to_owned(), false.into());
+    Ok(Plan::Start { changes: mentioned, log_in: arguments.force_reauth || !status.is_logged_in() })
+}
+
+/// The tags in force as flags give them: none is no list.
+fn normal_tags(prefs: &Prefs) -> Value {
+    match prefs.value("AdvertiseTags") {
+        Value::Array(tags) if tags.is_empty() => Value::Null,
+        tags => tags.clone(),
+    }
+}
+
+/// Refuses to give up settings that are in force and not mentioned, and says what to type.
+///
+/// The login server is not among them: without the flag the node stays with the server that it has.
+fn refuse_reverts(mentioned: &[Mention], in_force: &[Mention], program: &str) -> Result<(), Failure> {
+    let is_mentioned = |flag: &str| mentioned.iter().any(|mention| mention.flag == flag);
+    let operator = std::env::var("USER").unwrap_or_default();
+    // An operator may leave out that it is they.
+    let is_kept = |mention: &Mention| {
+        mention.flag == "login-server"
+            || (mention.flag == "operator" && mention.value.as_deref() == Some(operator.as_str()))
+    };
+    let missing: Vec<&Mention> = in_force.iter().filter(|mention| !is_mentioned(mention.flag)).collect();
+    if missing.iter().all(|mention| is_kept(mention)) {
+        return Ok(());
+    }
+    let mut command = format!("{program} up");
+    for mention in mentioned.iter().chain(missing) {
+        command.push_str(&format!(" {mention}"));
+    }
+    Err(Failure::usage(format!(
+        "these flags leave out settings that are in force, and `{program} up` does not change a setting unasked. Either \
+         add --reset to set what is left out to its default, or use `{program} set` to change single settings, or \
+         mention all that differ from the default:\n\n\t{command}\n"
+    )))
+}
+
+async fn edit<W: Write>(
+    api: &LocalApi,
+    prefs: &Prefs,
+    changes: &Changes,
+    login: Login,
+    output: &mut Output<W>,
+) -> Result<(), Failure> {
+    prefs.with(changes).check(api).await?;
+    let mut bus = api.watch(0).await?;
+    Prefs::change(api, changes).await?;
+    let status: Status = api.get("status?peers=false").await?;
+    if status.state() == Some(State::Running) {
+        return login.done(output);
+    }
+    login.wait(api, &mut bus, output).await
+}
+
+/// Says what keeps the node from working well although it runs.
+async fn warn_of_health<W: Write>(api: &LocalApi, output: &Output<W>) -> Result<(), Failure> {
+    let status: Status = api.get("status?peers=false").await?;
+    if !output.is_json() && !status.health.is_empty() {
+        let lines: String = status.health.iter().map(|text| format!("\n#     - {text}")).collect();
+        note(&format!("# Health check:{lines}"));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Program {
+        #[command(flatten)]
+        arguments: Arguments,
+    }
+
+    fn planned(flags: &str, prefs: Value, status: Value) -> Result<Plan, Failure> {
+        let arguments = Program::parse_from(std::iter::once("up").chain(flags.split_whitespace())).arguments;
+        let prefs: Prefs = serde_json::from_value(prefs).unwrap();
+        plan(&arguments, &prefs, &serde_json::from_value(status).unwrap(), "towline")
+    }
+
+    fn running() -> Value {
+        json!({"BackendState": "Running", "HaveNodeKey": true})
+    }
+
+    /// Settings of a node that has a name of its own and uses routes.
+    fn in_force() -> Value {
+        json!({"ControlURL": "https://c", "CorpDNS": true, "RouteAll": true, "Hostname": "alpha", "NetfilterMode": 2})
+    }
+
+    fn edited(plan: Plan) -> Value {
+        match plan {
+            Plan::Edit(changes) => Value::Object(changes),
+            plan => panic!("{plan:?}"),
+        }
+    }
+
+    #[test]
+    fn without_flags_nothing_but_running_changes() {
+        let stopped = json!({"BackendState": "Stopped", "HaveNodeKey": true});
+        for status in [running(), stopped] {
+            assert_eq!(edited(planned("", in_force(), status).unwrap()), json!({"WantRunning": true}));
+        }
+    }
+
+    #[test]
+    fn a_setting_left_out_is_refused_with_the_command_to_type() {
+        let failure = planned("--shields-up", in_force(), running()).unwrap_err();
+        assert_eq!(failure.code, crate::EXIT_USAGE);
+        let text = failure.to_string();
+        let wanted = "\ttowline up --shields-up --accept-routes --hostname=alpha --login-server=https://c\n";
+        assert!(text.contains(wanted), "{text}");
+    }
+
+    #[test]
+    fn all_settings_mentioned_or_a_reset_go_through() {
+        let plan = planned("--accept-routes --hostname=alpha --shields-up", in_force(), running()).unwrap();
+        let wanted = json!({"RouteAll": true, "ShieldsUp": true, "Hostname": "alpha", "WantRunning": true});
+        assert_eq!(edited(plan), wanted);
+        let changes = edited(planned("--reset --hostname=beta", in_force(), running()).unwrap());
+        assert_eq!((&changes["RouteAll"], &changes["Hostname"]), (&json!(false), &json!("beta")));
+    }
+
+    #[test]
+    fn another_server_needs_a_new_login_that_is_asked_for() {
+        let flags = "--login-server=https://d --accept-routes --hostname=alpha";
+        let failure = planned(flags, in_force(), running()).unwrap_err();
+        assert!(failure.to_string().contains("--force-reauth"), "{failure}");
+        let plan = planned(&format!("{flags} --force-reauth"), in_force(), running()).unwrap();
+        assert!(matches!(plan, Plan::Start { log_in: true, .. }), "{plan:?}");
+    }
+
+    #[test]
+    fn a_new_node_needs_a_server() {
+        let status = json!({"BackendState": "NeedsLogin"});
+        let failure = planned("--hostname=x", json!({"ControlURL": ""}), status.clone()).unwrap_err();
+        assert!(failure.to_string().contains("--login-server=https://"), "{failure}");
+        let plan = planned("--login-server=https://c", json!({"ControlURL": "", "RouteAll": true}), status).unwrap();
+        assert!(matches!(plan, Plan::Start { log_in: true, .. }), "{plan:?}");
+    }
+
+    #[test]
+    fn other_tags_start_the_node_again() {
+        let mut prefs = in_force();
+        prefs["AdvertiseTags"] = json!(["tag:a"]);
+        let flags = "--accept-routes --hostname=alpha --advertise-tags=";
+        let same = planned(&format!("{flags}a"), prefs.clone(), running()).unwrap();
+        assert!(matches!(same, Plan::Edit(_)), "{same:?}");
+        let other = planned(&format!("{flags}b"), prefs, running()).unwrap();
+        assert!(matches!(other, Plan::Start { log_in: false, .. }), "{other:?}");
+    }
+
+    #[test]
+    fn what_is_not_there_yet_is_refused_in_words() {
+        for flag in ["--qr", "--ssh"] {
+            let arguments = Program::parse_from(["up", flag]).arguments;
+            let refused = arguments.join.refuse_unsupported();
+            let planned = plan(&arguments, &Prefs::default(), &Status::default(), "towline");
+            assert!(refused.is_err() || planned.is_err(), "{flag}");
+        }
+    }
+}
