@@ -60,11 +60,11 @@ impl Client {
     /// The page must name the device and `address`, from which it is seen.
     pub fn log_in(&self, user: &str, address: &str) -> Result<()> {
         let name = self.lab_box.name();
-        // The URL comes by standard error; only standard output can be waited for.
-        let line = format!("exec tailscale login --login-server={CONTROL_URL} --hostname={name} 2>&1");
-        let mut login = self.lab_box.command(["sh", "-c", &line]).spawn()?;
+        let (server, own) = (format!("--login-server={CONTROL_URL}"), format!("--hostname={name}"));
+        let mut login = self.cli(["login", &server, &own]).spawn()?;
         login.wait_for("/a/", PATIENCE)?;
-        let said = login.output().stdout;
+        let said = login.output();
+        let said = said.stdout + &said.stderr;
         let url = said.split_whitespace().find(|word| word.contains("/a/")).context("no URL was shown")?;
         let browser = Browser::open(&self.lab_box, user)?;
         let page = browser.visit(url)?;

@@ -2,8 +2,8 @@
 //!
 //! - [`Installation`]: a coordination server and two relays as an administrator sets them up, by the commands of the guide.
 //! - [`Client`]: a device and the client program on it. [`Operator`]: an operator and its chart.
-//! - [`Stage`]: a whole world with all of these, and [`rows`]: the walkthrough's rows, to be played on a stage. Which client
-//!   and which operator it is, is the stage's business; a row asserts what a user sees.
+//! - [`Stage`]: a whole world with all of these, and [`rows`]: the walkthrough's rows, to be played on a stage. Which clients
+//!   and which operator play, is the [`Cast`]'s business; a row asserts what a user sees.
 //! - [`Browser`]: a person at a login page.
 //! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
 //! - [`eventually`]: waits for what a command shows, with a deadline.
@@ -30,4 +30,4 @@ pub use client::Client;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
 pub use operator::{Habits, Operator};
-pub use stage::{PATIENCE, Stage};
+pub use stage::{Cast, PATIENCE, Stage};

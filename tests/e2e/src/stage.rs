@@ -2,7 +2,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use cache::Cache;
-use lab::{Cluster, Options, ScratchWorld};
+use lab::{Cluster, LabBox, Options, ScratchWorld, World};
 
 use crate::{ADMIN, Client, Installation, Marks, Operator, binary, images};
 
@@ -28,18 +28,29 @@ pub struct Stage {
     pub robbinsdale: Client,
 }
 
+/// Whose programs play.
+#[derive(Clone, Copy, Debug)]
+pub struct Cast {
+    /// Prepares the operator.
+    pub operator: fn(&World) -> Result<Operator>,
+    /// Starts the client on the laptop.
+    pub laptop: fn(LabBox) -> Result<Client>,
+    /// Starts the client on robbinsdale.
+    pub robbinsdale: fn(LabBox) -> Result<Client>,
+}
+
 impl Stage {
-    /// Sets the stage for an operator, with the stock client on both devices.
-    pub fn set(operator: impl FnOnce(&ScratchWorld) -> Result<Operator>, marks: &mut Marks) -> Result<Self> {
+    /// Sets the stage for a cast, and notes how long the parts take.
+    pub fn set(cast: &Cast, marks: &mut Marks) -> Result<Self> {
         let world = ScratchWorld::up(Options::whole()?)?;
         marks.reached("world after");
         let installation = Installation::set_up(&world, &binary()?, POLICY)?;
         marks.reached("server after");
         images::push_workloads(&world, &Cache::locate()?)?;
-        let operator = operator(&world)?;
+        let operator = (cast.operator)(&world)?;
         marks.reached("images after");
-        let laptop = Client::stock(world.lab_box("laptop")?)?;
-        let robbinsdale = Client::stock(world.lab_box("robbinsdale")?)?;
+        let laptop = (cast.laptop)(world.lab_box("laptop")?)?;
+        let robbinsdale = (cast.robbinsdale)(world.lab_box("robbinsdale")?)?;
         laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
         robbinsdale.join(&installation.key(&["tag:server"])?)?;
         let cluster = world.cluster()?;

@@ -2,14 +2,14 @@
 
 use std::process::ExitCode;
 
-use e2e::{Checks, Marks, Operator, Stage, rows};
+use e2e::{Cast, Checks, Client, Operator, Stage, rows};
+
+const CAST: Cast = Cast { operator: Operator::stock, laptop: Client::stock, robbinsdale: Client::stock };
 
 fn main() -> ExitCode {
     Checks::main(|checks| {
-        let set = |marks: &mut Marks| Stage::set(|world| Operator::stock(world), marks);
-        let Some(stage) = checks.timed("the world is up, with our server, two devices and the images", set) else {
-            return Ok(());
-        };
+        let title = "the world is up, with our server, two devices and the images";
+        let Some(stage) = checks.timed(title, |marks| Stage::set(&CAST, marks)) else { return Ok(()) };
         rows::install::play(&stage, checks);
         rows::egress::play(&stage, checks);
         rows::connector::play(&stage, checks);

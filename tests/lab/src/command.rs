@@ -257,12 +257,13 @@ impl Running {
         Err(CommandError::TimedOut { name, command, after: limit, output })
     }
 
-    /// Waits until its standard output holds `text`, or it has ended.
+    /// Waits until it has said `text`, on either output, or has ended.
     ///
     /// # Errors
     /// When neither happened within `limit`, when it ended without having said so, or the box went away.
     pub fn wait_for(&mut self, text: &str, limit: Duration) -> Result<(), CommandError> {
-        let said = |running: &Self| String::from_utf8_lossy(&running.stdout.bytes).contains(text);
+        let holds = |stream: &Stream| String::from_utf8_lossy(&stream.bytes).contains(text);
+        let said = |running: &Self| holds(&running.stdout) || holds(&running.stderr);
         let happened = self.pump(limit, |running| running.ended.is_some() || said(running))?;
         if said(self) {
             return Ok(());

@@ -15,9 +15,8 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 17: a proxy's pod is killed, and is back as the same device", |marks| {
         let before = devices(stage)?;
         let name = service.trim_start_matches("service/");
-        let labels = format!("--selector=tailscale.com/parent-resource={name},tailscale.com/parent-resource-ns=home");
-        let kill = ["delete", "pod", &labels, "--grace-period=0", "--force"];
-        stage.cluster.kubectl(["--namespace", NAMESPACE].into_iter().chain(kill)).run()?;
+        replace_pods(stage, &format!("tailscale.com/parent-resource={name},tailscale.com/parent-resource-ns=home"))?;
+        marks.reached("running after");
         expose::answers(stage, device, 2 * PATIENCE)?;
         marks.reached("first byte after");
         settled(stage, &before)
@@ -25,18 +24,7 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 17: the operator's pod is killed, and makes nothing twice", |marks| {
         let before = devices(stage)?;
         let sets = names(stage, "statefulsets")?;
-        let pods = stage.cluster.list(NAMESPACE, "pods", "!tailscale.com/parent-resource")?;
-        let uids = |pods: &[Value]| pods.iter().map(|pod| pod["metadata"]["uid"].to_string()).collect::<Vec<_>>();
-        let killed = uids(&pods);
-        let kill = ["delete", "pod", "--selector=!tailscale.com/parent-resource", "--grace-period=0", "--force"];
-        stage.cluster.kubectl(["--namespace", NAMESPACE].into_iter().chain(kill)).run()?;
-        eventually("another pod of the operator", 2 * PATIENCE, || {
-            let pods = stage.cluster.list(NAMESPACE, "pods", "!tailscale.com/parent-resource")?;
-            let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
-            let all = pods.len() == killed.len() && pods.iter().all(ready);
-            ensure!(all && uids(&pods).iter().all(|uid| !killed.contains(uid)), "not yet");
-            Ok(())
-        })?;
+        replace_pods(stage, "!tailscale.com/parent-resource")?;
         marks.reached("running after");
         newcomer(stage, "journal")?;
         settled(stage, &before)?;
@@ -56,6 +44,23 @@ pub fn play(stage: &Stage, checks: &mut Checks) {
         marks.reached("a new Service after");
         settled(stage, &before)
     });
+}
+
+/// Kills the pods with these labels, and waits until as many others are ready in their place.
+fn replace_pods(stage: &Stage, labels: &str) -> Result<()> {
+    let pods = || stage.cluster.list(NAMESPACE, "pods", labels);
+    let uid = |pod: &Value| pod["metadata"]["uid"].to_string();
+    let killed: Vec<String> = pods()?.iter().map(uid).collect();
+    ensure!(!killed.is_empty(), "there is no pod with {labels}");
+    let kill = ["delete", "pod", "--selector", labels, "--grace-period=0", "--force"];
+    stage.cluster.kubectl(["--namespace", NAMESPACE].into_iter().chain(kill)).run()?;
+    eventually("other pods in their place", 2 * PATIENCE, || {
+        let pods = pods()?;
+        let ready = |pod: &Value| pod["status"]["containerStatuses"][0]["ready"] == true;
+        let others = pods.iter().all(|pod| ready(pod) && !killed.contains(&uid(pod)));
+        ensure!(others && pods.len() == killed.len(), "there are {} pods, not all of them new and ready", pods.len());
+        Ok(())
+    })
 }
 
 /// Exposes one more Service, sees it answer the laptop, and removes it.
