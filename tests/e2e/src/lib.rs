@@ -19,7 +19,6 @@ mod browser;
 mod checks;
 mod client;
 mod eventually;
-mod images;
 mod installation;
 mod operator;
 mod stage;

@@ -1,10 +1,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use cache::Cache;
 use lab::{Cluster, LabBox, Options, ScratchWorld, World};
 
-use crate::{ADMIN, Client, Installation, Marks, Operator, binary, images};
+use crate::{ADMIN, Client, Installation, Marks, Operator, binary};
 
 const POLICY: &str = include_str!("../../../examples/policy.hujson");
 
@@ -46,7 +45,7 @@ impl Stage {
         marks.reached("world after");
         let installation = Installation::set_up(&world, &binary()?, POLICY)?;
         marks.reached("server after");
-        images::push_workloads(&world, &Cache::locate()?)?;
+        world.push_workloads()?;
         let operator = (cast.operator)(&world)?;
         marks.reached("images after");
         let laptop = (cast.laptop)(world.lab_box("laptop")?)?;

@@ -67,6 +67,7 @@ mod ssh;
 mod stock;
 mod traffic;
 mod usage;
+mod workload;
 mod world;
 
 pub use authority::{Authority, Credential, Subject};

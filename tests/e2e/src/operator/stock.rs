@@ -3,20 +3,17 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use cache::Cache;
 use lab::World;
 use serde_json::json;
 
 use super::{Habits, Operator};
-use crate::images::push_stock;
 
 /// The stock operator's chart and definitions, in the sources of the version that is pinned.
 const DEPLOY: &str = "cmd/k8s-operator/deploy";
 
 pub(super) fn operator(world: &World) -> Result<Operator> {
-    let cache = Cache::locate()?;
-    let proxies = push_stock(world, &cache, "tailscale")?;
-    let version = push_stock(world, &cache, "k8s-operator")?;
+    let proxies = world.push_stock("tailscale")?;
+    let version = world.push_stock("k8s-operator")?;
     ensure!(version == proxies, "the stock operator is {version} and its proxies are {proxies}");
     Ok(Operator {
         name: "stock",

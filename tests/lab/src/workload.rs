@@ -1,0 +1,38 @@
+//! Images for pods: what a shell and a web server need, and the stock ones.
+
+use anyhow::{Context, Result};
+use cache::Cache;
+use image::{Image, LayerBuilder, Layout, Process, Reference};
+
+use crate::world::{World, locate_init};
+
+impl World {
+    /// Pushes images of ordinary workloads: `towline/userland`, a shell with curl, ping, ssh and socat, and `lab/web`, whose
+    /// `/web web TEXT` serves a page with that text.
+    ///
+    /// # Errors
+    /// When the cache lacks the first, or the registry does not take them.
+    pub fn push_workloads(&self) -> Result<()> {
+        let userland = packed("userland")?;
+        self.push(&userland.image, &userland.reference)?;
+        let web = LayerBuilder::new().file("/web", locate_init()?, 0o755).build()?;
+        self.push(&Image::new(Process::default(), vec![web]), &Reference::new("lab/web", "1"))?;
+        Ok(())
+    }
+
+    /// Pushes the stock image called `name` in the cache; its programs trust the laboratory's root as they trust the public
+    /// web's. Returns its tag, such as `v1.104.2`.
+    ///
+    /// # Errors
+    /// When the cache lacks it, or the registry does not take it.
+    pub fn push_stock(&self, name: &str) -> Result<String> {
+        let stock = packed(name)?;
+        let root = self.public_authority()?;
+        self.push(&stock.image.trusting(root.certificate())?, &stock.reference)?;
+        Ok(stock.reference.tag)
+    }
+}
+
+fn packed(name: &str) -> Result<Layout> {
+    Layout::read(&Cache::locate()?.image(name)).context("`cargo xtask fetch` packs the images")
+}
