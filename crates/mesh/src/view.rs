@@ -6,9 +6,14 @@ use crypto::{DiscoPublic, NodePublic};
 use filter::Filter;
 use ipnet::IpNet;
 use path::RegionId;
-use tailcfg::{DerpMap, NodeId};
+use tailcfg::{DerpMap, Node, NodeId};
 
-use crate::Routes;
+use crate::local::is_mesh_address;
+use crate::state::addresses;
+use crate::{Mesh, Preferences, Routes};
+
+/// The largest packet that the node's interface takes, the least that IPv6 allows: it fits any path, wrapped.
+const MTU: u16 = 1280;
 
 /// What the data plane is shown of the network. It changes only as a whole: a thread that has loaded one sees peers,
 /// routes and filter of the same netmap.
@@ -46,7 +51,8 @@ pub struct PeerView {
     pub endpoints: Vec<SocketAddr>,
     /// Its own addresses, IPv4 first.
     pub addresses: Vec<IpAddr>,
-    /// The source addresses that its packets may carry (`AllowedIPs`), whether or not the node routes to them.
+    /// The source addresses that its packets may carry: its own, and of the routes that it serves (`AllowedIPs`) those
+    /// that the node accepts.
     pub allowed: Vec<IpNet>,
     /// Its node capabilities, for filter rules whose source is `cap:…`.
     pub capabilities: Arc<BTreeSet<String>>,
@@ -58,4 +64,63 @@ pub struct PeerView {
     pub masquerade_v4: Option<IpAddr>,
     /// The same for IPv6.
     pub masquerade_v6: Option<IpAddr>,
+}
+
+impl Mesh {
+    /// What the data plane is to be shown now; `None` while there is no map.
+    pub fn view(&self) -> Option<View> {
+        let netmap = self.netmap()?;
+        let exit = self.exit_node();
+        let mut peers = BTreeMap::new();
+        let mut routes = Vec::new();
+        for peer in netmap.peers().values().filter(|peer| self.is_usable(peer)) {
+            let view = PeerView::of(peer, self.preferences(), exit.is(peer));
+            routes.extend(view.allowed.iter().map(|prefix| (*prefix, peer.key)));
+            peers.insert(peer.key, view);
+        }
+        Some(View {
+            addresses: addresses(netmap.node()),
+            peers,
+            routes: Routes::new(routes),
+            filter: self.filter().clone(),
+            shields_up: self.preferences().shields_up,
+            relays: netmap.relays().clone(),
+            mtu: MTU,
+        })
+    }
+}
+
+impl PeerView {
+    fn of(peer: &Node, preferences: &Preferences, is_exit: bool) -> Self {
+        let capabilities = peer.cap_map.0.keys().chain(&peer.capabilities).cloned().collect();
+        Self {
+            id: peer.id,
+            name: peer.name.split('.').next().unwrap_or_default().to_owned(),
+            disco: peer.disco_key,
+            home: peer.home_region().and_then(|region| RegionId::new(region.0)),
+            endpoints: peer.endpoints.iter().copied().filter(|endpoint| endpoint.port() != 0).collect(),
+            addresses: addresses(peer),
+            allowed: accepted(peer, preferences, is_exit),
+            capabilities: Arc::new(capabilities),
+            jailed: peer.is_jailed,
+            wireguard_only: peer.is_wireguard_only,
+            masquerade_v4: peer.self_v4_masquerade.map(IpAddr::V4),
+            masquerade_v6: peer.self_v6_masquerade.map(IpAddr::V6),
+        }
+    }
+}
+
+/// What of a peer's allowed prefixes the node uses: the peer's own addresses and those of services always, subnets when
+/// routes are accepted, default routes when it is the exit node.
+pub(crate) fn accepted(peer: &Node, preferences: &Preferences, is_exit: bool) -> Vec<IpNet> {
+    let wanted = |prefix: &&IpNet| {
+        let single = prefix.prefix_len() == prefix.max_prefix_len();
+        match prefix.prefix_len() {
+            0 => is_exit,
+            _ if peer.addresses.contains(prefix) => true,
+            _ if single && is_mesh_address(prefix.addr()) => true,
+            _ => preferences.route_all,
+        }
+    };
+    peer.allowed_ips().iter().filter(wanted).map(IpNet::trunc).collect()
 }

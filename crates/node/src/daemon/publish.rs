@@ -1,0 +1,109 @@
+use std::sync::Arc;
+
+use mesh::BackendState;
+use serde_json::{Value, json};
+
+use super::Daemon;
+use crate::snapshot::Snapshot;
+
+impl Daemon {
+    /// Shows everybody how the node stands now, where that changed.
+    pub(super) fn publish(&mut self) {
+        let before = self.snapshot.borrow().clone();
+        let state = self.state(before.state);
+        let snapshot = Snapshot {
+            state,
+            auth_url: self.auth_url.clone(),
+            login_error: self.login_error.clone(),
+            control_error: self.control_error.clone(),
+            mesh: self.mesh.clone(),
+            names: self.names.clone(),
+            health: self.health(),
+            node_key: self.node_public(),
+            home: self.home,
+            endpoints: self.endpoints.clone(),
+            tun: self.user_space.is_none(),
+            hostname: self.host.name(&self.identity.preferences),
+            engine: self.data_plane.as_ref().map(|plane| plane.engine.clone()),
+            profile: Arc::new(self.identity.login_profile()),
+        };
+        let warnings = snapshot.health != before.health;
+        let network = !Arc::ptr_eq(&snapshot.mesh, &before.mesh);
+        self.snapshot.send_replace(Arc::new(snapshot));
+        if state != before.state {
+            tracing::info!(state = state.name(), "the node's state changed");
+            self.notify(json!({"State": state.number()}));
+        }
+        if warnings {
+            self.notify(json!({"Health": self.health_notice()}));
+        }
+        if network && self.bus.receiver_count() > 0 {
+            let snapshot = self.snapshot.borrow().clone();
+            if let Some(map) = super::notice::network_map(&snapshot) {
+                self.notify(json!({"NetMap": map}));
+            }
+        }
+    }
+
+    /// Where the node stands.
+    fn state(&self, before: BackendState) -> BackendState {
+        let preferences = &self.identity.preferences;
+        let has_key = self.identity.node_key.is_some();
+        if !preferences.want_running && !preferences.logged_out && has_key {
+            return BackendState::Stopped;
+        }
+        let stuck = self.login_error.is_some() || preferences.logged_out || self.auth_url.is_some();
+        if self.mesh.netmap().is_none() {
+            let trying = preferences.want_running && (has_key || self.login_wanted) && !stuck;
+            return if trying { BackendState::Starting } else { BackendState::NeedsLogin };
+        }
+        if !preferences.want_running {
+            return BackendState::Stopped;
+        }
+        if self.mesh.is_expired() || preferences.logged_out {
+            return BackendState::NeedsLogin;
+        }
+        if self.mesh.awaits_approval() {
+            return BackendState::NeedsMachineAuth;
+        }
+        let running = self.data_plane.is_some() && (self.live || before == BackendState::Running);
+        if running { BackendState::Running } else { BackendState::Starting }
+    }
+
+    /// What the user should know, besides what the map says.
+    fn health(&self) -> Vec<String> {
+        let preferences = &self.identity.preferences;
+        let mut health = Vec::new();
+        if preferences.want_running {
+            health.extend(self.login_error.clone());
+            health.extend(self.control_error.clone());
+            health.extend(self.data_plane_error.clone());
+            health.extend(self.problems.iter().cloned());
+            health.extend(self.machine.problems());
+        }
+        health
+    }
+
+    fn health_notice(&self) -> Value {
+        let warnings = self.health().into_iter().enumerate().map(|(number, text)| {
+            let code = format!("towline-{number}");
+            let warning = json!({"WarnableCode": code, "Severity": "medium", "Title": "", "Text": text,
+                "ImpactsConnectivity": false});
+            (code, warning)
+        });
+        json!({"Warnings": Value::Object(warnings.collect())})
+    }
+
+    pub(super) fn notify_preferences(&self) {
+        match serde_json::to_value(&self.identity.preferences) {
+            Ok(preferences) => self.notify(json!({"Prefs": preferences})),
+            Err(error) => tracing::error!(%error, "preferences that can't be written"),
+        }
+    }
+
+    /// Tells whoever watches the LocalAPI's bus.
+    pub(super) fn notify(&self, fields: Value) {
+        // Without anybody watching there is nobody to tell.
+        let _ = self.bus.send(Arc::new(super::notice_of(fields)));
+    }
+}

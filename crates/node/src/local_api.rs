@@ -1,0 +1,100 @@
+//! The LocalAPI: what command lines ask of the daemon, over a Unix socket.
+//!
+//! The socket is the only way in, whoever connects is known by the kernel's word, and a browser is turned away: no request
+//! with an Origin or a Referer, or for another host, is answered.
+
+mod access;
+mod bus;
+mod own;
+mod reply;
+mod routes;
+
+use std::convert::Infallible;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::node::{NodeError, WeakNode};
+
+/// How many connections may be open at once.
+const CONNECTIONS: usize = 256;
+/// How long a caller may take to say what it wants.
+const HEADERS: Duration = Duration::from_secs(10);
+
+/// The socket, which goes away with this.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    listener: UnixListener,
+    path: PathBuf,
+}
+
+impl Drop for Socket {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        let _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Opens the socket, in place of one that a daemon before left.
+pub(crate) fn bind(path: &Path) -> Result<Socket, NodeError> {
+    let failed = |source| NodeError::Socket { path: path.display().to_string(), source };
+    if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
+        std::fs::create_dir_all(folder).map_err(failed)?;
+    }
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => return Err(failed(error)),
+        _ => {}
+    }
+    let listener = UnixListener::bind(path).map_err(failed)?;
+    // Everybody may ask; what each may do is decided by who they are.
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o666)).map_err(failed)?;
+    Ok(Socket { listener, path: path.to_owned() })
+}
+
+/// Serves the socket until the node ends.
+pub(crate) fn serve(socket: Socket, node: WeakNode, ends: CancellationToken) {
+    tokio::spawn(async move {
+        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+        loop {
+            let Ok(permit) = connections.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                () = ends.cancelled() => return,
+                accepted = socket.listener.accept() => accepted,
+            };
+            let stream = match accepted {
+                Ok((stream, _)) => stream,
+                Err(error) => {
+                    tracing::warn!(%error, "the socket for commands can't accept");
+                    tokio::time::sleep(Duration::from_millis(100)).await;
+                    continue;
+                }
+            };
+            let caller = stream.peer_cred().ok().map(|credentials| credentials.uid());
+            let (node, ends) = (node.clone(), ends.clone());
+            tokio::spawn(async move {
+                let service = service_fn(|request| {
+                    let node = node.clone();
+                    async move { Ok::<_, Infallible>(routes::answer(request, caller, node).await) }
+                });
+                let connection = hyper::server::conn::http1::Builder::new()
+                    .timer(TokioTimer::new())
+                    .header_read_timeout(HEADERS)
+                    .serve_connection(TokioIo::new(stream), service);
+                tokio::select! {
+                    () = ends.cancelled() => {}
+                    ended = connection => if let Err(error) = ended {
+                        tracing::trace!(%error, "a command's connection ended");
+                    },
+                }
+                drop(permit);
+            });
+        }
+    });
+}

@@ -1,0 +1,7 @@
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+//! Nodes through their public API, against coordination servers that do what a test says, on loopback.
+
+mod daemon;
+mod support;
+mod user_space;

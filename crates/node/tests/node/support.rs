@@ -1,0 +1,283 @@
+//! A coordination server that does what a test says: one channel after the other, on loopback.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
+
+use base64::Engine as _;
+use bytes::Bytes;
+use crypto::control::{MAX_PLAINTEXT, RecordReader, SealHalf, Transport, accept};
+use crypto::{MachinePrivate, MachinePublic, NodePublic, SystemEntropy};
+use futures_util::StreamExt;
+use http::{Request, Response};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tailcfg::frame::{FrameWriter, Packing};
+use tailcfg::{MapRequest, MapResponse, Node, NodeId, RegisterRequest, RegisterResponse, StableNodeId};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, mpsc};
+
+/// What the server does and has seen.
+#[derive(Default)]
+pub(crate) struct Script {
+    pub(crate) registered: Vec<RegisterRequest>,
+    pub(crate) machines: Vec<MachinePublic>,
+    pub(crate) answers: std::collections::VecDeque<RegisterResponse>,
+    pub(crate) maps: Vec<MapRequest>,
+    pub(crate) stream: Option<mpsc::UnboundedSender<MapResponse>>,
+    pub(crate) peers: Vec<Node>,
+    pub(crate) tweak: Option<fn(&mut MapResponse)>,
+    pub(crate) pongs: Vec<(String, Vec<u8>)>,
+    /// The node's number in the map, less one.
+    pub(crate) number: u64,
+}
+
+pub(crate) struct Server {
+    pub(crate) url: String,
+    pub(crate) script: Arc<Mutex<Script>>,
+    /// Told whenever something arrives.
+    pub(crate) news: Arc<Notify>,
+    accepting: tokio::task::JoinHandle<()>,
+    pub(crate) address: SocketAddr,
+    key: MachinePrivate,
+}
+
+impl Server {
+    pub(crate) async fn start() -> Self {
+        Self::start_at("127.0.0.1:0".parse().unwrap(), MachinePrivate::generate(&mut SystemEntropy)).await
+    }
+
+    /// The same server again, after it was stopped.
+    pub(crate) async fn restart(&self) -> Self {
+        Self::start_at(self.address, self.key.clone()).await
+    }
+
+    async fn start_at(address: SocketAddr, key: MachinePrivate) -> Self {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.set_reuseaddr(true).unwrap();
+        socket.bind(address).unwrap();
+        let listener: TcpListener = socket.listen(64).unwrap();
+        let address = listener.local_addr().unwrap();
+        let script = Arc::new(Mutex::new(Script::default()));
+        let news = Arc::new(Notify::new());
+        let (shared, told, own) = (script.clone(), news.clone(), key.clone());
+        let accepting = tokio::spawn(async move {
+            let mut connections = tokio::task::JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                connections.spawn(serve(stream, own.clone(), shared.clone(), told.clone()));
+            }
+        });
+        Self { url: format!("http://{address}"), script, news, accepting, address, key }
+    }
+
+    pub(crate) fn stop(&self) {
+        self.accepting.abort();
+    }
+
+    /// Waits until the script says yes.
+    pub(crate) async fn until<T>(&self, what: &str, check: impl Fn(&Script) -> Option<T>) -> T {
+        let wait = async {
+            loop {
+                let news = self.news.notified();
+                if let Some(found) = check(&self.script.lock().unwrap()) {
+                    return found;
+                }
+                news.await;
+            }
+        };
+        let found = tokio::time::timeout(std::time::Duration::from_secs(20), wait).await;
+        found.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+    }
+
+    pub(crate) fn send(&self, message: MapResponse) {
+        self.script.lock().unwrap().stream.as_ref().unwrap().send(message).unwrap();
+    }
+}
+
+/// The node that registered, as the map shows it to itself.
+pub(crate) fn own_node(key: NodePublic, number: u64) -> Node {
+    let (id, name) = (number + 1, if number == 0 { "laptop" } else { "other" });
+    Node {
+        addresses: vec![
+            format!("100.64.0.{id}/32").parse().unwrap(),
+            format!("fd7a:115c:a1e0::{id}/128").parse().unwrap(),
+        ],
+        key,
+        ..peer(id, name)
+    }
+}
+
+pub(crate) fn peer(id: u64, name: &str) -> Node {
+    Node {
+        id: NodeId(id),
+        stable_id: StableNodeId(format!("n{id}CNTRL")),
+        name: format!("{name}.example.ts.net."),
+        user: tailcfg::UserId(7),
+        key: NodePublic::from_bytes([id as u8; 32]),
+        disco_key: crypto::DiscoPublic::from_bytes([id as u8; 32]),
+        addresses: vec![format!("100.64.0.{id}/32").parse().unwrap()],
+        hostinfo: Some(tailcfg::Hostinfo { os: "linux".to_owned(), hostname: name.to_owned(), ..Default::default() }),
+        machine_authorized: true,
+        online: Some(true),
+        ..Node::default()
+    }
+}
+
+async fn serve(mut stream: TcpStream, key: MachinePrivate, script: Arc<Mutex<Script>>, news: Arc<Notify>) {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let Ok(byte) = stream.read_u8().await else { return };
+        head.push(byte);
+    }
+    let head = String::from_utf8(head).unwrap();
+    if head.starts_with("GET /key") {
+        let body = format!("{{\"legacyPublicKey\":\"\",\"publicKey\":\"{}\"}}", key.public());
+        let text = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}", body.len());
+        let _ = stream.write_all(text.as_bytes()).await;
+        return;
+    }
+    let handshake = head.lines().find_map(|line| line.strip_prefix("X-Tailscale-Handshake: ")).unwrap();
+    let initiation = base64::engine::general_purpose::STANDARD.decode(handshake.trim()).unwrap();
+    let accepted = accept(&key, &initiation, &mut SystemEntropy).unwrap();
+    script.lock().unwrap().machines.push(accepted.client);
+    let switching =
+        b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: tailscale-control-protocol\r\nConnection: upgrade\r\n\r\n";
+    stream.write_all(&[&switching[..], &accepted.response].concat()).await.unwrap();
+    let mut channel = Channel::new(stream, accepted.transport);
+    let early = tailcfg::EarlyPayload::default().encode();
+    channel.write_all(&early).await.unwrap();
+    channel.flush().await.unwrap();
+    let service = hyper::service::service_fn(move |request| answer(request, script.clone(), news.clone()));
+    let _ = hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .serve_connection(TokioIo::new(channel), service)
+        .await;
+}
+
+type Body = UnsyncBoxBody<Bytes, Infallible>;
+
+async fn answer(
+    request: Request<Incoming>,
+    script: Arc<Mutex<Script>>,
+    news: Arc<Notify>,
+) -> Result<Response<Body>, Infallible> {
+    let path = request.uri().path().to_owned();
+    let body = request.into_body().collect().await.map(|body| body.to_bytes()).unwrap_or_default();
+    let full = |text: String| Response::new(Full::new(Bytes::from(text)).boxed_unsync());
+    let reply = match path.as_str() {
+        "/machine/register" => {
+            let asked: RegisterRequest = serde_json::from_slice(&body).unwrap();
+            let mut script = script.lock().unwrap();
+            script.registered.push(asked);
+            let answer = script.answers.pop_front().unwrap_or_else(|| RegisterResponse {
+                machine_authorized: true,
+                login: tailcfg::Login { login_name: "a@example.com".to_owned(), ..Default::default() },
+                ..RegisterResponse::default()
+            });
+            full(serde_json::to_string(&answer).unwrap())
+        }
+        "/machine/map" => {
+            let asked: MapRequest = serde_json::from_slice(&body).unwrap();
+            let mut script = script.lock().unwrap();
+            script.maps.push(asked.clone());
+            if !asked.stream {
+                full(String::new())
+            } else {
+                let (sender, receiver) = mpsc::unbounded_channel();
+                let mut first = MapResponse {
+                    node: Some(own_node(asked.node_key, script.number)),
+                    peers: script.peers.clone(),
+                    domain: "example.com".to_owned(),
+                    dns_config: Some(tailcfg::DnsConfig { proxied: true, ..Default::default() }),
+                    derp_map: Some(tailcfg::DerpMap::default()),
+                    user_profiles: vec![tailcfg::UserProfile {
+                        id: tailcfg::UserId(7),
+                        login_name: "a@example.com".to_owned(),
+                        ..Default::default()
+                    }],
+                    ..MapResponse::default()
+                };
+                if let Some(tweak) = script.tweak {
+                    tweak(&mut first);
+                }
+                sender.send(first).unwrap();
+                script.stream = Some(sender);
+                let frames = futures_util::stream::unfold(receiver, |mut receiver| async move {
+                    let message: MapResponse = receiver.recv().await?;
+                    let json = serde_json::to_vec(&message).unwrap();
+                    let frame = FrameWriter::new().unwrap().frame(&json, Packing::Zstd).unwrap();
+                    Some((frame, receiver))
+                });
+                let frames = frames.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from(frame))));
+                Response::new(StreamBody::new(frames).boxed_unsync())
+            }
+        }
+        other => {
+            script.lock().unwrap().pongs.push((other.to_owned(), body.to_vec()));
+            full(String::new())
+        }
+    };
+    news.notify_waiters();
+    Ok(reply)
+}
+
+/// The server's half of a Noise channel.
+struct Channel {
+    inner: TcpStream,
+    reader: RecordReader,
+    seal: SealHalf,
+    outbox: Vec<u8>,
+}
+
+impl Channel {
+    fn new(inner: TcpStream, transport: Transport) -> Self {
+        let (seal, open) = transport.split();
+        Self { inner, reader: RecordReader::new(open), seal, outbox: Vec::new() }
+    }
+}
+
+impl AsyncRead for Channel {
+    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while this.reader.text().is_empty() {
+            let mut space = ReadBuf::new(this.reader.space());
+            ready!(Pin::new(&mut this.inner).poll_read(context, &mut space))?;
+            match space.filled().len() {
+                0 => return Poll::Ready(Ok(())),
+                count => this.reader.advance(count).unwrap(),
+            }
+        }
+        let count = this.reader.text().len().min(out.remaining());
+        out.put_slice(&this.reader.text()[..count]);
+        this.reader.consume(count);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl AsyncWrite for Channel {
+    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, text: &[u8]) -> Poll<io::Result<usize>> {
+        let this = &mut *self;
+        for piece in text.chunks(MAX_PLAINTEXT) {
+            this.seal.seal(piece, &mut this.outbox).unwrap();
+        }
+        Poll::Ready(Ok(text.len()))
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let this = &mut *self;
+        while !this.outbox.is_empty() {
+            let count = ready!(Pin::new(&mut this.inner).poll_write(context, &this.outbox))?;
+            this.outbox.drain(..count);
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.inner).poll_shutdown(context)
+    }
+}
