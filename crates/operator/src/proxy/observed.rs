@@ -1,0 +1,69 @@
+use std::sync::Arc;
+
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::Secret;
+use kubeapi::ProxyState;
+
+use super::CredentialRecord;
+
+/// What there is of a proxy.
+#[derive(Debug, Clone, Default)]
+pub struct ObservedProxy {
+    /// Its configuration.
+    pub config: Option<Arc<Secret>>,
+    /// Its state.
+    pub state: Option<Arc<Secret>>,
+    /// Its pod's StatefulSet.
+    pub stateful_set: Option<Arc<StatefulSet>>,
+}
+
+/// How far a proxy is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// It carries traffic.
+    Ready,
+    /// It does not, because of this.
+    Waiting(&'static str),
+}
+
+impl ObservedProxy {
+    /// What the operator wrote down about its credentials.
+    pub fn record(&self) -> CredentialRecord {
+        self.config.as_deref().map(CredentialRecord::read).unwrap_or_default()
+    }
+
+    /// What it says about itself.
+    pub fn said(&self) -> ProxyState {
+        self.state.as_ref().and_then(|secret| secret.data.as_ref()).map(ProxyState::read).unwrap_or_default()
+    }
+
+    /// Whether it carries traffic: its device is in, and its pod, as it was last changed, says that it is ready.
+    pub fn progress(&self) -> Progress {
+        let said = self.said();
+        if self.stateful_set.is_none() {
+            return Progress::Waiting("its objects are being made");
+        }
+        if said.reissue.is_some() {
+            return Progress::Waiting("the coordination server did not let its device in; it gets another auth key");
+        }
+        if said.device_id.is_none() {
+            return Progress::Waiting("its pod has not joined the tailnet yet");
+        }
+        if !said.is_logged_in() {
+            return Progress::Waiting("its device is registered and has no address yet");
+        }
+        if !self.pod_is_ready() {
+            return Progress::Waiting("its device is in the tailnet, and its pod is not ready yet");
+        }
+        Progress::Ready
+    }
+
+    /// Whether the one pod is the newest and ready.
+    pub fn pod_is_ready(&self) -> bool {
+        let Some(set) = self.stateful_set.as_deref() else { return false };
+        let Some(status) = set.status.as_ref() else { return false };
+        let seen = status.observed_generation >= set.metadata.generation;
+        let newest = status.update_revision.is_none() || status.update_revision == status.current_revision;
+        seen && newest && status.ready_replicas.unwrap_or_default() > 0
+    }
+}

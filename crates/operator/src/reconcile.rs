@@ -1,0 +1,62 @@
+//! One look at one object: observe, decide, execute, say.
+
+mod api_server_proxy;
+mod connector;
+mod orphan;
+mod proxy_class;
+mod service;
+
+use std::time::Duration;
+
+pub(crate) use api_server_proxy::owner as api_server_proxy_owner;
+pub(crate) use service::without_finalizer;
+
+use crate::context::Context;
+use crate::provision::ProvisionError;
+use crate::queue::Key;
+use crate::service::Trouble;
+use crate::writer::WriteError;
+
+/// When to look again though nothing changes; `None` when that is not needed.
+pub(crate) type Next = Option<Duration>;
+
+/// How long until something is tried again that the coordination server has refused: its policy may change.
+const REFUSED: Duration = Duration::from_secs(60);
+
+/// Looks at an object once.
+///
+/// # Errors
+///
+/// When it should be looked at again soon, with growing pauses.
+pub(crate) async fn reconcile(context: &Context, key: &Key) -> Result<Next, ProvisionError> {
+    match key {
+        Key::Service { namespace, name } => service::reconcile(context, namespace, name).await,
+        Key::Connector(name) => connector::reconcile(context, name).await,
+        Key::ProxyClass(name) => proxy_class::reconcile(context, name).await,
+        Key::Orphan(owner) => orphan::reconcile(context, owner).await,
+        Key::Tombstone(name) => crate::removal::tombstone(context, name).await,
+        Key::ApiServerProxy => api_server_proxy::reconcile(context).await,
+    }
+}
+
+/// What of an error is to be said on the object, and whether the look failed altogether.
+fn trouble(error: &ProvisionError) -> Option<Trouble> {
+    match error {
+        ProvisionError::Control(error) => Some(Trouble { message: error.message.clone(), passing: error.passing }),
+        ProvisionError::Write(WriteError::NotLeading | WriteError::Conflict { .. } | WriteError::TimedOut { .. }) => {
+            None
+        }
+        ProvisionError::Write(WriteError::Refused { what, reason }) => {
+            Some(Trouble { message: format!("{what}: {reason}"), passing: false })
+        }
+        ProvisionError::Read(_) => None,
+    }
+}
+
+/// The earlier of two times.
+fn sooner(one: Next, other: Next) -> Next {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        (one, other) => one.or(other),
+    }
+}

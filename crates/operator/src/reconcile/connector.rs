@@ -1,0 +1,98 @@
+use jiff::Timestamp;
+use kube::Resource;
+use kube::api::Api;
+use kubeapi::condition::event;
+use kubeapi::{Connector, name};
+
+use super::service::without_finalizer;
+use super::{Next, REFUSED, sooner, trouble};
+use crate::connector::{self, Observed, Plan};
+use crate::context::Context;
+use crate::event::Note;
+use crate::provision::{self, ProvisionError};
+use crate::removal::{self, Removal};
+
+const MANAGER: &str = name::manager::CONNECTOR;
+
+pub(super) async fn reconcile(context: &Context, name: &str) -> Result<Next, ProvisionError> {
+    let settings = &context.settings;
+    let default = settings.proxy_class.as_deref();
+    let Some(observed) = connector::observe(&context.stores, name, default) else { return Ok(None) };
+    let (plan, _) = connector::decide(&observed, None, settings, Timestamp::now());
+    let executed = execute(context, &observed, &plan).await;
+    let Some(after) = connector::observe(&context.stores, name, default) else { return Ok(None) };
+    let trouble = executed.as_ref().err().and_then(trouble);
+    let (_, status) = connector::decide(&after, trouble.as_ref(), settings, Timestamp::now());
+    let connectors: Api<Connector> = Api::all(context.client.clone());
+    if let Some(apply) = &status.apply {
+        context.writer.status(&connectors, name, MANAGER, apply).await?;
+    }
+    for note in &status.events {
+        context.writer.publish(note, &after.connector.object_ref(&())).await;
+    }
+    match (executed, trouble) {
+        (Err(_), Some(trouble)) if !trouble.passing => Ok(Some(REFUSED)),
+        (executed, _) => executed,
+    }
+}
+
+async fn execute(context: &Context, observed: &Observed, plan: &Plan) -> Result<Next, ProvisionError> {
+    let connector = &observed.connector;
+    let connectors: Api<Connector> = Api::all(context.client.clone());
+    let name = connector.metadata.name.as_deref().unwrap_or_default();
+    if plan.tear_down {
+        return tear_down(context, &connectors, connector).await;
+    }
+    if let Some(patch) = &plan.patch {
+        context.writer.patch(&connectors, name, MANAGER, patch).await?;
+    }
+    let (mut next, mut failed): (Next, Option<ProvisionError>) = (None, None);
+    for proxy in &plan.proxies {
+        let there = observed.proxies.get(proxy.replica as usize).cloned().unwrap_or_default();
+        match provision::proxy(context, MANAGER, proxy, &there).await {
+            Ok(wait) => next = sooner(next, wait),
+            // One replica's trouble is not the others'.
+            Err(error) => failed = Some(error),
+        }
+    }
+    if !plan.removed.is_empty() {
+        next = sooner(next, shrink(context, connector, &plan.removed).await?);
+    }
+    failed.map_or(Ok(next), Err)
+}
+
+async fn shrink(context: &Context, connector: &Connector, removed: &[u32]) -> Result<Next, ProvisionError> {
+    let owner = connector::owner(connector);
+    let mut next: Next = None;
+    for replica in removed {
+        let names = [name::replica(&owner.base(), *replica)];
+        if let Removal::Waiting(_, again) = removal::replicas_of(context, &owner, &names, Timestamp::now()).await? {
+            next = sooner(next, Some(again));
+        }
+    }
+    Ok(next)
+}
+
+async fn tear_down(
+    context: &Context,
+    connectors: &Api<Connector>,
+    connector: &Connector,
+) -> Result<Next, ProvisionError> {
+    let owner = connector::owner(connector);
+    let since = connector.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let about = connector.object_ref(&());
+    match removal::everything(context, &owner, since).await? {
+        Removal::Waiting(what, again) => {
+            context.tell_once(Note::normal(event::WAITING, &what), &about).await;
+            return Ok(Some(again));
+        }
+        Removal::LeftBehind(what) => {
+            context.tell_once(Note::warning(event::LEFT_BEHIND, &what), &about).await;
+        }
+        Removal::Gone => {}
+    }
+    let name = connector.metadata.name.as_deref().unwrap_or_default();
+    context.writer.patch(connectors, name, MANAGER, &without_finalizer(&connector.metadata)).await?;
+    context.forget(&owner.uid);
+    Ok(None)
+}

@@ -1,0 +1,109 @@
+use std::time::Duration;
+
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Service;
+use kube::Resource;
+use kube::api::Api;
+use kubeapi::condition::event;
+use kubeapi::name;
+use serde_json::{Value, json};
+
+use super::{Next, REFUSED, sooner, trouble};
+use crate::context::Context;
+use crate::event::Note;
+use crate::provision::{self, ProvisionError};
+use crate::removal::{self, Removal};
+use crate::service::{self, Observed, Plan};
+
+const MANAGER: &str = name::manager::SERVICE;
+
+pub(super) async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Next, ProvisionError> {
+    let settings = &context.settings;
+    let default = settings.proxy_class.as_deref();
+    let Some(observed) = service::observe(&context.stores, namespace, name, default) else { return Ok(None) };
+    let (plan, _) = service::decide(&observed, None, settings, Timestamp::now());
+    let executed = execute(context, &observed, &plan).await;
+    let Some(after) = service::observe(&context.stores, namespace, name, default) else { return Ok(None) };
+    let trouble = executed.as_ref().err().and_then(trouble);
+    let (_, status) = service::decide(&after, trouble.as_ref(), settings, Timestamp::now());
+    let services: Api<Service> = Api::namespaced(context.client.clone(), namespace);
+    if let Some(apply) = &status.apply {
+        context.writer.status(&services, name, MANAGER, apply).await?;
+    }
+    for note in &status.events {
+        context.writer.publish(note, &after.service.object_ref(&())).await;
+    }
+    match (executed, trouble) {
+        (Err(_), Some(trouble)) if !trouble.passing => Ok(Some(REFUSED)),
+        (executed, _) => executed,
+    }
+}
+
+async fn execute(context: &Context, observed: &Observed, plan: &Plan) -> Result<Next, ProvisionError> {
+    let service = &observed.service;
+    let (namespace, name) = (
+        service.metadata.namespace.as_deref().unwrap_or_default(),
+        service.metadata.name.as_deref().unwrap_or_default(),
+    );
+    let services: Api<Service> = Api::namespaced(context.client.clone(), namespace);
+    if plan.tear_down {
+        return tear_down(context, &services, service).await;
+    }
+    if let Some(patch) = &plan.patch {
+        context.writer.patch(&services, name, MANAGER, patch).await?;
+    }
+    for object in &plan.objects {
+        context.writer.ensure(MANAGER, object, Some(None)).await?;
+    }
+    let mut next: Next = None;
+    if let Some(proxy) = &plan.proxy {
+        next = sooner(next, provision::proxy(context, MANAGER, proxy, &observed.proxy).await?);
+        if plan.objects.is_empty() && observed.proxy.stateful_set.is_some() && was_egress(observed) {
+            context.writer.delete(crate::object::Kind::Service, &proxy.owner.base()).await?;
+        }
+    }
+    Ok(next)
+}
+
+/// Whether the proxy that runs was made for the other direction: its pods have a name of their own.
+fn was_egress(observed: &Observed) -> bool {
+    let set = observed.proxy.stateful_set.as_ref().and_then(|set| set.spec.as_ref());
+    set.and_then(|spec| spec.service_name.as_deref()).is_some_and(|name| !name.is_empty())
+}
+
+async fn tear_down(context: &Context, services: &Api<Service>, service: &Service) -> Result<Next, ProvisionError> {
+    let owner = service::owner(service);
+    let since = service.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let about = service.object_ref(&());
+    match removal::everything(context, &owner, since).await? {
+        Removal::Waiting(what, again) => {
+            context.tell_once(Note::normal(event::WAITING, &what), &about).await;
+            return Ok(Some(again));
+        }
+        Removal::LeftBehind(what) => {
+            context.tell_once(Note::warning(event::LEFT_BEHIND, &what), &about).await;
+        }
+        Removal::Gone => {}
+    }
+    drop_finalizer(context, services, service).await?;
+    context.forget(&owner.uid);
+    Ok(None)
+}
+
+/// Takes our finalizer off, and what we said about a Service that stays.
+async fn drop_finalizer(context: &Context, services: &Api<Service>, service: &Service) -> Result<Next, ProvisionError> {
+    let name = service.metadata.name.as_deref().unwrap_or_default();
+    if service.metadata.deletion_timestamp.is_none() && service::problems_of(service, &context.settings).is_empty() {
+        context.writer.status(services, name, MANAGER, &json!({})).await?;
+    }
+    context.writer.patch(services, name, MANAGER, &without_finalizer(&service.metadata)).await?;
+    Ok(Some(Duration::ZERO))
+}
+
+/// A patch that takes our finalizer off. It has no precondition on the object's version, because every change of status
+/// would break it, and other finalizers are those that were there when it was read.
+pub(crate) fn without_finalizer(metadata: &kube::api::ObjectMeta) -> Value {
+    let rest: Vec<&String> =
+        metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != name::FINALIZER).collect();
+    json!({"metadata": {"finalizers": rest}})
+}

@@ -1,0 +1,39 @@
+use kubeapi::{HostName, Tag};
+
+/// What holds for every proxy, resolved once at the start.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Settings {
+    /// The namespace that proxies run in.
+    pub namespace: String,
+    /// The cluster's DNS domain.
+    pub cluster_domain: String,
+    /// The coordination server, as nodes reach it.
+    pub login_server: String,
+    /// The image of proxies.
+    pub image: String,
+    /// When it is pulled; Kubernetes' own rule when absent.
+    pub image_pull_policy: Option<String>,
+    /// Secrets to pull it with.
+    pub image_pull_secrets: Vec<String>,
+    /// Tags of proxies that ask for none.
+    pub tags: Vec<Tag>,
+    /// The ProxyClass of proxies that ask for none.
+    pub proxy_class: Option<String>,
+    /// The priority class of pods, unless a ProxyClass names one.
+    pub priority_class: Option<String>,
+    /// A ConfigMap of certificates that proxies trust.
+    pub certificates: Option<String>,
+    /// Whether a Service of type LoadBalancer without a class is ours.
+    pub default_load_balancer: bool,
+    /// The API server's proxy, when the chart runs one.
+    pub api_server_proxy: Option<ApiServerProxy>,
+}
+
+/// What the node of the API server's proxy is to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiServerProxy {
+    /// Its host name.
+    pub hostname: HostName,
+    /// Its tags.
+    pub tags: Vec<Tag>,
+}

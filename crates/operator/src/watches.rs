@@ -1,0 +1,367 @@
+use std::cmp::Ordering;
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use futures_util::StreamExt;
+use k8s_openapi::api::apps::v1::StatefulSet;
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
+use kube::api::Api;
+use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Client, Resource, ResourceExt};
+use kubeapi::label::{self, ParentKind};
+use kubeapi::{Connector, ProxyClass, name};
+use serde::de::DeserializeOwned;
+use telemetry::Condition;
+use tokio::task::JoinSet;
+
+use crate::owner::Owner;
+use crate::proxy::ObservedProxy;
+use crate::queue::{Key, Queue};
+use crate::service;
+use crate::settings::Settings;
+
+/// What the cluster was last seen to be: one watch a kind, shared by every controller.
+#[derive(Clone)]
+pub(crate) struct Stores {
+    namespace: String,
+    pub(crate) services: Store<Service>,
+    pub(crate) connectors: Store<Connector>,
+    pub(crate) classes: Store<ProxyClass>,
+    pub(crate) secrets: Store<Secret>,
+    sets: Store<StatefulSet>,
+    pub(crate) tombstones: Store<ConfigMap>,
+}
+
+impl Stores {
+    /// Starts to watch. Whatever changes is put into the queue; the tasks end with the process.
+    pub(crate) fn watch(
+        client: &Client,
+        settings: &Settings,
+        queue: &Arc<Queue>,
+        health: &Condition,
+    ) -> (Self, JoinSet<()>) {
+        let mut tasks = JoinSet::new();
+        let own = settings.namespace.as_str();
+        let everything = watcher::Config::default().any_semantic();
+        let managed = everything.clone().labels(label::MANAGED_SELECTOR);
+        let credentials = everything.clone().labels(label::SECRET_TYPE);
+        let (services, service_writer) = reflector::store();
+        let (connectors, connector_writer) = reflector::store();
+        let (classes, class_writer) = reflector::store();
+        let (secrets, secret_writer) = reflector::store();
+        let (sets, set_writer) = reflector::store();
+        let (tombstones, tombstone_writer) = reflector::store();
+        let stores = Self { namespace: own.to_owned(), services, connectors, classes, secrets, sets, tombstones };
+
+        let keep = settings.clone();
+        let strip = move |service: &mut Service| strip_service(service, &keep);
+        let keys = {
+            let stores = stores.clone();
+            let keep = settings.clone();
+            move |service: &Service, gone| stores.keys_of_service(service, gone, &keep)
+        };
+        tasks.spawn(follow(
+            Api::all(client.clone()),
+            everything.clone(),
+            service_writer,
+            strip,
+            keys,
+            queue.clone(),
+            health.clone(),
+        ));
+        let keys = |connector: &Connector, _| vec![Key::Connector(connector.name_any())];
+        tasks.spawn(follow(
+            Api::all(client.clone()),
+            everything.clone(),
+            connector_writer,
+            |_: &mut Connector| {},
+            keys,
+            queue.clone(),
+            health.clone(),
+        ));
+        let keys = {
+            let stores = stores.clone();
+            let default = settings.proxy_class.clone();
+            move |class: &ProxyClass, _| stores.keys_of_class(class, default.as_deref())
+        };
+        tasks.spawn(follow(
+            Api::all(client.clone()),
+            everything.clone(),
+            class_writer,
+            |_: &mut ProxyClass| {},
+            keys,
+            queue.clone(),
+            health.clone(),
+        ));
+        let keys = {
+            let stores = stores.clone();
+            move |secret: &Secret, _| stores.keys_of_labels(secret)
+        };
+        tasks.spawn(follow(
+            Api::namespaced(client.clone(), own),
+            credentials,
+            secret_writer,
+            |_: &mut Secret| {},
+            keys,
+            queue.clone(),
+            health.clone(),
+        ));
+        let keys = {
+            let stores = stores.clone();
+            move |set: &StatefulSet, _| stores.keys_of_labels(set)
+        };
+        tasks.spawn(follow(
+            Api::namespaced(client.clone(), own),
+            managed.clone(),
+            set_writer,
+            strip_set,
+            keys,
+            queue.clone(),
+            health.clone(),
+        ));
+        let keys = |tombstone: &ConfigMap, _| vec![Key::Tombstone(tombstone.name_any())];
+        let tombstones = everything.labels(&format!("{}=true", label::TOMBSTONE));
+        tasks.spawn(follow(
+            Api::namespaced(client.clone(), own),
+            tombstones,
+            tombstone_writer,
+            |_: &mut ConfigMap| {},
+            keys,
+            queue.clone(),
+            health.clone(),
+        ));
+        (stores, tasks)
+    }
+
+    /// Ends when every kind was listed once.
+    pub(crate) async fn ready(&self) {
+        // A writer that is dropped ends the process elsewhere.
+        let _all = futures_util::join!(
+            self.services.wait_until_ready(),
+            self.connectors.wait_until_ready(),
+            self.classes.wait_until_ready(),
+            self.secrets.wait_until_ready(),
+            self.sets.wait_until_ready(),
+            self.tombstones.wait_until_ready(),
+        );
+    }
+
+    /// Everything that could ever need a look.
+    pub(crate) fn all_keys(&self, settings: &Settings) -> Vec<Key> {
+        let services = self.services.state();
+        let mut keys: Vec<Key> =
+            services.iter().flat_map(|service| self.keys_of_service(service, false, settings)).collect();
+        keys.extend(self.connectors.state().iter().map(|connector| Key::Connector(connector.name_any())));
+        keys.extend(self.classes.state().iter().map(|class| Key::ProxyClass(class.name_any())));
+        keys.extend(self.secrets.state().iter().flat_map(|secret| self.keys_of_labels(secret.as_ref())));
+        keys.extend(self.tombstones.state().iter().map(|tombstone| Key::Tombstone(tombstone.name_any())));
+        if settings.api_server_proxy.is_some() {
+            keys.push(Key::ApiServerProxy);
+        }
+        keys.sort();
+        keys.dedup();
+        keys
+    }
+
+    pub(crate) fn service(&self, namespace: &str, name: &str) -> Option<Arc<Service>> {
+        self.services.get(&ObjectRef::new(name).within(namespace))
+    }
+
+    pub(crate) fn connector(&self, name: &str) -> Option<Arc<Connector>> {
+        self.connectors.get(&ObjectRef::new(name))
+    }
+
+    pub(crate) fn class(&self, name: &str) -> Option<Arc<ProxyClass>> {
+        self.classes.get(&ObjectRef::new(name))
+    }
+
+    pub(crate) fn secret(&self, name: &str) -> Option<Arc<Secret>> {
+        self.secrets.get(&ObjectRef::new(name).within(&self.namespace))
+    }
+
+    /// What there is of the proxy whose StatefulSet has this name.
+    pub(crate) fn proxy(&self, stateful_set: &str) -> ObservedProxy {
+        ObservedProxy {
+            config: self.secret(&name::config_secret(stateful_set)),
+            state: self.secret(&name::state_secret(stateful_set)),
+            stateful_set: self.sets.get(&ObjectRef::new(stateful_set).within(&self.namespace)),
+        }
+    }
+
+    /// One more than the highest replica of which something is left.
+    pub(crate) fn replicas(&self, owner: &Owner) -> u32 {
+        let secrets = self.secrets.state();
+        let sets = self.sets.state();
+        let labels = secrets.iter().map(|secret| secret.labels()).chain(sets.iter().map(|set| set.labels()));
+        let ours = labels.filter(|labels| labels.get(label::APP) == Some(&owner.uid));
+        let replicas = ours.filter_map(|labels| labels.get(label::REPLICA)?.parse::<u32>().ok());
+        replicas.max().map_or(0, |highest| highest.saturating_add(1))
+    }
+
+    /// Whether the object that this was made for is still there, the very same.
+    pub(crate) fn lives(&self, owner: &Owner) -> bool {
+        self.key_of(owner).is_some()
+    }
+
+    /// Another Service that has, or asks for, the host name of this one's device, and came first. Times have whole seconds:
+    /// of two in one second that which has a proxy came first, or else the one with the lower UID.
+    pub(crate) fn hostname_taken(&self, service: &Service) -> Option<String> {
+        let wanted = service::hostname_text(service);
+        let created = |one: &Service| one.metadata.creation_timestamp.clone().map(|time| time.0);
+        let first = |other: &Service| match created(other).cmp(&created(service)) {
+            Ordering::Less => true,
+            Ordering::Equal => !is_finalized(service) || other.metadata.uid < service.metadata.uid,
+            Ordering::Greater => false,
+        };
+        let same = |other: &Service| {
+            other.metadata.uid != service.metadata.uid
+                && other.metadata.deletion_timestamp.is_none()
+                && is_finalized(other)
+                && service::hostname_text(other) == wanted
+                && first(other)
+        };
+        let older = self.services.find(same)?;
+        Some(format!("the Service {}/{}", older.namespace().unwrap_or_default(), older.name_any()))
+    }
+
+    fn key_of(&self, owner: &Owner) -> Option<Key> {
+        match owner.kind {
+            ParentKind::Service => {
+                let namespace = owner.namespace.clone()?;
+                let service = self.service(&namespace, &owner.name)?;
+                (service.metadata.uid.as_deref() == Some(owner.uid.as_str()))
+                    .then(|| Key::Service { namespace, name: owner.name.clone() })
+            }
+            ParentKind::Connector => {
+                let same = |connector: &Connector| connector.metadata.uid.as_deref() == Some(owner.uid.as_str());
+                Some(Key::Connector(self.connectors.find(same)?.name_any()))
+            }
+            ParentKind::ApiServerProxy => Some(Key::ApiServerProxy),
+        }
+    }
+
+    fn keys_of_labels<K: Resource>(&self, object: &K) -> Vec<Key> {
+        let owner = object.meta().labels.as_ref().and_then(Owner::of_labels);
+        owner.map(|owner| self.key_of(&owner).unwrap_or(Key::Orphan(owner))).into_iter().collect()
+    }
+
+    fn keys_of_service(&self, service: &Service, gone: bool, settings: &Settings) -> Vec<Key> {
+        let namespace = service.namespace().unwrap_or_default();
+        if namespace == self.namespace && service.labels().contains_key(label::MANAGED) {
+            return self.keys_of_labels(service);
+        }
+        let key = |service: &Service| Key::Service {
+            namespace: service.namespace().unwrap_or_default(),
+            name: service.name_any(),
+        };
+        let finalized = is_finalized(service);
+        if !finalized && !service::is_ours(service, settings) && !has_our_condition(service) {
+            return Vec::new();
+        }
+        let mut keys = vec![key(service)];
+        if gone {
+            // Its host name may be what another one waits for.
+            let wanted = service::hostname_text(service);
+            let waiting = self
+                .services
+                .state_filter(|other| service::is_ours(other, settings) && service::hostname_text(other) == wanted);
+            keys.extend(waiting.iter().map(|other| key(other)));
+            let owner = service::owner(service);
+            if self.replicas(&owner) > 0 {
+                keys.push(Key::Orphan(owner));
+            }
+        }
+        keys
+    }
+
+    fn keys_of_class(&self, class: &ProxyClass, default: Option<&str>) -> Vec<Key> {
+        let name = class.name_any();
+        let users = self.services.state_filter(|service| {
+            is_finalized(service) && service::class_name(service).as_deref().or(default) == Some(name.as_str())
+        });
+        let mut keys = vec![Key::ProxyClass(name.clone())];
+        keys.extend(users.iter().map(|service| Key::Service {
+            namespace: service.namespace().unwrap_or_default(),
+            name: service.name_any(),
+        }));
+        let connectors = self
+            .connectors
+            .state_filter(|connector| connector.spec.proxy_class.as_deref().or(default) == Some(name.as_str()));
+        keys.extend(connectors.iter().map(|connector| Key::Connector(connector.name_any())));
+        keys
+    }
+}
+
+/// Whether something of ours hangs on it.
+pub(crate) fn is_finalized<K: Resource>(object: &K) -> bool {
+    object.meta().finalizers.iter().flatten().any(|finalizer| finalizer == name::FINALIZER)
+}
+
+fn has_our_condition(service: &Service) -> bool {
+    let conditions = service.status.as_ref().and_then(|status| status.conditions.as_deref()).unwrap_or_default();
+    kubeapi::condition::find(conditions, kubeapi::condition::PROXY_READY).is_some()
+}
+
+/// Of Services that are none of ours only the name is kept: a cluster may have thousands.
+fn strip_service(service: &mut Service, settings: &Settings) {
+    let finalized = is_finalized(service);
+    let made = service.labels().contains_key(label::MANAGED);
+    if finalized || made || service::is_ours(service, settings) || has_our_condition(service) {
+        return;
+    }
+    service.spec = None;
+    service.status = None;
+    service.metadata.labels = None;
+    service.metadata.annotations = None;
+}
+
+/// What the pod should look like is never read back.
+fn strip_set(set: &mut StatefulSet) {
+    if let Some(spec) = set.spec.as_mut() {
+        spec.template.spec = None;
+        spec.template.metadata = None;
+    }
+}
+
+/// Follows one kind for as long as the process lives.
+async fn follow<K>(
+    api: Api<K>,
+    config: watcher::Config,
+    writer: reflector::store::Writer<K>,
+    strip: impl Fn(&mut K) + Send + 'static,
+    keys: impl Fn(&K, bool) -> Vec<Key> + Send + 'static,
+    queue: Arc<Queue>,
+    health: Condition,
+) where
+    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K::DynamicType: Eq + Hash,
+{
+    let kind = K::kind(&()).into_owned();
+    let events = watcher(api, config)
+        .default_backoff()
+        .modify(move |object| {
+            object.meta_mut().managed_fields = None;
+            strip(object);
+        })
+        .reflect(writer);
+    let mut events = std::pin::pin!(events);
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
+                keys(&object, false).into_iter().for_each(|key| queue.push(key));
+            }
+            Ok(watcher::Event::Delete(object)) => keys(&object, true).into_iter().for_each(|key| queue.push(key)),
+            Ok(watcher::Event::InitDone) => tracing::debug!(kind, "listed"),
+            Ok(watcher::Event::Init) => {}
+            Err(error) => {
+                // The stream goes on by itself, with growing pauses.
+                tracing::warn!(kind, %error, "watching was interrupted");
+                health.unmet(format!("the API server does not let us watch {kind}: {error}"));
+                continue;
+            }
+        }
+        health.met();
+    }
+}

@@ -1,0 +1,97 @@
+//! Everything goes: in order, while the coordination server is away, after a finalizer was removed by hand, by a drain.
+
+use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use kube::ResourceExt;
+use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kubeapi::name;
+use serde_json::json;
+use telemetry::Shutdown;
+
+use crate::stage::{NAMESPACE, Stage, eventually};
+
+pub(crate) async fn play(stage: &Stage) {
+    let operator = stage.operator("fourth");
+
+    // The coordination server is away: the Service goes in time, and a tombstone remembers its device.
+    stage.control.memory().away = true;
+    stage.services().delete("journal", &DeleteParams::default()).await.unwrap();
+
+    // Its finalizer is removed by hand: what was made for it goes all the same, once the server is back.
+    let none = Patch::Merge(json!({"metadata": {"finalizers": null}}));
+    stage.services().patch("music", &PatchParams::default(), &none).await.unwrap();
+    stage.services().delete("music", &DeleteParams::default()).await.unwrap();
+
+    for _ in 0..2 {
+        // Each wait is as long as one is at most.
+        let gone = stage.services().get_opt("journal").await.unwrap().is_none();
+        if gone {
+            break;
+        }
+        let _later = tokio::time::timeout(
+            std::time::Duration::from_secs(38),
+            kube::runtime::wait::await_condition(stage.services(), "journal", |found: Option<&Service>| {
+                found.is_none()
+            }),
+        )
+        .await;
+    }
+    assert!(stage.services().get_opt("journal").await.unwrap().is_none(), "the finalizer did not give up waiting");
+    assert!(stage.control.memory().devices.contains_key("nJournal"));
+    let tombstones: Api<ConfigMap> = Api::namespaced(stage.client.clone(), NAMESPACE);
+    let parameters = ListParams::default().labels("tailscale.com/tombstone=true");
+    let remembered = tombstones.list(&parameters).await.unwrap();
+    assert!(remembered.items.iter().any(|one| format!("{:?}", one.data).contains("nJournal")), "{remembered:?}");
+
+    stage.control.memory().away = false;
+    for tombstone in remembered {
+        // As if all this had begun long ago.
+        let text = tombstone.data.as_ref().unwrap()["remains"].clone();
+        let mut remains: serde_json::Value = serde_json::from_str(&text).unwrap();
+        remains["since"] = json!("2020-01-01T00:00:00Z");
+        let patch = Patch::Merge(json!({"data": {"remains": remains.to_string()}}));
+        tombstones.patch(&tombstone.name_any(), &PatchParams::default(), &patch).await.unwrap();
+    }
+    for device in ["nJournal", "nMusic"] {
+        eventually(&format!("{device} is removed after all"), || async {
+            if stage.control.memory().devices.contains_key(device) { Err("it is there".to_owned()) } else { Ok(()) }
+        })
+        .await;
+    }
+
+    // A Service that is not to be exposed any more stays, without anything of ours.
+    let plain = Patch::Merge(json!({"metadata": {"annotations": {"tailscale.com/expose": null}}}));
+    stage.services().patch("web", &PatchParams::default(), &plain).await.unwrap();
+    eventually("nothing is left on the Service", || async {
+        let service = stage.services().get("web").await.unwrap();
+        let conditions = service.status.clone().and_then(|status| status.conditions).unwrap_or_default();
+        if service.finalizers().is_empty() && conditions.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("{:?} {conditions:?}", service.finalizers()))
+        }
+    })
+    .await;
+    assert!(stage.control.memory().removed.contains(&"nWeb2".to_owned()));
+
+    operator.shutdown.request();
+    operator.task.await.unwrap().unwrap();
+    drained(stage).await;
+}
+
+/// The drain takes everything back that is still there, and leaves the users' objects.
+async fn drained(stage: &Stage) {
+    let shutdown = Shutdown::new(std::time::Duration::from_secs(5));
+    operator::drain(stage.config("drain"), shutdown).await.unwrap();
+    let devices = stage.control.memory().devices.clone();
+    assert!(devices.is_empty(), "{devices:?}");
+    let managed = ListParams::default().labels("tailscale.com/managed=true");
+    let left = stage.secrets().list(&managed).await.unwrap().items.len()
+        + stage.sets().list(&managed).await.unwrap().items.len();
+    assert_eq!(left, 0);
+    let service = stage.services().get("tailscale-robbinsdale").await.unwrap();
+    assert!(!service.finalizers().contains(&name::FINALIZER.to_owned()));
+    let connector = stage.connectors().get("robbinsdale-connector").await.unwrap();
+    assert!(connector.finalizers().is_empty());
+    let said = stage.connector_is("robbinsdale-connector", "False", "ConnectorCreating").await;
+    assert!(said.message.contains("uninstalled"), "{said:?}");
+}
