@@ -1,0 +1,83 @@
+use std::net::IpAddr;
+
+use kubeapi::state_keys as keys;
+use node::{Snapshot, StateChange};
+
+use crate::secret::SecretStore;
+
+/// The capability version that this program's client has, as the coordination server and the operator know it.
+pub(crate) const CAPABILITY_VERSION: u32 = 131;
+
+/// What a proxy says about itself in its state Secret, as [`kubeapi::contract`] asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Account {
+    store: SecretStore,
+    pod_uid: String,
+}
+
+/// A node as the operator wants to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Device {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) addresses: Vec<IpAddr>,
+}
+
+impl Account {
+    pub(crate) fn new(store: SecretStore, pod_uid: &str) -> Self {
+        Self { store, pod_uid: pod_uid.to_owned() }
+    }
+
+    /// Takes back what an earlier pod said, but for the device: the operator would else believe it of this one.
+    pub(crate) fn begin(&self) -> Result<(), node::StoreError> {
+        let removed = [keys::DEVICE_FQDN, keys::DEVICE_IPS, keys::CAPABILITY_VERSION, keys::REISSUE_AUTH_KEY];
+        let mut change = nothing(removed);
+        change.insert(keys::POD_UID.to_owned(), Some(self.pod_uid.clone().into_bytes()));
+        self.store.put(&change)
+    }
+
+    /// Tells who the node is, now that it is in.
+    pub(crate) fn logged_in(&self, device: &Device) -> Result<(), node::StoreError> {
+        // A list of addresses always has a JSON form.
+        let addresses = serde_json::to_vec(&device.addresses).unwrap_or_default();
+        let version = CAPABILITY_VERSION.to_string();
+        let mut change = nothing([keys::REISSUE_AUTH_KEY]);
+        change.extend([
+            (keys::DEVICE_ID.to_owned(), Some(device.id.clone().into_bytes())),
+            (keys::DEVICE_FQDN.to_owned(), Some(device.name.clone().into_bytes())),
+            (keys::DEVICE_IPS.to_owned(), Some(addresses)),
+            (keys::CAPABILITY_VERSION.to_owned(), Some(version.into_bytes())),
+            (keys::POD_UID.to_owned(), Some(self.pod_uid.clone().into_bytes())),
+        ]);
+        self.store.put(&change)
+    }
+
+    /// Asks for another key in place of the one that does not work, if there is one. With `forget` the node's own keys
+    /// go first: they are of no use any more.
+    pub(crate) fn wants_key(&self, failed: Option<&str>, forget: bool) -> Result<(), node::StoreError> {
+        let mut change = nothing([keys::DEVICE_FQDN, keys::DEVICE_IPS]);
+        if forget {
+            change.insert(keys::DEVICE_ID.to_owned(), None);
+            let own = |name: &String| name.starts_with('_') || name.starts_with("profile-");
+            change.extend(self.store.names().into_iter().filter(own).map(|name| (name, None)));
+        }
+        let reason = failed.unwrap_or(keys::NO_AUTH_KEY);
+        change.insert(keys::REISSUE_AUTH_KEY.to_owned(), Some(reason.as_bytes().to_vec()));
+        self.store.put(&change)
+    }
+}
+
+impl Device {
+    /// The node that a snapshot shows, once its coordination server has told it who it is.
+    pub(crate) fn of(snapshot: &Snapshot) -> Option<Self> {
+        let node = snapshot.mesh.netmap()?.node();
+        let addresses = snapshot.addresses();
+        let name = node.name.trim_end_matches('.').to_owned();
+        let id = node.stable_id.0.clone();
+        (!id.is_empty() && !addresses.is_empty()).then_some(Self { id, name, addresses })
+    }
+}
+
+fn nothing<const N: usize>(names: [&str; N]) -> StateChange {
+    names.into_iter().map(|name| (name.to_owned(), None)).collect()
+}

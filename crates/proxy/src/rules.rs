@@ -1,0 +1,196 @@
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use host::{Firewall, FirewallConfig, Forwarding, ProxyRule, Ruleset};
+
+use crate::egress::Way;
+
+/// The interface of a proxy in kernel mode.
+pub(crate) const INTERFACE: &str = "tailscale0";
+/// The port of WireGuard in kernel mode: fixed, because an egress forwards every other one. A pod's network is its own.
+pub(crate) const UDP_PORT: u16 = 41641;
+
+/// What the kernel translates for a proxy.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Translation {
+    /// The node's own addresses.
+    pub(crate) own: Vec<IpAddr>,
+    /// The rules, at most one a family.
+    pub(crate) rules: Vec<ProxyRule>,
+    /// Whether the pod's own network uses addresses that are the tailnet's elsewhere.
+    pub(crate) shared_range: bool,
+}
+
+/// The rules of a proxy in the kernel: kept as they should be, whoever changes them.
+///
+/// The node itself is told to leave the firewall alone: this is the one table of the pod.
+pub(crate) struct Rules {
+    firewall: Firewall,
+    forwarding: Forwarding,
+    installed: Option<Ruleset>,
+}
+
+impl Translation {
+    /// Everything for the pod goes to the target of an egress.
+    pub(crate) fn egress(way: &Way, pod: &[IpAddr]) -> Self {
+        let mut rules: Vec<ProxyRule> = Vec::new();
+        for (target, own) in way.pairs() {
+            let first = |rule: &ProxyRule| matches!(rule, ProxyRule::Egress { target: other, .. } if other.is_ipv4() == target.is_ipv4());
+            let in_pod = pod.iter().any(|address| address.is_ipv4() == target.is_ipv4());
+            if in_pod && !rules.iter().any(first) {
+                rules.push(ProxyRule::Egress { target, own });
+            }
+        }
+        Self { own: way.own.clone(), rules, shared_range: shares_range(pod) }
+    }
+
+    /// Everything for the node's own addresses goes to the destination of an ingress.
+    pub(crate) fn ingress(own: &[IpAddr], destination: impl Fn(IpAddr) -> Option<IpAddr>, pod: &[IpAddr]) -> Self {
+        let to = |own: &IpAddr| destination(*own).filter(|found| found.is_ipv4() == own.is_ipv4());
+        let rules = own.iter().filter_map(|own| Some(ProxyRule::Ingress { own: *own, destination: to(own)? }));
+        Self { own: own.to_vec(), rules: rules.collect(), shared_range: shares_range(pod) }
+    }
+
+    fn config(&self) -> FirewallConfig {
+        FirewallConfig {
+            addresses: self.own.iter().copied().collect::<BTreeSet<_>>(),
+            udp_port: Some(UDP_PORT),
+            drop_spoofed: !self.shared_range,
+            forward: true,
+            masquerade: true,
+            clamp_segments: true,
+            proxies: self.rules.clone(),
+            ..FirewallConfig::node(INTERFACE)
+        }
+    }
+
+    fn has(&self, ipv4: bool) -> bool {
+        self.rules.iter().any(|rule| match rule {
+            ProxyRule::Egress { own, .. } | ProxyRule::Ingress { own, .. } => own.is_ipv4() == ipv4,
+        })
+    }
+}
+
+impl Rules {
+    pub(crate) fn new() -> Result<Self, String> {
+        let text = |error: host::HostError| error.to_string();
+        Ok(Self {
+            firewall: Firewall::new().map_err(text)?,
+            forwarding: Forwarding::new().map_err(text)?,
+            installed: None,
+        })
+    }
+
+    /// Makes the kernel's rules what they should be; without any change when they are.
+    ///
+    /// # Errors
+    /// What could not be had; it is to be called again.
+    pub(crate) fn apply(&mut self, wanted: &Translation) -> Result<(), String> {
+        if wanted.rules.is_empty() {
+            return Err("there is nothing to send to in the pod's address families".to_owned());
+        }
+        self.forward(wanted)?;
+        let config = wanted.config();
+        let ruleset = config.ruleset().map_err(|error| error.to_string())?;
+        if self.firewall.has(&ruleset).map_err(|error| error.to_string())? && self.installed.as_ref() == Some(&ruleset)
+        {
+            return Ok(());
+        }
+        self.firewall.install(&ruleset).map_err(|error| error.to_string())?;
+        // Connections of TCP go on with the address that they began with; datagrams would, too, and for ever.
+        match self.firewall.forget_flows(&config) {
+            Ok(forgotten) => tracing::debug!(forgotten, "streams of datagrams begin anew"),
+            Err(error) => tracing::debug!(%error, "streams of datagrams go on as they began"),
+        }
+        if self.installed.as_ref() != Some(&ruleset) {
+            for drop in self.firewall.foreign_drops().unwrap_or_default() {
+                tracing::warn!(%drop, "another firewall's rules may drop what is forwarded");
+            }
+            tracing::info!(rules = wanted.rules.len(), "the rules are in place");
+        }
+        self.installed = Some(ruleset);
+        Ok(())
+    }
+
+    /// Takes all rules away.
+    pub(crate) fn remove(&mut self) {
+        if let Err(error) = self.firewall.cleanup() {
+            tracing::warn!(%error, "the rules could not be removed");
+        }
+        self.installed = None;
+    }
+
+    fn forward(&mut self, wanted: &Translation) -> Result<(), String> {
+        let mut failures = Vec::new();
+        if wanted.has(true) {
+            failures.extend(self.forwarding.forward_ipv4().map_err(|error| error.to_string())?.failures);
+        }
+        if wanted.has(false) {
+            let failed = self.forwarding.forward_ipv6().failures;
+            // Without IPv6 an address family is missing; without both nothing works.
+            if wanted.has(true) {
+                for error in failed {
+                    tracing::debug!(%error, "IPv6 is not forwarded");
+                }
+            } else {
+                failures.extend(failed);
+            }
+        }
+        failures.first().map_or(Ok(()), |error| Err(error.to_string()))
+    }
+}
+
+fn shares_range(pod: &[IpAddr]) -> bool {
+    let shared: Option<ipnet::IpNet> = "100.64.0.0/10".parse().ok();
+    pod.iter().any(|address| shared.is_some_and(|range| range.contains(address)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ip(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    fn way() -> Way {
+        Way {
+            targets: vec![ip("100.64.0.9"), ip("100.64.0.10"), ip("fd7a:115c:a1e0::9")],
+            own: vec![ip("100.64.0.7"), ip("fd7a:115c:a1e0::7")],
+        }
+    }
+
+    #[test]
+    fn an_egress_has_one_rule_for_each_family_of_the_pod() {
+        let translation = Translation::egress(&way(), &[ip("10.0.0.7")]);
+        assert_eq!(translation.rules, [ProxyRule::Egress { target: ip("100.64.0.9"), own: ip("100.64.0.7") }]);
+        let translation = Translation::egress(&way(), &[ip("10.0.0.7"), ip("fd00::7")]);
+        assert_eq!(translation.rules.len(), 2);
+        assert!(translation.config().ruleset().is_ok());
+    }
+
+    #[test]
+    fn the_rules_of_an_egress_spare_wireguard_and_fit_segments_to_the_tunnel() {
+        let text = Translation::egress(&way(), &[ip("10.0.0.7")]).config().ruleset().unwrap().to_string();
+        for part in
+            ["udp dport 41641 return", "dnat ip to 100.64.0.9", "snat ip to 100.64.0.7", "maxseg size set rt mtu"]
+        {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert_eq!(text.matches("maxseg").count(), 2);
+    }
+
+    #[test]
+    fn an_ingress_translates_each_own_address_that_has_a_destination() {
+        let only_v4 = |own: IpAddr| own.is_ipv4().then(|| ip("10.1.0.10"));
+        let translation = Translation::ingress(&way().own, only_v4, &[ip("10.0.0.7")]);
+        assert_eq!(translation.rules, [ProxyRule::Ingress { own: ip("100.64.0.7"), destination: ip("10.1.0.10") }]);
+    }
+
+    #[test]
+    fn pods_in_the_tailnets_range_are_not_taken_for_spoofers() {
+        let dropped = |pod: &str| Translation::egress(&way(), &[ip(pod)]).config().drop_spoofed;
+        assert!(dropped("10.0.0.7"));
+        assert!(!dropped("100.65.0.7"));
+    }
+}
