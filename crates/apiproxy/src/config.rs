@@ -1,0 +1,74 @@
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::server::ResolvesServerCert;
+
+use crate::{Allowed, Cluster, Identify};
+
+/// What a proxy is and how much it may hold.
+#[derive(Clone)]
+pub struct Config {
+    /// Who stands behind an address.
+    pub identify: Arc<dyn Identify>,
+    /// The certificate of the proxy's name on the tailnet; asked at each handshake, so that a renewed one is used at once.
+    pub certificates: Arc<dyn ResolvesServerCert>,
+    /// The API server.
+    pub cluster: Cluster,
+    /// Who may be impersonated.
+    pub allowed: Allowed,
+    /// Where `/healthz`, `/readyz` and `/metrics` are served, if anywhere.
+    pub admin_listen: Option<SocketAddr>,
+    /// How much there may be at once.
+    pub limits: Limits,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("cluster", &self.cluster)
+            .field("allowed", &self.allowed)
+            .field("admin_listen", &self.admin_listen)
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
+    }
+}
+
+/// How much there may be at once, and how long it may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Connections of all clients.
+    pub connections: usize,
+    /// Connections of one address.
+    pub connections_per_source: usize,
+    /// Requests under way of one caller, watches included.
+    pub requests_per_caller: usize,
+    /// Upgraded connections of one caller: exec, attach, port-forward, cp.
+    pub upgrades_per_caller: usize,
+    /// Header fields of one request.
+    pub headers: usize,
+    /// Bytes of all header fields of one request.
+    pub header_bytes: u32,
+    /// The time for a TLS handshake, and then for the head of a request.
+    pub head_time: Duration,
+    /// The time for connecting to the API server.
+    pub connect_time: Duration,
+    /// After how long the grant of what is under way is looked at again although nothing is known to have changed.
+    pub recheck: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            connections_per_source: 64,
+            requests_per_caller: 1000,
+            upgrades_per_caller: 32,
+            headers: 100,
+            header_bytes: 64 << 10,
+            head_time: Duration::from_secs(10),
+            connect_time: Duration::from_secs(10),
+            recheck: Duration::from_secs(30),
+        }
+    }
+}

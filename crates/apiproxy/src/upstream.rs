@@ -1,0 +1,256 @@
+//! The one client of the cluster's API server.
+
+use std::future::Future;
+use std::io;
+use std::net::IpAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::uri::{PathAndQuery, Scheme};
+use http::{HeaderMap, Method, Request, Response, Uri, Version};
+use http_body_util::{BodyExt as _, Empty, combinators::UnsyncBoxBody};
+use hyper::body::{Bytes, Incoming};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::{Connected, Connection};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ClientConfig;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+
+use crate::headers::{self, Upgrade};
+use crate::{Cluster, Impersonated, Refusal};
+
+/// A request's body on its way to the API server.
+pub(crate) type RequestBody = UnsyncBoxBody<Bytes, hyper::Error>;
+
+/// A request to the API server. It can't be had without an [`Impersonated`].
+#[derive(Debug)]
+pub(crate) struct UpstreamRequest {
+    method: Method,
+    target: PathAndQuery,
+    headers: HeaderMap,
+}
+
+impl UpstreamRequest {
+    /// What a client asked, in the name of the one who was decided on.
+    pub(crate) fn new(
+        client: &http::request::Parts,
+        impersonated: &Impersonated,
+        cluster: &Cluster,
+        source: IpAddr,
+    ) -> Result<Self, Refusal> {
+        let token = cluster.authorization().map_err(|error| Refusal::Unreachable(error.to_string()))?;
+        let headers = headers::for_upstream(&client.headers, impersonated, &token, source)?;
+        let target = client.uri.path_and_query().ok_or(Refusal::Path("there is none"))?.clone();
+        Ok(Self { method: client.method.clone(), target, headers })
+    }
+}
+
+/// The client: a pool of connections over HTTP/2, and single ones over HTTP/1.1 for upgrades.
+#[derive(Clone)]
+pub(crate) struct Upstream {
+    cluster: Cluster,
+    connect_time: Duration,
+    pooled: Arc<ClientConfig>,
+    single: Arc<ClientConfig>,
+    pool: Client<Connector, RequestBody>,
+}
+
+impl Upstream {
+    pub(crate) fn new(cluster: Cluster, connect_time: Duration) -> Self {
+        let (pooled, single) = (cluster.tls(&[b"h2", b"http/1.1"]), cluster.tls(&[b"http/1.1"]));
+        let pool = pool(Connector { cluster: cluster.clone(), tls: pooled.clone(), connect_time });
+        Self { cluster, connect_time, pooled, single, pool }
+    }
+
+    /// The same client with no connection in common.
+    pub(crate) fn with_own_pool(&self) -> Self {
+        let connector =
+            Connector { cluster: self.cluster.clone(), tls: self.pooled.clone(), connect_time: self.connect_time };
+        Self { pool: pool(connector), ..self.clone() }
+    }
+
+    pub(crate) fn cluster(&self) -> &Cluster {
+        &self.cluster
+    }
+
+    /// Sends a request and gives the head of the answer; the bodies stream.
+    pub(crate) async fn send(
+        &self,
+        request: UpstreamRequest,
+        body: RequestBody,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let uri = Uri::builder()
+            .scheme(Scheme::HTTPS)
+            .authority(self.cluster.authority().clone())
+            .path_and_query(request.target)
+            .build()
+            .map_err(|_| Refusal::Path("it makes no URL"))?;
+        let mut sent = Request::new(body);
+        (*sent.method_mut(), *sent.uri_mut(), *sent.headers_mut()) = (request.method, uri, request.headers);
+        self.pool.request(sent).await.map_err(|error| Refusal::Unreachable(chain(&error)))
+    }
+
+    /// Sends a request for an upgrade over a connection of its own. Whatever the answer, the connection serves nothing else.
+    pub(crate) async fn upgrade(
+        &self,
+        request: UpstreamRequest,
+        upgrade: Upgrade,
+    ) -> Result<Response<Incoming>, Refusal> {
+        let connector =
+            Connector { cluster: self.cluster.clone(), tls: self.single.clone(), connect_time: self.connect_time };
+        let stream = connector.connect().await.map_err(|error| Refusal::Unreachable(error.to_string()))?;
+        let (mut sender, connection) =
+            hyper::client::conn::http1::handshake(stream).await.map_err(|error| Refusal::Unreachable(chain(&error)))?;
+        // It ends with the answer's body or the upgraded stream; its errors arrive there.
+        tokio::spawn(connection.with_upgrades());
+        let mut sent = Request::new(Empty::<Bytes>::new());
+        *sent.version_mut() = Version::HTTP_11;
+        *sent.uri_mut() = request.target.into();
+        *sent.method_mut() = request.method;
+        *sent.headers_mut() = request.headers;
+        let host = http::HeaderValue::from_str(self.cluster.authority().as_str());
+        sent.headers_mut().insert(http::header::HOST, host.map_err(|_| Refusal::Malformed("no host"))?);
+        upgrade.set(sent.headers_mut());
+        sender.send_request(sent).await.map_err(|error| Refusal::Unreachable(chain(&error)))
+    }
+
+    /// Whether the API server can be connected to and is who it should be; sends no request.
+    pub(crate) async fn probe(&self) -> io::Result<()> {
+        let connector =
+            Connector { cluster: self.cluster.clone(), tls: self.single.clone(), connect_time: self.connect_time };
+        connector.connect().await.map(drop)
+    }
+}
+
+fn pool(connector: Connector) -> Client<Connector, RequestBody> {
+    Client::builder(TokioExecutor::new())
+        .pool_timer(TokioTimer::new())
+        .timer(TokioTimer::new())
+        .pool_idle_timeout(Duration::from_secs(90))
+        .pool_max_idle_per_host(4)
+        .http2_keep_alive_interval(Duration::from_secs(15))
+        .http2_keep_alive_timeout(Duration::from_secs(10))
+        .http2_initial_stream_window_size(1 << 20)
+        .http2_initial_connection_window_size(4 << 20)
+        .build(connector)
+}
+
+/// An error with its causes: the outermost alone says only that something failed.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        text.push_str(": ");
+        text.push_str(&inner.to_string());
+        cause = inner.source();
+    }
+    text
+}
+
+/// Drops trailers: they are headers that nobody has looked at.
+pub(crate) fn without_trailers(body: Incoming) -> RequestBody {
+    DataOnly(body).boxed_unsync()
+}
+
+struct DataOnly(Incoming);
+
+impl hyper::body::Body for DataOnly {
+    type Data = Bytes;
+    type Error = hyper::Error;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<hyper::body::Frame<Bytes>, hyper::Error>>> {
+        loop {
+            match std::task::ready!(Pin::new(&mut self.0).poll_frame(context)) {
+                Some(Ok(frame)) if !frame.is_data() => {}
+                other => return Poll::Ready(other),
+            }
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        self.0.is_end_stream()
+    }
+
+    fn size_hint(&self) -> hyper::body::SizeHint {
+        self.0.size_hint()
+    }
+}
+
+/// Connects to the API server and nowhere else, whatever URL it is asked for.
+#[derive(Clone)]
+struct Connector {
+    cluster: Cluster,
+    tls: Arc<ClientConfig>,
+    connect_time: Duration,
+}
+
+impl Connector {
+    async fn connect(self) -> io::Result<Stream> {
+        let connecting = async {
+            let tcp = self.cluster.connect().await?;
+            tcp.set_nodelay(true)?;
+            TlsConnector::from(self.tls).connect(self.cluster.server_name(), tcp).await
+        };
+        let late = |_| io::Error::new(io::ErrorKind::TimedOut, "it did not answer in time");
+        let stream = tokio::time::timeout(self.connect_time, connecting).await.map_err(late)??;
+        Ok(Stream(TokioIo::new(stream)))
+    }
+}
+
+impl tower::Service<Uri> for Connector {
+    type Response = Stream;
+    type Error = io::Error;
+    type Future = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+
+    fn poll_ready(&mut self, _context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, _uri: Uri) -> Self::Future {
+        Box::pin(self.clone().connect())
+    }
+}
+
+/// A connection to the API server.
+pub(crate) struct Stream(TokioIo<TlsStream<TcpStream>>);
+
+impl Connection for Stream {
+    fn connected(&self) -> Connected {
+        let connected = Connected::new();
+        match self.0.inner().get_ref().1.alpn_protocol() {
+            Some(b"h2") => connected.negotiated_h2(),
+            _ => connected,
+        }
+    }
+}
+
+impl hyper::rt::Read for Stream {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: hyper::rt::ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_read(context, buffer)
+    }
+}
+
+impl hyper::rt::Write for Stream {
+    fn poll_write(mut self: Pin<&mut Self>, context: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.0).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.0).poll_shutdown(context)
+    }
+}
