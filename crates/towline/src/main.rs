@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod daemon;
 mod role;
 
 use std::process::ExitCode;
@@ -39,6 +40,9 @@ struct Arguments {
 
 fn main() -> ExitCode {
     let program = std::env::args_os().next().unwrap_or_default();
+    if daemon::is_stock_name(&program) {
+        return daemon::run();
+    }
     let is_stock = go_flags::is_stock_name(&program);
     let arguments = if is_stock { stock_arguments() } else { Arguments::parse() };
     let name = if is_stock { go_flags::STOCK_NAME } else { "towline" };

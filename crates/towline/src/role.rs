@@ -20,6 +20,12 @@ pub(crate) enum Role {
     Control(Box<control::Arguments>),
     /// Run a relay: DERP over TLS and WebSocket, and STUN
     Derp(Box<derp::server::Arguments>),
+    /// Run a node: the daemon that up, status and the other commands of this machine talk to
+    Node(Box<node::Arguments>),
+    /// Run the Kubernetes operator, or take back what it has made with `operator drain`
+    Operator(Box<operator::Arguments>),
+    /// Run a proxy in a pod, or ask the one that runs there with `proxy health`
+    Proxy(Box<proxy::Arguments>),
     #[command(flatten)]
     Local(NodeCommand),
     #[command(flatten)]
@@ -52,6 +58,20 @@ pub(crate) fn run<W: Write>(
             let config = arguments.resolve(Arc::new(dial::SystemResolver::new()?))?;
             derp::server::run(config, shutdown).await
         }),
+        Role::Node(arguments) => run_node(*arguments, logs),
+        Role::Operator(arguments) => serve(logs, move |shutdown| async move {
+            let resolver = dial::SystemResolver::new().context("finding the name servers")?;
+            operator::execute(*arguments, Arc::new(resolver), shutdown).await
+        }),
+        Role::Proxy(arguments) => match arguments.task() {
+            proxy::Task::Probe(probe) => Ok(probe.ask().map_err(anyhow::Error::from)?),
+            proxy::Task::Serve(folder) => {
+                let config = proxy::Environment::of_process().resolve().map_err(Failure::usage)?;
+                serve(logs, move |shutdown| async move {
+                    proxy::run(config, folder, Arc::new(dial::SystemResolver::new()?), shutdown).await
+                })
+            }
+        },
         Role::Local(command) => command_runtime()?.block_on(async {
             let connection = connection(asked.connection)?;
             command.run(&Session::new(asked.socket, connection, asked.program), output).await
@@ -63,6 +83,13 @@ pub(crate) fn run<W: Write>(
         // Needs the whole argument tree, which is main's.
         Role::Completions { .. } => Ok(()),
     }
+}
+
+/// Runs a node until it is asked to stop.
+pub(crate) fn run_node(arguments: node::Arguments, logs: &LogArguments) -> Result<(), Failure> {
+    serve(logs, move |shutdown| async move {
+        node::run(arguments.resolve(Arc::new(dial::SystemResolver::new()?))?, shutdown).await
+    })
 }
 
 /// Reaches servers by the names that this machine's name servers know.

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
-use lab::{Command, LabBox, StockNode};
+use anyhow::{Context, Result, bail, ensure};
+use lab::{Command, Daemon, LabBox, Ready, StockNode};
 use serde_json::Value;
 
 use crate::installation::{CONTROL_URL, Installation};
@@ -19,13 +19,44 @@ pub struct Client {
 #[derive(Debug)]
 enum Program {
     Stock(StockNode),
+    /// Our daemon, and the program that commands it: `towline`, or the stock `tailscale`.
+    Towline(&'static str),
 }
 
+/// Our daemon in a box.
+const DAEMON: &str = "node";
+/// Where it is commanded: where both command lines look for it.
+const SOCKET: &str = "/var/run/tailscale/tailscaled.sock";
+
 impl Client {
+    /// Finds out which client this program's arguments want for a role, such as `--laptop=towline`; the stock one when
+    /// they don't say.
+    pub fn named(role: &str) -> Result<fn(LabBox) -> Result<Self>> {
+        let value = |argument: String| Some(argument.strip_prefix(role)?.strip_prefix('=')?.to_owned());
+        match std::env::args().find_map(value).as_deref() {
+            None | Some("stock") => Ok(Self::stock),
+            Some("towline") => Ok(Self::towline),
+            Some("mixed") => Ok(Self::towline_by_stock_commands),
+            Some(other) => bail!("{role} is stock, towline or mixed, and not {other:?}"),
+        }
+    }
+
     /// Starts the stock client in a box, not logged in.
     pub fn stock(lab_box: LabBox) -> Result<Self> {
         let program = Program::Stock(StockNode::start(&lab_box)?);
         Ok(Self { lab_box, program })
+    }
+
+    /// Starts our client in a box, not logged in.
+    pub fn towline(lab_box: LabBox) -> Result<Self> {
+        start_ours(&lab_box)?;
+        Ok(Self { lab_box, program: Program::Towline("towline") })
+    }
+
+    /// Starts our daemon in a box, not logged in, to be commanded by the stock command line.
+    pub fn towline_by_stock_commands(lab_box: LabBox) -> Result<Self> {
+        start_ours(&lab_box)?;
+        Ok(Self { lab_box, program: Program::Towline("tailscale") })
     }
 
     /// The computer.
@@ -37,6 +68,10 @@ impl Client {
     pub fn cli<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Command<'_> {
         match &self.program {
             Program::Stock(node) => node.cli(arguments).within(PATIENCE),
+            Program::Towline(program) => {
+                let command = std::iter::once((*program).to_owned()).chain(arguments.into_iter().map(Into::into));
+                self.lab_box.command(command).within(PATIENCE)
+            }
         }
     }
 
@@ -44,6 +79,10 @@ impl Client {
     pub fn stop(&self) -> Result<()> {
         match &self.program {
             Program::Stock(node) => node.daemon()?.stop(),
+            Program::Towline(_) => {
+                let daemon = self.lab_box.find_daemon(DAEMON)?;
+                daemon.with_context(|| format!("box {}: our daemon was stopped", self.lab_box.name()))?.stop()
+            }
         }
     }
 
@@ -115,9 +154,9 @@ impl Client {
         })
     }
 
-    /// Pings by disco until an answer comes by the way that `way` names, such as `via DERP(near)`; at most 20 times.
+    /// Pings by disco until an answer comes by the way that `way` names, such as `via DERP(near)`; at most 50 times.
     pub fn ping(&self, peer: &str, way: &str) -> Result<()> {
-        let mut ping = self.cli(["ping", "-c", "20", "--timeout=3s", "--until-direct=false", peer]).spawn()?;
+        let mut ping = self.cli(["ping", "-c", "50", "--timeout=3s", "--until-direct=false", peer]).spawn()?;
         Ok(ping.wait_for(way, 2 * PATIENCE)?)
     }
 
@@ -139,4 +178,9 @@ impl Client {
             Ok(())
         })
     }
+}
+
+fn start_ours(lab_box: &LabBox) -> Result<Daemon> {
+    let node = ["towline", "node", "--log=info"];
+    lab_box.daemon(DAEMON, node).ready(Ready::File(SOCKET.to_owned())).start()
 }

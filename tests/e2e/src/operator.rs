@@ -53,7 +53,7 @@ impl Operator {
 
     /// Installs it by Helm, as the guide says: with an OAuth client of its own, into the article's namespace.
     pub fn install(&self, cluster: &Cluster, installation: &Installation) -> Result<()> {
-        cluster.apply(include_str!("../manifests/article-namespace.yaml"))?;
+        cluster.apply(include_str!("../../../examples/namespace.yaml"))?;
         let [node, _] = cluster.nodes();
         let folder = format!("{CHARTS}/{RELEASE}");
         for (path, content) in &self.chart {

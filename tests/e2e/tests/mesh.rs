@@ -1,10 +1,14 @@
-//! Stock nodes on our coordination server and relays: they join, find each other, and survive restarts of both.
+//! Two nodes on our coordination server and relays: they join, find each other, and survive restarts of both.
+//!
+//! `--laptop` and `--robbinsdale` say whose client runs there: `stock`, `towline`, or `mixed`, our daemon under the stock
+//! command line.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{ADMIN, CONTROL_URL, Checks, Client, Installation, PATIENCE, binary, eventually};
+use e2e::{ADMIN, CONTROL_URL, Checks, Client, Installation, Marks, PATIENCE, binary, eventually};
 use lab::{Options, ScratchWorld, Udp};
+use serde_json::Value;
 
 const POLICY: &str = include_str!("../../../examples/policy.hujson");
 
@@ -15,10 +19,10 @@ fn main() -> ExitCode {
 fn run(checks: &mut Checks) -> Result<()> {
     let world = ScratchWorld::up(Options::boxes()?)?;
     let installation = Installation::set_up(&world, &binary()?, POLICY)?;
-    let laptop = Client::stock(world.lab_box("laptop")?)?;
-    let robbinsdale = Client::stock(world.lab_box("robbinsdale")?)?;
+    let laptop = Client::named("--laptop")?(world.lab_box("laptop")?)?;
+    let robbinsdale = Client::named("--robbinsdale")?(world.lab_box("robbinsdale")?)?;
 
-    checks.check("a stock node joins with a tagged key", || {
+    checks.check("a node joins with a tagged key", || {
         robbinsdale.join(&installation.key(&["tag:server"])?)?;
         let status = robbinsdale.status()?;
         ensure!(status["BackendState"] == "Running", "{status}");
@@ -41,7 +45,7 @@ fn run(checks: &mut Checks) -> Result<()> {
         spare.stop()
     });
 
-    checks.check("a stock node joins by a login that its user confirms", || {
+    checks.check("a node joins by a login that its user confirms", || {
         laptop.log_in(ADMIN, "203.0.113.30")?;
         let status = laptop.status()?;
         ensure!(status["BackendState"] == "Running", "{status}");
@@ -62,10 +66,14 @@ fn run(checks: &mut Checks) -> Result<()> {
         Ok(())
     });
 
+    checks.timed("TCP goes both ways at full rate, directly", |marks| throughput(&laptop, &robbinsdale, marks));
+
     checks.check("with UDP blocked the relay carries it", || {
         world.set_udp(Udp::NotBetweenRouters)?;
         laptop.ping("robbinsdale", "via DERP(near)")
     });
+
+    checks.timed("TCP goes both ways at the relay's rate", |marks| throughput(&laptop, &robbinsdale, marks));
 
     checks.check("the relay dies and comes back: the other carries it, then either", || {
         installation.start_relay1()?.kill()?;
@@ -97,5 +105,21 @@ fn run(checks: &mut Checks) -> Result<()> {
         installation.towline(["devices", "delete", "robbinsdale", "--yes"]).run()?;
         laptop.misses("robbinsdale", PATIENCE)
     });
+    Ok(())
+}
+
+/// Sends TCP for two seconds each way, by the name that users know.
+fn throughput(from: &Client, to: &Client, marks: &mut Marks) -> Result<()> {
+    for (way, option) in [("there", "--get-server-output"), ("back", "--reverse")] {
+        let mut server = to.lab_box().command(["iperf3", "--server", "--one-off", "--forceflush"]).spawn()?;
+        server.wait_for("Server listening", PATIENCE)?;
+        let measure = ["iperf3", "--json", "--time=2", option, "--client", to.lab_box().name()];
+        let said = from.lab_box().command(measure).within(PATIENCE).run()?.stdout;
+        let report: Value = serde_json::from_str(&said).with_context(|| format!("reading {said:?}"))?;
+        let rate = report["end"]["sum_received"]["bits_per_second"].as_f64().context("no rate in the report")?;
+        ensure!(rate > 0.0, "nothing arrived: {said}");
+        marks.reached(format!("{way} {:.2} Gb/s after", rate / 1e9));
+        server.finish(PATIENCE)?;
+    }
     Ok(())
 }

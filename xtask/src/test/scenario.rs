@@ -20,8 +20,21 @@ pub(super) fn cluster(context: &Context<'_>) -> Result<Counts> {
 
 /// Stock nodes on our coordination server and relays.
 pub(super) fn mesh(context: &Context<'_>) -> Result<Counts> {
+    nodes(context, "stock", "stock")
+}
+
+/// Our node, under our command line and the stock one, with a stock node and with its like.
+pub(super) fn node(context: &Context<'_>) -> Result<Counts> {
+    let pairs = [("towline", "stock"), ("stock", "towline"), ("mixed", "towline")];
+    pairs.into_iter().map(|(laptop, robbinsdale)| nodes(context, laptop, robbinsdale)).sum()
+}
+
+fn nodes(context: &Context<'_>, laptop: &str, robbinsdale: &str) -> Result<Counts> {
     let built = build::build(context.cache, context.checkout, context.progress, false)?;
-    program(context, "mesh", &["test", "--package=e2e", "--test=mesh", "--"], &[("TOWLINE_BINARY", &built.binary)])
+    let title = format!("{laptop} and {robbinsdale} node");
+    let (laptop, robbinsdale) = (format!("--laptop={laptop}"), format!("--robbinsdale={robbinsdale}"));
+    let command = ["test", "--package=e2e", "--test=mesh", "--", &laptop, &robbinsdale];
+    program(context, &title, &command, &[("TOWLINE_BINARY", &built.binary)])
 }
 
 /// A coordination server that is killed now and then.

@@ -53,6 +53,12 @@ pub(crate) const STAGES: &[Stage] = &[
         run: scenario::mesh,
     },
     Stage {
+        name: "node",
+        about: "our node with stock nodes and its like, under our command line and the stock one",
+        standard: true,
+        run: scenario::node,
+    },
+    Stage {
         name: "stock-operator",
         about: "the stock Kubernetes operator and its proxies on our coordination server",
         standard: true,

@@ -7,7 +7,7 @@ use anyhow::{Context, Result, ensure};
 
 use crate::{ADMIN, Checks, MEMBER, PATIENCE, Stage, eventually};
 
-const MANIFEST: &str = include_str!("../../manifests/article-connector.yaml");
+const MANIFEST: &str = include_str!("../../../../examples/connector.yaml");
 pub(super) const OBJECT: &str = "connector/robbinsdale-connector";
 pub(super) const DEVICE: &str = "robbinsdale-connector";
 const ROUTES: [&str; 4] = ["10.0.0.0/16", "10.1.0.0/16", "10.69.0.0/16", "192.168.50.0/24"];

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::operator::NAMESPACE;
 use crate::{Checks, PATIENCE, Stage, eventually};
 
-const MANIFEST: &str = include_str!("../../manifests/article-egress-service.yaml");
+const MANIFEST: &str = include_str!("../../../../examples/egress-service.yaml");
 pub(super) const SERVICE: &str = "service/tailscale-robbinsdale";
 /// The device that the proxy becomes: namespace and name of the Service.
 pub(super) const DEVICE: &str = "home-tailscale-robbinsdale";
