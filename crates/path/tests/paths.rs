@@ -393,6 +393,21 @@ fn when_the_path_dies_another_that_just_proved_itself_takes_over() {
 }
 
 #[test]
+fn a_user_who_pings_every_second_keeps_no_peer_from_being_called() {
+    let peer = Puppet::new(1);
+    let mut subject = Subject::knowing(&[peer.config(&["192.0.2.1:1"])]);
+    let mut calls = 0;
+    for _ in 0..20 {
+        subject.paths.ping(&peer.node, subject.now, &mut SystemEntropy).unwrap();
+        let key = subject.paths.disco_key();
+        let is_call = |sent: &Transmit| matches!(peer.open(sent, &key), Message::CallMeMaybe(_));
+        calls += subject.sent().iter().filter(|sent| is_call(sent)).count();
+        subject.pass(Duration::from_secs(1));
+    }
+    assert!((3..=5).contains(&calls), "{calls} calls");
+}
+
+#[test]
 fn a_peer_of_unknown_endpoints_is_called_all_the_same() {
     let peer = Puppet::new(1);
     let mut subject = Subject::knowing(&[peer.config(&[])]);

@@ -192,7 +192,6 @@ impl DiscoPeer {
             let address = direct.quality.address;
             sent |= self.ping_at(address, Some(user), turn);
         } else {
-            // The search goes first: candidates that were just pinged would not be due any more.
             self.search(turn);
             sent |= self.ping_by_relay(Some(user), turn);
             for address in self.session(turn.now).candidates.all() {
@@ -337,7 +336,10 @@ impl DiscoPeer {
         let now = turn.now;
         let sent = turn.ping(Way::Udp(address), &self.key);
         let session = self.session(now);
-        session.candidates.pinged(address, now);
+        // A user's pings take no candidate from the search, which calls the peer only where it pings.
+        if user.is_none() {
+            session.candidates.pinged(address, now);
+        }
         if let Some(direct) = session.direct.as_mut().filter(|direct| direct.quality.address == address) {
             direct.pinged(now);
         }
