@@ -44,5 +44,8 @@ pub use snapshot::Snapshot;
 pub use store::{FileStore, MemoryStore, StateChange, StateStore, StoreError};
 pub use user_space::{Incoming, TcpListener, TcpStream, UdpForwarder, UdpSocket, UserSpace};
 
+/// What this program's client understands of the control protocol.
+pub const CAPABILITY_VERSION: u32 = tailcfg::CapabilityVersion::OURS.0;
+
 /// This program's version, as it tells it to servers and command lines.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), "-towline");

@@ -53,6 +53,14 @@ fn trouble(error: &ProvisionError) -> Option<Trouble> {
     }
 }
 
+/// How a look ends whose trouble was said on the object: a refusal is tried again in its time, all else as it says itself.
+fn outcome(executed: Result<Next, ProvisionError>, said: Option<Trouble>) -> Result<Next, ProvisionError> {
+    match (executed, said) {
+        (Err(_), Some(trouble)) if !trouble.passing => Ok(Some(REFUSED)),
+        (executed, _) => executed,
+    }
+}
+
 /// The earlier of two times.
 fn sooner(one: Next, other: Next) -> Next {
     match (one, other) {

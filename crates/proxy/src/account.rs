@@ -1,12 +1,9 @@
 use std::net::IpAddr;
 
 use kubeapi::state_keys as keys;
-use node::{Snapshot, StateChange};
+use node::{CAPABILITY_VERSION, Snapshot, StateChange};
 
 use crate::secret::SecretStore;
-
-/// The capability version that this program's client has, as the coordination server and the operator know it.
-pub(crate) const CAPABILITY_VERSION: u32 = 131;
 
 /// What a proxy says about itself in its state Secret, as [`kubeapi::contract`] asks for.
 #[derive(Debug, Clone)]

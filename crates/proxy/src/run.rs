@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telemetry::{Health, Metrics, Shutdown};
 use tokio::sync::watch;
 
-use crate::account::{Account, CAPABILITY_VERSION};
+use crate::account::Account;
 use crate::arguments::health_socket;
 use crate::backends::{self, Backends};
 use crate::backoff::Backoff;
@@ -92,7 +92,7 @@ async fn run_with(
     state.met();
     let account = Account::new(store.clone(), &config.pod.uid);
     account.begin()?;
-    let settings = settings::follow(config.config_folder.clone(), CAPABILITY_VERSION, &shutdown);
+    let settings = settings::follow(config.config_folder.clone(), node::CAPABILITY_VERSION, &shutdown);
     configuration.unmet(format!("there is none in {} yet", config.config_folder.display()));
     let common = Common {
         config,

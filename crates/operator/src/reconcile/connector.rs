@@ -5,7 +5,7 @@ use kubeapi::condition::event;
 use kubeapi::{Connector, name};
 
 use super::service::without_finalizer;
-use super::{Next, REFUSED, sooner, trouble};
+use super::{Next, outcome, sooner, trouble};
 use crate::connector::{self, Observed, Plan};
 use crate::context::Context;
 use crate::event::Note;
@@ -30,10 +30,7 @@ pub(super) async fn reconcile(context: &Context, name: &str) -> Result<Next, Pro
     for note in &status.events {
         context.writer.publish(note, &after.connector.object_ref(&())).await;
     }
-    match (executed, trouble) {
-        (Err(_), Some(trouble)) if !trouble.passing => Ok(Some(REFUSED)),
-        (executed, _) => executed,
-    }
+    outcome(executed, trouble)
 }
 
 async fn execute(context: &Context, observed: &Observed, plan: &Plan) -> Result<Next, ProvisionError> {

@@ -8,7 +8,7 @@ use kubeapi::condition::event;
 use kubeapi::name;
 use serde_json::{Value, json};
 
-use super::{Next, REFUSED, sooner, trouble};
+use super::{Next, outcome, sooner, trouble};
 use crate::context::Context;
 use crate::event::Note;
 use crate::provision::{self, ProvisionError};
@@ -33,10 +33,7 @@ pub(super) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     for note in &status.events {
         context.writer.publish(note, &after.service.object_ref(&())).await;
     }
-    match (executed, trouble) {
-        (Err(_), Some(trouble)) if !trouble.passing => Ok(Some(REFUSED)),
-        (executed, _) => executed,
-    }
+    outcome(executed, trouble)
 }
 
 async fn execute(context: &Context, observed: &Observed, plan: &Plan) -> Result<Next, ProvisionError> {
