@@ -75,8 +75,8 @@ impl Task for Up {
         let progress = Progress::start(&cache, "up")?;
         fetch::everything(&cache, &checkout, &progress)?;
         let built = build::build(&cache, &checkout, &progress, false)?;
-        let mut options = if self.no_cluster { Options::boxes()? } else { Options::whole()? };
-        options.init = init(&cache, &checkout, &progress)?;
+        let mut options = Options::started_by(init(&cache, &checkout, &progress)?)?;
+        options.cluster = !self.no_cluster;
         let world = World::up(&name, &options, &|event| tell(&progress, &event))?;
         world.install(&built.binary)?;
         print!("{}", world.status()?);

@@ -30,13 +30,15 @@ impl Options {
     /// # Errors
     /// When the cache or the program `lab-init` cannot be located.
     pub fn boxes() -> Result<Self> {
-        Ok(Self {
-            cache: Cache::locate()?,
-            init: locate_init()?,
-            plan: Plan::walkthrough(),
-            cluster: false,
-            owner: None,
-        })
+        Self::started_by(locate_init()?)
+    }
+
+    /// As [`Options::boxes`], with the program `lab-init` at `init`.
+    ///
+    /// # Errors
+    /// When the cache cannot be located.
+    pub fn started_by(init: PathBuf) -> Result<Self> {
+        Ok(Self { cache: Cache::locate()?, init, plan: Plan::walkthrough(), cluster: false, owner: None })
     }
 
     /// The walkthrough's whole world.
