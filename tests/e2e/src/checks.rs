@@ -77,3 +77,11 @@ pub fn binary() -> Result<PathBuf> {
     ensure!(path.is_file(), "TOWLINE_BINARY names {}, which is no file", path.display());
     Ok(path)
 }
+
+/// The image that holds the binary under test: `cargo xtask build` packs it beside the binary.
+pub fn image() -> Result<PathBuf> {
+    let binary = binary()?;
+    let folder = binary.with_file_name("image");
+    ensure!(folder.is_dir(), "{} has no image beside it: `cargo xtask build` packs one", binary.display());
+    Ok(folder)
+}

@@ -1,6 +1,6 @@
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use lab::{Command, Daemon, LabBox, Ready, StockNode};
 use serde_json::Value;
 
@@ -29,18 +29,6 @@ const DAEMON: &str = "node";
 const SOCKET: &str = "/var/run/tailscale/tailscaled.sock";
 
 impl Client {
-    /// Finds out which client this program's arguments want for a role, such as `--laptop=towline`; the stock one when
-    /// they don't say.
-    pub fn named(role: &str) -> Result<fn(LabBox) -> Result<Self>> {
-        let value = |argument: String| Some(argument.strip_prefix(role)?.strip_prefix('=')?.to_owned());
-        match std::env::args().find_map(value).as_deref() {
-            None | Some("stock") => Ok(Self::stock),
-            Some("towline") => Ok(Self::towline),
-            Some("mixed") => Ok(Self::towline_by_stock_commands),
-            Some(other) => bail!("{role} is stock, towline or mixed, and not {other:?}"),
-        }
-    }
-
     /// Starts the stock client in a box, not logged in.
     pub fn stock(lab_box: LabBox) -> Result<Self> {
         let program = Program::Stock(StockNode::start(&lab_box)?);

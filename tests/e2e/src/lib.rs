@@ -4,6 +4,7 @@
 //! - [`Client`]: a device and the client program on it. [`Operator`]: an operator and its chart.
 //! - [`Stage`]: a whole world with all of these, and [`rows`]: the walkthrough's rows, to be played on a stage. Which clients
 //!   and which operator play, is the [`Cast`]'s business; a row asserts what a user sees.
+//!   [`Arguments`] say who that is.
 //! - [`Browser`]: a person at a login page.
 //! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
 //! - [`eventually`]: waits for what a command shows, with a deadline.
@@ -15,6 +16,7 @@
 
 pub mod rows;
 
+mod arguments;
 mod browser;
 mod checks;
 mod client;
@@ -23,10 +25,11 @@ mod installation;
 mod operator;
 mod stage;
 
+pub use arguments::{Arguments, Cast};
 pub use browser::Browser;
-pub use checks::{Checks, Marks, binary};
+pub use checks::{Checks, Marks, binary, image};
 pub use client::Client;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
 pub use operator::{Habits, Operator};
-pub use stage::{Cast, PATIENCE, Stage};
+pub use stage::{PATIENCE, Stage};

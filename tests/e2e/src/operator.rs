@@ -9,7 +9,9 @@ use serde_json::{Value, json};
 use crate::PATIENCE;
 use crate::installation::{CONTROL_URL, Installation};
 
+mod chart;
 mod stock;
+mod towline;
 
 /// The namespace that the guide installs an operator in.
 pub(crate) const NAMESPACE: &str = "tailscale";
@@ -43,12 +45,21 @@ pub struct Habits {
     pub ready_is_ready: bool,
     /// The definitions of its resources outlive it, and its device does not; else, the other way round.
     pub leaves_in_order: bool,
+    /// It is a device of the tailnet as soon as it runs.
+    pub is_a_device: bool,
+    /// It knows the resource Tailnet, for credentials besides its own.
+    pub takes_tailnets: bool,
 }
 
 impl Operator {
     /// The stock operator, with its stock proxies; pushes their images.
     pub fn stock(world: &World) -> Result<Self> {
         stock::operator(world)
+    }
+
+    /// Our operator, with our proxies, by the chart of this checkout; pushes their image.
+    pub fn towline(world: &World) -> Result<Self> {
+        towline::operator(world)
     }
 
     /// Installs it by Helm, as the guide says: with an OAuth client of its own, into the article's namespace.

@@ -1,9 +1,9 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::{Cluster, LabBox, Options, ScratchWorld, World};
+use lab::{Cluster, Options, ScratchWorld};
 
-use crate::{ADMIN, Client, Installation, Marks, Operator, binary};
+use crate::{ADMIN, Cast, Client, Installation, Marks, Operator, binary};
 
 const POLICY: &str = include_str!("../../../examples/policy.hujson");
 
@@ -25,17 +25,6 @@ pub struct Stage {
     pub laptop: Client,
     /// The server in the cabin.
     pub robbinsdale: Client,
-}
-
-/// Whose programs play.
-#[derive(Clone, Copy, Debug)]
-pub struct Cast {
-    /// Prepares the operator.
-    pub operator: fn(&World) -> Result<Operator>,
-    /// Starts the client on the laptop.
-    pub laptop: fn(LabBox) -> Result<Client>,
-    /// Starts the client on robbinsdale.
-    pub robbinsdale: fn(LabBox) -> Result<Client>,
 }
 
 impl Stage {

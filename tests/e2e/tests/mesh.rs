@@ -1,12 +1,12 @@
 //! Two nodes on our coordination server and relays: they join, find each other, and survive restarts of both.
 //!
-//! `--laptop` and `--robbinsdale` say whose client runs there: `stock`, `towline`, or `mixed`, our daemon under the stock
-//! command line.
+//! `--laptop` and `--robbinsdale` say whose client runs there; `--help` explains.
 
 use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{ADMIN, CONTROL_URL, Checks, Client, Installation, Marks, PATIENCE, binary, eventually};
+use clap::Parser;
+use e2e::{ADMIN, Arguments, CONTROL_URL, Checks, Client, Installation, Marks, PATIENCE, binary, eventually};
 use lab::{Options, ScratchWorld, Udp};
 use serde_json::Value;
 
@@ -17,10 +17,11 @@ fn main() -> ExitCode {
 }
 
 fn run(checks: &mut Checks) -> Result<()> {
+    let cast = Arguments::parse().cast()?;
     let world = ScratchWorld::up(Options::boxes()?)?;
     let installation = Installation::set_up(&world, &binary()?, POLICY)?;
-    let laptop = Client::named("--laptop")?(world.lab_box("laptop")?)?;
-    let robbinsdale = Client::named("--robbinsdale")?(world.lab_box("robbinsdale")?)?;
+    let laptop = (cast.laptop)(world.lab_box("laptop")?)?;
+    let robbinsdale = (cast.robbinsdale)(world.lab_box("robbinsdale")?)?;
 
     checks.check("a node joins with a tagged key", || {
         robbinsdale.join(&installation.key(&["tag:server"])?)?;

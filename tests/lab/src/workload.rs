@@ -1,5 +1,7 @@
 //! Images for pods: what a shell and a web server need, and the stock ones.
 
+use std::path::Path;
+
 use anyhow::{Context, Result};
 use cache::Cache;
 use image::{Image, LayerBuilder, Layout, Process, Reference};
@@ -30,6 +32,16 @@ impl World {
         let root = self.public_authority()?;
         self.push(&stock.image.trusting(root.certificate())?, &stock.reference)?;
         Ok(stock.reference.tag)
+    }
+
+    /// Pushes the image that a folder holds as a layout, as it is. Returns its name.
+    ///
+    /// # Errors
+    /// When there is no layout, or the registry does not take it.
+    pub fn push_packed(&self, folder: &Path) -> Result<Reference> {
+        let packed = Layout::read(folder)?;
+        self.push(&packed.image, &packed.reference)?;
+        Ok(packed.reference)
     }
 }
 

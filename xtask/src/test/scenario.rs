@@ -55,10 +55,30 @@ fn kills(context: &Context<'_>, title: &str, count: &str) -> Result<Counts> {
 
 /// The stock operator and its proxies on our coordination server and relays.
 pub(super) fn stock_operator(context: &Context<'_>) -> Result<Counts> {
+    play(context, "stock-operator", &["--operator=stock"])
+}
+
+/// Our operator and proxies, with our clients.
+pub(super) fn operator(context: &Context<'_>) -> Result<Counts> {
+    play(context, "operator", &["--operator=towline", "--laptop=towline", "--robbinsdale=towline"])
+}
+
+/// Rows of the walkthrough, by whom the stage's own options name; ours where they don't.
+pub(super) fn walkthrough(context: &Context<'_>) -> Result<Counts> {
+    let named = |role: &str| context.options.iter().any(|option| option.starts_with(role));
+    let ours = ["--operator", "--laptop", "--robbinsdale"].into_iter().filter(|role| !named(role));
+    let ours: Vec<String> = ours.map(|role| format!("{role}=towline")).collect();
+    let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    play(context, "walkthrough", &ours)
+}
+
+fn play(context: &Context<'_>, title: &str, cast: &[&str]) -> Result<Counts> {
     let built = build::build(context.cache, context.checkout, context.progress, false)?;
     let sources = stock_sources(context)?;
     let environment: Environment<'_> = &[("TOWLINE_BINARY", &built.binary), ("STOCK_SOURCES", &sources)];
-    program(context, "stock-operator", &["test", "--package=e2e", "--test=stock_operator", "--"], environment)
+    let command: Vec<&str> =
+        ["test", "--package=e2e", "--test=walkthrough", "--"].iter().chain(cast).copied().collect();
+    program(context, title, &command, environment)
 }
 
 /// The sources of the stock operator, of the version that this checkout pins: its chart is among them.

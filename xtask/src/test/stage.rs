@@ -65,6 +65,18 @@ pub(crate) const STAGES: &[Stage] = &[
         run: scenario::stock_operator,
     },
     Stage {
+        name: "operator",
+        about: "our Kubernetes operator and its proxies, with our clients: the walkthrough, row by row",
+        standard: true,
+        run: scenario::operator,
+    },
+    Stage {
+        name: "walkthrough",
+        about: "rows of the walkthrough: --row 8 --operator, --laptop, --robbinsdale towline|stock",
+        standard: false,
+        run: scenario::walkthrough,
+    },
+    Stage {
         name: "long",
         about: "what takes too long for every day: the coordination server is killed hundreds of times",
         standard: false,

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, ensure};
 use lab::World;
 use serde_json::json;
 
-use super::{Habits, Operator};
+use super::{Habits, Operator, chart};
 
 /// The stock operator's chart and definitions, in the sources of the version that is pinned.
 const DEPLOY: &str = "cmd/k8s-operator/deploy";
@@ -20,9 +20,9 @@ pub(super) fn operator(world: &World) -> Result<Operator> {
         deployment: "operator",
         // Seen with 1.104.2: conditions of Services and Connectors turn True before a pod runs; the chart takes the
         // definitions with it, and nobody deletes the operator's device.
-        habits: Habits { ready_is_ready: false, leaves_in_order: false },
+        habits: Habits { ready_is_ready: false, leaves_in_order: false, is_a_device: true, takes_tailnets: true },
         version: version.trim_start_matches('v').to_owned(),
-        chart: chart(&sources()?.join(DEPLOY))?,
+        chart: published(&sources()?.join(DEPLOY))?,
         values: json!({}),
     })
 }
@@ -33,32 +33,17 @@ fn sources() -> Result<PathBuf> {
 }
 
 /// The chart as it is published: the definitions are put into it when a release is made, each behind one condition.
-fn chart(deploy: &Path) -> Result<BTreeMap<String, String>> {
-    let mut chart = BTreeMap::new();
-    for folder in ["", "templates"] {
-        for (name, content) in files(&deploy.join("chart").join(folder))? {
-            chart.insert(Path::new(folder).join(name).display().to_string(), content);
-        }
-    }
-    for (name, content) in files(&deploy.join("crds"))? {
-        chart.insert(
-            format!("templates/{name}"),
+fn published(deploy: &Path) -> Result<BTreeMap<String, String>> {
+    let mut files = chart::read(&deploy.join("chart"))?;
+    let folder = deploy.join("crds");
+    let what = || format!("reading {}", folder.display());
+    for entry in fs::read_dir(&folder).with_context(what)? {
+        let entry = entry.with_context(what)?;
+        let content = fs::read_to_string(entry.path()).with_context(what)?;
+        files.insert(
+            format!("templates/{}", entry.file_name().to_string_lossy()),
             format!("{{{{ if .Values.installCRDs -}}}}\n{content}{{{{- end -}}}}"),
         );
-    }
-    ensure!(chart.contains_key("Chart.yaml"), "{} holds no chart", deploy.display());
-    Ok(chart)
-}
-
-fn files(folder: &Path) -> Result<Vec<(String, String)>> {
-    let mut files = Vec::new();
-    let what = || format!("reading {}", folder.display());
-    for entry in fs::read_dir(folder).with_context(what)? {
-        let entry = entry.with_context(what)?;
-        if entry.file_type().with_context(what)?.is_file() {
-            let content = fs::read_to_string(entry.path()).with_context(what)?;
-            files.push((entry.file_name().to_string_lossy().into_owned(), content));
-        }
     }
     Ok(files)
 }

@@ -16,7 +16,7 @@ const BALANCED: Ipv4Addr = Ipv4Addr::new(10, 69, 0, 7);
 const PAGE: &str = "web: hello from the cluster";
 
 /// Applies the article's Connector, and goes through it from the laptop.
-pub fn play(stage: &Stage, checks: &mut Checks) {
+pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 9: the Connector is ready, and its routes are approved with no click", |marks| {
         stage.cluster.apply(MANIFEST)?;
         stage.cluster.wait("", OBJECT, "condition=ConnectorReady", 4 * PATIENCE)?;

@@ -9,7 +9,10 @@ use crate::{CONTROL_URL, Checks, PATIENCE, Stage};
 const SECRET: &str = "second-credentials";
 
 /// Gives the operator a second client of the API, and one that does not exist.
-pub fn play(stage: &Stage, checks: &mut Checks) {
+pub(super) fn play(stage: &Stage, checks: &mut Checks) {
+    if !stage.operator.habits.takes_tailnets {
+        return;
+    }
     checks.check("a Tailnet with credentials of its own is ready: devices, keys and services can be listed", || {
         let client =
             stage.installation.oauth_client(&["devices:core", "auth_keys", "services"], &["tag:k8s-operator"])?;

@@ -16,7 +16,7 @@ pub(super) const DEVICE: &str = "home-tailscale-robbinsdale";
 const NAME: &str = "tailscale-robbinsdale.home";
 
 /// Applies the article's Service, looks at what comes of it, and uses it from a pod.
-pub fn play(stage: &Stage, checks: &mut Checks) {
+pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 7: the egress Service gets a proxy, which is a device, and says when it works", |marks| {
         stage.cluster.apply(MANIFEST)?;
         stage.cluster.wait("home", SERVICE, "condition=TailscaleProxyReady", 4 * PATIENCE)?;

@@ -9,7 +9,7 @@ pub(super) const OBJECT: &str = "connector/way-out";
 pub(super) const DEVICE: &str = "way-out";
 
 /// Leaves by the exit node, and without it again.
-pub fn play(stage: &Stage, checks: &mut Checks) {
+pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 15: the laptop leaves by the exit node, and by its own router again", |marks| {
         stage.cluster.apply(MANIFEST)?;
         stage.cluster.wait("", OBJECT, "condition=ConnectorReady", 4 * PATIENCE)?;

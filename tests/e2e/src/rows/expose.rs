@@ -13,7 +13,7 @@ pub(super) const EXPOSED: [(&str, &str); 2] = [("service/notes", "home-notes"), 
 const PAGE: &str = "web: hello from the cluster";
 
 /// Exposes the web server twice, by annotation and by load balancer class, and uses both from the laptop.
-pub fn play(stage: &Stage, checks: &mut Checks) {
+pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     let names = ["by the annotation", "as a load balancer"];
     checks.check("row 13: two Services ask to be exposed", || stage.cluster.apply(MANIFEST).map(drop));
     for (how, (service, device)) in names.into_iter().zip(EXPOSED) {

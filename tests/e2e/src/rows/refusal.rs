@@ -17,7 +17,7 @@ struct Wrong {
 }
 
 /// Applies one wrong object after the other.
-pub fn play(stage: &Stage, checks: &mut Checks) {
+pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     for wrong in wrongs() {
         checks.check(&format!("{}: its condition says why, and it gets no device", wrong.what), || {
             stage.cluster.apply(&wrong.object.to_string())?;

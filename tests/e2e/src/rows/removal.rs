@@ -8,7 +8,7 @@ use crate::operator::{NAMESPACE, NODE};
 use crate::{Checks, PATIENCE, Stage, eventually};
 
 /// Deletes what the rows before have applied, and uninstalls the operator.
-pub fn play(stage: &Stage, checks: &mut Checks) {
+pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 16: Services and Connectors go, with their proxies, Secrets and devices", |marks| {
         let services = EXPOSED_AND_EGRESS.map(str::to_owned);
         stage.cluster.kubectl(["-n", "home", "delete"].map(str::to_owned).into_iter().chain(services)).run()?;

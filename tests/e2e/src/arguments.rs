@@ -1,0 +1,67 @@
+use anyhow::{Result, bail};
+use clap::{Parser, ValueEnum};
+use lab::{LabBox, World};
+
+use crate::{Client, Operator};
+
+/// What a test program may be asked for.
+#[derive(Clone, Debug, Parser)]
+pub struct Arguments {
+    /// A row of the walkthrough to play, with those that it needs; may be repeated. Without any: all.
+    #[arg(long = "row", value_name = "NUMBER")]
+    pub rows: Vec<u8>,
+
+    /// Whose operator and proxies play
+    #[arg(long, value_enum, default_value = "stock")]
+    operator: Program,
+
+    /// Whose client plays on the laptop
+    #[arg(long, value_enum, default_value = "stock")]
+    laptop: Program,
+
+    /// Whose client plays on robbinsdale
+    #[arg(long, value_enum, default_value = "stock")]
+    robbinsdale: Program,
+}
+
+/// Whose program it is.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Program {
+    Stock,
+    Towline,
+    /// Our daemon under the stock command line.
+    Mixed,
+}
+
+/// Whose programs play.
+#[derive(Clone, Copy, Debug)]
+pub struct Cast {
+    /// Prepares the operator.
+    pub operator: fn(&World) -> Result<Operator>,
+    /// Starts the client on the laptop.
+    pub laptop: fn(LabBox) -> Result<Client>,
+    /// Starts the client on robbinsdale.
+    pub robbinsdale: fn(LabBox) -> Result<Client>,
+}
+
+impl Arguments {
+    /// Who plays.
+    pub fn cast(&self) -> Result<Cast> {
+        let operator = match self.operator {
+            Program::Stock => Operator::stock,
+            Program::Towline => Operator::towline,
+            Program::Mixed => bail!("--operator is stock or towline: an operator and its proxies come together"),
+        };
+        Ok(Cast { operator, laptop: self.laptop.client(), robbinsdale: self.robbinsdale.client() })
+    }
+}
+
+impl Program {
+    fn client(self) -> fn(LabBox) -> Result<Client> {
+        match self {
+            Self::Stock => Client::stock,
+            Self::Towline => Client::towline,
+            Self::Mixed => Client::towline_by_stock_commands,
+        }
+    }
+}
