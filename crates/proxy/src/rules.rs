@@ -81,6 +81,16 @@ impl Rules {
         })
     }
 
+    /// Has the kernel follow connections from now on: to be called before the first one is opened.
+    ///
+    /// Answers on a connection that the kernel did not see begin look to it like somebody's first packet, and would be sent
+    /// to the target: those of the API server, the coordination server and the relay.
+    pub(crate) fn follow_connections() -> Result<(), String> {
+        let mut rules = Self::new()?;
+        let ruleset = Translation::default().config().ruleset().map_err(|error| error.to_string())?;
+        rules.firewall.install(&ruleset).map_err(|error| error.to_string())
+    }
+
     /// Makes the kernel's rules what they should be; without any change when they are.
     ///
     /// # Errors
@@ -185,6 +195,13 @@ mod tests {
         let only_v4 = |own: IpAddr| own.is_ipv4().then(|| ip("10.1.0.10"));
         let translation = Translation::ingress(&way().own, only_v4, &[ip("10.0.0.7")]);
         assert_eq!(translation.rules, [ProxyRule::Ingress { own: ip("100.64.0.7"), destination: ip("10.1.0.10") }]);
+    }
+
+    #[test]
+    fn connections_are_followed_without_any_rule_that_sends_them_elsewhere() {
+        let text = Translation::default().config().ruleset().unwrap().to_string();
+        // A chain that translates is what makes the kernel follow connections.
+        assert!(text.contains("type nat hook postrouting") && !text.contains("dnat"), "{text}");
     }
 
     #[test]

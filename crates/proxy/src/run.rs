@@ -2,7 +2,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
+use anyhow::{Context, anyhow};
 use dial::{Resolve, Roots};
 use kubeapi::NodeConfig;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
@@ -15,6 +15,7 @@ use crate::backends::{self, Backends};
 use crate::backoff::Backoff;
 use crate::config::{Config, Destination, Purpose, Target};
 use crate::relay::Relay;
+use crate::rules::Rules;
 use crate::secret::SecretStore;
 use crate::session::{Common, End, Session};
 use crate::traffic::Traffic;
@@ -59,6 +60,9 @@ async fn run_with(
     shutdown: Shutdown,
 ) -> anyhow::Result<()> {
     raise_descriptor_limit();
+    if !config.user_space && !matches!(config.purpose, Purpose::Connector) {
+        Rules::follow_connections().map_err(|reason| anyhow!("preparing the kernel: {reason}"))?;
+    }
     let (health, metrics) = (Health::new(), Metrics::new());
     let state = health.condition("state Secret");
     let configuration = health.condition("configuration");

@@ -29,6 +29,11 @@ impl Checks {
         if checks.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
+    /// Whether a scenario has failed.
+    pub fn any_failed(&self) -> bool {
+        self.failed > 0
+    }
+
     /// Runs a scenario and says how it ended; later ones run all the same.
     pub fn check(&mut self, name: &str, scenario: impl FnOnce() -> Result<()>) {
         self.timed(name, |_| scenario());

@@ -74,7 +74,7 @@ impl Operator {
         node.run(["helm", "package", &folder, "--destination", CHARTS, &version, &app])?;
         let values = self.values(installation)?;
         node.write(&format!("{CHARTS}/values.json"), values.to_string(), 0o600)?;
-        let packed = format!("{folder}-{}.tgz", self.version);
+        let packed = format!("{CHARTS}/{}-{}.tgz", self.chart_name()?, self.version);
         let install =
             ["helm", "install", RELEASE, &packed, "--namespace", NAMESPACE, "--values", "/root/charts/values.json"];
         node.command(install.into_iter().chain(["--wait", "--timeout=120s"])).within(4 * PATIENCE).run()?;
@@ -87,6 +87,11 @@ impl Operator {
         let uninstall = ["helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=120s"];
         node.command(uninstall).within(4 * PATIENCE).run()?;
         Ok(())
+    }
+
+    fn chart_name(&self) -> Result<&str> {
+        let chart = self.chart.get("Chart.yaml").context("the chart has no Chart.yaml")?;
+        chart.lines().find_map(|line| line.strip_prefix("name: ")).context("the chart has no name")
     }
 
     fn values(&self, installation: &Installation) -> Result<Value> {

@@ -3,6 +3,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lab::{Cluster, Options, ScratchWorld};
 
+use crate::operator::NAMESPACE;
 use crate::{ADMIN, Cast, Client, Installation, Marks, Operator, binary};
 
 const POLICY: &str = include_str!("../../../examples/policy.hujson");
@@ -48,5 +49,27 @@ impl Stage {
     /// How long traffic may take to flow once a condition has turned True.
     pub fn grace(&self) -> Duration {
         if self.operator.habits.ready_is_ready { Duration::ZERO } else { 2 * PATIENCE }
+    }
+
+    /// Prints what Kubernetes knows of the operator and its proxies, for whoever looks into a failure.
+    pub fn tell(&self) {
+        let pods = ["pod", "--output=name"];
+        let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+        let mut questions = vec![
+            words(&["get", "pods,statefulsets,services,connectors", "--all-namespaces", "--output=wide"]),
+            words(&["get", "events", "--namespace", NAMESPACE, "--sort-by=.lastTimestamp"]),
+        ];
+        let found = self.cluster.kubectl(["--namespace", NAMESPACE, "get"].into_iter().chain(pods)).finish();
+        for pod in found.iter().flat_map(|found| found.stdout.lines()) {
+            questions.push(words(&["logs", "--namespace", NAMESPACE, "--tail=40", pod]));
+            questions.push(words(&["logs", "--namespace", NAMESPACE, "--tail=40", "--previous", pod]));
+        }
+        for question in questions {
+            println!("# kubectl {}", question.join(" "));
+            match self.cluster.kubectl(question).finish() {
+                Ok(answer) => println!("{}{}", answer.stdout, answer.stderr),
+                Err(error) => println!("{error:#}"),
+            }
+        }
     }
 }

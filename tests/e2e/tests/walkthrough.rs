@@ -11,8 +11,15 @@ fn main() -> ExitCode {
         let (cast, acts) = (arguments.cast()?, rows::chosen(&arguments.rows)?);
         let title = "the world is up, with our server, two devices and the images";
         let Some(stage) = checks.timed(title, |marks| Stage::set(&cast, marks)) else { return Ok(()) };
-        for act in acts {
+        for (number, act) in acts.into_iter().enumerate() {
             (act.play)(&stage, checks);
+            // Without an operator nothing else can go well.
+            if number == 0 && checks.any_failed() {
+                break;
+            }
+        }
+        if checks.any_failed() {
+            stage.tell();
         }
         Ok(())
     })
