@@ -6,6 +6,7 @@
 //!   and which operator play, is the [`Cast`]'s business; a row asserts what a user sees.
 //!   [`Arguments`] say who that is.
 //! - [`Browser`]: a person at a login page.
+//! - [`Conversation`]: one TCP connection that nothing may break.
 //! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
 //! - [`eventually`]: waits for what a command shows, with a deadline.
 //!
@@ -20,6 +21,7 @@ mod arguments;
 mod browser;
 mod checks;
 mod client;
+mod conversation;
 mod eventually;
 mod installation;
 mod operator;
@@ -29,6 +31,7 @@ pub use arguments::{Arguments, Cast};
 pub use browser::Browser;
 pub use checks::{Checks, Marks, binary, image};
 pub use client::Client;
+pub use conversation::Conversation;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
 pub use operator::{Habits, Operator};

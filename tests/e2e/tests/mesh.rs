@@ -6,7 +6,9 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result, ensure};
 use clap::Parser;
-use e2e::{ADMIN, Arguments, CONTROL_URL, Checks, Client, Installation, Marks, PATIENCE, binary, eventually};
+use e2e::{
+    ADMIN, Arguments, CONTROL_URL, Checks, Client, Conversation, Installation, Marks, PATIENCE, binary, eventually,
+};
 use lab::{Options, ScratchWorld, Udp};
 use serde_json::Value;
 
@@ -69,23 +71,34 @@ fn run(checks: &mut Checks) -> Result<()> {
 
     checks.timed("TCP goes both ways at full rate, directly", |marks| throughput(&laptop, &robbinsdale, marks));
 
-    checks.check("with UDP blocked the relay carries it", || {
+    let begun = checks.timed("a TCP connection opens", |_| Conversation::begin(&laptop, &robbinsdale));
+    let Some(mut conversation) = begun else { return Ok(()) };
+
+    checks.timed("with UDP blocked the relay carries it, and the connection goes on", |marks| {
         world.set_udp(Udp::NotBetweenRouters)?;
+        conversation.answers()?;
+        marks.reached("TCP goes on after");
         laptop.ping("robbinsdale", "via DERP(near)")
     });
 
     checks.timed("TCP goes both ways at the relay's rate", |marks| throughput(&laptop, &robbinsdale, marks));
 
-    checks.check("the relay dies and comes back: the other carries it, then either", || {
+    checks.timed("the relay dies and comes back: the other carries it, then either", |marks| {
         installation.start_relay1()?.kill()?;
+        conversation.answers()?;
+        marks.reached("TCP goes on after");
         eventually("the other relay", PATIENCE, || laptop.ping("robbinsdale", "via DERP("))?;
         installation.start_relay1()?;
-        eventually("a relay", PATIENCE, || laptop.ping("robbinsdale", "via DERP("))
+        eventually("a relay", PATIENCE, || laptop.ping("robbinsdale", "via DERP("))?;
+        conversation.answers().map(drop)
     });
 
-    checks.check("with UDP let through again it goes directly again", || {
+    checks.timed("with UDP let through again it goes directly again", |marks| {
         world.set_udp(Udp::Open)?;
-        eventually("the direct path", PATIENCE, || laptop.ping("robbinsdale", "via 203.0.113.40:"))
+        eventually("the direct path", PATIENCE, || laptop.ping("robbinsdale", "via 203.0.113.40:"))?;
+        marks.reached("direct after");
+        conversation.answers()?;
+        conversation.end()
     });
 
     checks.check("the server is killed: what they have goes on, and they find it again", || {

@@ -25,7 +25,7 @@ pub(super) fn mesh(context: &Context<'_>) -> Result<Counts> {
 
 /// Our node, under our command line and the stock one, with a stock node and with its like.
 pub(super) fn node(context: &Context<'_>) -> Result<Counts> {
-    let pairs = [("towline", "stock"), ("stock", "towline"), ("mixed", "towline")];
+    let pairs = [("towline", "towline"), ("towline", "stock"), ("stock", "towline"), ("mixed", "towline")];
     pairs.into_iter().map(|(laptop, robbinsdale)| nodes(context, laptop, robbinsdale)).sum()
 }
 
