@@ -1,0 +1,10 @@
+//! Bad input, as strangers, devices, people and programs send it to a whole server: each is refused with a message that
+//! says what is wrong and what to do, and changes nothing.
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod floods;
+mod machine;
+mod policies;
+mod registrations;
+mod server;
+mod storage;

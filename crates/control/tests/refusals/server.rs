@@ -1,0 +1,156 @@
+//! A coordination server on loopback with everything it has in one folder, and what programs ask it.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use api::SecretText;
+use bytes::Bytes;
+use control::{Config, FirstTailnet, NewServer, Running, ServerUrl, TrustedProxies};
+use http::{Method, Request, StatusCode, header};
+use http_body_util::{BodyExt, Full};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use telemetry::Shutdown;
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+
+pub(crate) const ADMIN: &str = "admin@example.com";
+const PASSWORD: &str = "a long password for a short test";
+const URL: &str = "http://control.test";
+
+/// What most tests begin with: tags that are there to be given, and everything open to the administrator.
+pub(crate) const POLICY: &str = r#"{
+    "groups": {"group:dev": ["admin@example.com"]},
+    "tagOwners": {"tag:server": ["autogroup:admin"], "tag:k8s-operator": []},
+    "grants": [{"src": ["autogroup:admin", "autogroup:owner"], "dst": ["*"], "ip": ["*"]}],
+}"#;
+
+/// A server that runs, and its administrator's token.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    token: String,
+    shutdown: Shutdown,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
+    folder: TempDir,
+}
+
+impl Server {
+    /// A new server with the policy of most tests.
+    pub(crate) async fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        set_up(&folder.path().join("data")).await;
+        let server = Self::run(folder).await;
+        let (status, answer) = server.ask(Method::POST, "/tailnet/-/acl", POLICY).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        server
+    }
+
+    async fn run(folder: TempDir) -> Self {
+        let data = folder.path().join("data");
+        let config = Config {
+            url: ServerUrl::parse(URL).unwrap(),
+            https: None,
+            http: Some("127.0.0.1:0".parse().unwrap()),
+            admin: None,
+            certificate: None,
+            proxies: TrustedProxies(Vec::new()),
+            relays: control::relay_map(&["relay.test".to_owned()]).unwrap(),
+            relay_token: None,
+            data,
+        };
+        let shutdown = Shutdown::new(Duration::from_secs(2));
+        let running = Running::start(config, shutdown.clone()).await.unwrap();
+        let address = running.http.unwrap();
+        let running = tokio::spawn(running.finish());
+        let mut server = Self { address, token: String::new(), shutdown, running, folder };
+        server.token = server.log_in().await;
+        server
+    }
+
+    /// Ends the server and starts it again on what it has written.
+    pub(crate) async fn restart(self) -> Self {
+        self.shutdown.request();
+        self.running.await.unwrap().unwrap();
+        Self::run(self.folder).await
+    }
+
+    pub(crate) fn database(&self) -> PathBuf {
+        self.folder.path().join("data/control.db")
+    }
+
+    async fn log_in(&self) -> String {
+        let form = format!("grant_type=password&username={ADMIN}&password={}", PASSWORD.replace(' ', "+"));
+        let request =
+            Request::post("/api/v2/oauth/token").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        let (status, answer) = self.exchange(request, form).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Calls the API as the administrator; `path` is what follows `/api/v2`.
+    pub(crate) async fn ask(&self, method: Method, path: &str, body: impl Into<Bytes>) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(format!("/api/v2{path}"));
+        self.exchange(request.header(header::AUTHORIZATION, format!("Bearer {}", self.token)), body).await
+    }
+
+    async fn exchange(&self, request: http::request::Builder, body: impl Into<Bytes>) -> (StatusCode, Value) {
+        let stream = TcpStream::connect(self.address).await.unwrap();
+        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+        let driver = tokio::spawn(connection);
+        let request = request.header(header::HOST, "control.test").body(Full::new(body.into())).unwrap();
+        let answer = sender.send_request(request).await.unwrap();
+        let (status, bytes) = (answer.status(), answer.into_body().collect().await.unwrap().to_bytes());
+        driver.abort();
+        let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()))
+    }
+
+    /// Makes an auth key; answers its number and its text.
+    pub(crate) async fn make_key(&self, create: Value, seconds: Option<u64>) -> (String, String) {
+        let wanted = json!({"capabilities": {"devices": {"create": create}}, "expirySeconds": seconds});
+        let (status, key) = self.ask(Method::POST, "/tailnet/-/keys", wanted.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{key}");
+        (key["id"].as_str().unwrap().to_owned(), key["key"].as_str().unwrap().to_owned())
+    }
+
+    /// The names of all keys that there are.
+    pub(crate) async fn keys(&self) -> BTreeMap<String, Value> {
+        let (status, list) = self.ask(Method::GET, "/tailnet/-/keys?all=true", "").await;
+        assert_eq!(status, StatusCode::OK, "{list}");
+        let keys = list["keys"].as_array().unwrap();
+        keys.iter().map(|key| (key["id"].as_str().unwrap().to_owned(), key.clone())).collect()
+    }
+
+    /// The names of all devices.
+    pub(crate) async fn devices(&self) -> Vec<String> {
+        let (status, list) = self.ask(Method::GET, "/tailnet/-/devices", "").await;
+        assert_eq!(status, StatusCode::OK, "{list}");
+        list["devices"].as_array().unwrap().iter().map(|device| device["name"].as_str().unwrap().to_owned()).collect()
+    }
+
+    /// The text of the policy in force.
+    pub(crate) async fn policy(&self) -> String {
+        let (status, details) = self.ask(Method::GET, "/tailnet/-/acl?details=1", "").await;
+        assert_eq!(status, StatusCode::OK, "{details}");
+        details.to_string()
+    }
+}
+
+/// Makes a server with one tailnet and its owner.
+pub(crate) async fn set_up(data: &Path) {
+    let new = NewServer {
+        data: data.to_owned(),
+        url: ServerUrl::parse(URL).unwrap(),
+        certificate: None,
+        relays: control::relay_map(&["relay.test".to_owned()]).unwrap(),
+        tailnet: FirstTailnet {
+            domain: "test.ts.net".parse().unwrap(),
+            name: None,
+            owner: ADMIN.parse().unwrap(),
+            password: Some(SecretText::new(PASSWORD.to_owned())),
+        },
+    };
+    control::init(new).await.unwrap();
+}

@@ -1,0 +1,51 @@
+//! A database that can't be written: nothing changes, the answer says so, and it mends itself.
+
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use serde_json::json;
+use sqlx::sqlite::SqliteConnectOptions;
+use sqlx::{ConnectOptions, Connection};
+
+use crate::machine::Machine;
+use crate::server::Server;
+
+const SAYS: &str = "the server can't write right now, so nothing was changed; it is tried again by itself";
+
+#[tokio::test]
+async fn while_another_holds_the_database_nothing_is_acknowledged_and_afterwards_all_is_well() {
+    let server = Server::start().await;
+    let (before, text) = server.make_key(json!({"reusable": true}), None).await;
+    let device = Machine::new();
+    assert_eq!(device.register(server.address, "laptop", &text).await.error, "");
+
+    let mut other = SqliteConnectOptions::new().filename(server.database()).connect().await.unwrap();
+    let held = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let wanted = json!({"capabilities": {"devices": {"create": {}}}}).to_string();
+    let began = tokio::time::Instant::now();
+    let (status, answer) = server.ask(Method::POST, "/tailnet/-/keys", wanted.clone()).await;
+    assert_eq!((status, answer["message"].as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some(SAYS)));
+    assert!(began.elapsed() < Duration::from_secs(10), "a caller is not left waiting: {:?}", began.elapsed());
+    let newcomer = Machine::new();
+    let request = serde_json::to_vec(&newcomer.registration("newcomer", &text)).unwrap();
+    let mut line = newcomer.call(server.address).await;
+    let (status, answer) = line.ask("/machine/register", request.clone()).await;
+    assert_eq!((status, answer.as_str()), (StatusCode::SERVICE_UNAVAILABLE, Some(SAYS)));
+    let (status, _) = device.call(server.address).await.ask("/machine/map", device.map_request(&device.node)).await;
+    assert_eq!(status, StatusCode::OK, "who is in is still served");
+    assert_eq!(server.devices().await, ["laptop.test.ts.net"]);
+
+    held.rollback().await.unwrap();
+    other.close().await.unwrap();
+    let (status, after) = server.ask(Method::POST, "/tailnet/-/keys", wanted).await;
+    assert_eq!(status, StatusCode::OK, "it goes on by itself: {after}");
+    let (status, answer) = line.ask("/machine/register", request).await;
+    assert_eq!((status, &answer["Error"]), (StatusCode::OK, &json!("")));
+
+    let server = server.restart().await;
+    let keys = server.keys().await;
+    assert!(keys.contains_key(&before) && keys.contains_key(after["id"].as_str().unwrap()), "{keys:?}");
+    let mut devices = server.devices().await;
+    devices.sort();
+    assert_eq!(devices, ["laptop.test.ts.net", "newcomer.test.ts.net"]);
+}
