@@ -3,7 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dial::{Resolve, Roots};
+use dial::{CertificateFault, Resolve, Roots};
 use http::uri::{Authority, Scheme};
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Full, Limited};
@@ -250,6 +250,9 @@ impl Client {
     }
 
     fn unreachable(&self, error: &(dyn std::error::Error + 'static)) -> ClientError {
+        if let Some(fault) = CertificateFault::find(error) {
+            return ClientError::Unreachable { url: self.base_url(), reason: fault.to_string() };
+        }
         let mut reason = error.to_string();
         let mut cause = error.source();
         while let Some(error) = cause {

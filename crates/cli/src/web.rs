@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use dial::{Resolve, Roots};
+use dial::{CertificateFault, Resolve, Roots};
 use http::{Request, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
@@ -32,10 +32,8 @@ pub(crate) enum WebError {
     Name(String, io::Error),
     #[error("{0} can't be reached: {1}")]
     Unreachable(String, String),
-    #[error(
-        "the certificate of {0} is not trusted ({1}): if it is signed by an authority of your own, name that with --ca-file"
-    )]
-    Untrusted(String, String),
+    #[error("{0} can't be trusted: {1}")]
+    Untrusted(String, CertificateFault),
     #[error("{0} did not answer within {seconds} s", seconds = PATIENCE.as_secs())]
     TimedOut(String),
     #[error("{0} answered {1}")]
@@ -74,15 +72,9 @@ impl Trust {
         S: AsyncRead + AsyncWrite + Unpin,
     {
         let name = ServerName::try_from(host.to_owned()).map_err(|_| WebError::Url(host.to_owned()))?;
-        self.0.connect(name, stream).await.map_err(|error| {
-            let is_untrusted = error
-                .get_ref()
-                .and_then(|inner| inner.downcast_ref::<rustls::Error>())
-                .is_some_and(|error| matches!(error, rustls::Error::InvalidCertificate(_)));
-            match is_untrusted {
-                true => WebError::Untrusted(host.to_owned(), error.to_string()),
-                false => WebError::Unreachable(host.to_owned(), error.to_string()),
-            }
+        self.0.connect(name, stream).await.map_err(|error| match CertificateFault::find(&error) {
+            Some(fault) => WebError::Untrusted(host.to_owned(), fault),
+            None => WebError::Unreachable(host.to_owned(), error.to_string()),
         })
     }
 }

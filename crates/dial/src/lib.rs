@@ -4,13 +4,16 @@
 //!   `/etc/resolv.conf`. Nothing asks libc: the binary is static, and a container without NSS files must do.
 //! - [`Roots`] are the trusted certificate authorities: the public web's, which are built in, this machine's, and those
 //!   of files that the user names.
+//! - [`CertificateFault`] tells people why a server's certificate is not believed, and what helps.
 //!
 //! What it does not do: open connections. Each client has its own rules for ports, marks, proxies and races.
 
 #![forbid(unsafe_code)]
 
+mod certificate;
 mod names;
 mod roots;
 
+pub use certificate::CertificateFault;
 pub use names::{Resolve, ResolverError, SystemResolver};
 pub use roots::{Roots, RootsError};

@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use crypto::control::{ClientHandshake, MAX_ERROR_TEXT, RESPONSE_SIZE, Transport};
 use crypto::{MachinePrivate, MachinePublic, SystemEntropy};
+use dial::CertificateFault;
 use http_body_util::Full;
 use hyper::client::conn::http2::SendRequest;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -208,6 +209,8 @@ async fn read_through(stream: &mut Stream, ahead: &mut Vec<u8>, out: &mut [u8]) 
 }
 
 fn unreachable(url: &ControlUrl, source: io::Error) -> ClientError {
+    let fault = CertificateFault::find(&source);
+    let source = fault.map_or(source, |fault| io::Error::new(io::ErrorKind::InvalidData, fault.to_string()));
     ClientError::Unreachable { url: url.to_string(), source }
 }
 
