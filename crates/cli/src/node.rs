@@ -28,6 +28,7 @@ mod up;
 mod version;
 mod whois;
 
+pub(crate) use local_api::query_value;
 pub use local_api::{LocalApi, LocalApiError};
 pub use socket::{OUR_SOCKET, STOCK_SOCKET, SocketArguments};
 
@@ -103,6 +104,12 @@ impl Session {
     /// The name by which the command was called.
     pub(crate) fn program(&self) -> &'static str {
         self.program
+    }
+
+    /// The domain of the tailnet that the daemon is in, if it is in one.
+    pub(crate) async fn domain(&self) -> Result<Option<String>, Failure> {
+        let status: state::Status = self.api().await?.get("status?peers=false").await?;
+        Ok(Some(status.suffix.trim_matches('.').to_owned()).filter(|suffix| !suffix.is_empty()))
     }
 
     /// The URL of the coordination server that the daemon is set to; an error tells how to name it otherwise.

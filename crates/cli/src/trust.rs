@@ -9,8 +9,10 @@ use clap::{Args, Subcommand};
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 use serde_json::json;
+use x509_parser::certificate::X509Certificate;
+use x509_parser::extensions::GeneralName;
 
-use crate::node::Session;
+use crate::node::{Session, query_value};
 use crate::output::note;
 use crate::web::{self, Trust};
 use crate::{Failure, Output};
@@ -29,15 +31,18 @@ pub enum Command {
     Show(Show),
 }
 
-/// Fetches the root of the tailnet's authority from its coordination server, shows it, and installs it.
+/// Fetches the tailnet's authority from its coordination server, shows it, and installs it.
 ///
 /// The server is the daemon's, or the one that --server names. Its answer is believed because of its own certificate; a
-/// server without TLS is believed only with --fingerprint.
+/// server without TLS is believed only with --fingerprint. What is installed can sign names of the tailnet and no others.
 #[derive(Debug, Args)]
 pub struct Install {
     /// The SHA-256 fingerprint that the root must have, as `towline trust show` or an admin tells it
     #[arg(long, value_name = "HEX")]
     fingerprint: Option<String>,
+    /// The tailnet's domain, where the server that --server names has several; otherwise the daemon's
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
     /// Say what would be done, and stop
     #[arg(long)]
     dry_run: bool,
@@ -46,9 +51,12 @@ pub struct Install {
     yes: bool,
 }
 
-/// Fetches the root of the tailnet's authority from its coordination server, and shows it.
+/// Fetches the tailnet's authority from its coordination server, and shows it.
 #[derive(Debug, Args)]
 pub struct Show {
+    /// The tailnet's domain, where the server that --server names has several; otherwise the daemon's
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
     /// Print the certificate itself, in PEM
     #[arg(long)]
     pem: bool,
@@ -60,6 +68,8 @@ pub(crate) struct Root {
     der: CertificateDer<'static>,
     name: String,
     until: String,
+    /// The domains that it can sign names of; all when empty.
+    domains: Vec<String>,
 }
 
 impl Root {
@@ -76,8 +86,9 @@ impl Root {
         anyhow::ensure!(read.is_ca(), "{origin} holds no certificate of an authority");
         let name = read.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
         let name = name.unwrap_or("without a name").to_owned();
+        let domains = permitted(&read);
         let until = jiff::Timestamp::from_second(read.validity().not_after.timestamp()).with_context(problem)?;
-        Ok(Self { pem, name, until: until.strftime("%Y-%m-%d").to_string(), der })
+        Ok(Self { pem, name, until: until.strftime("%Y-%m-%d").to_string(), domains, der })
     }
 
     pub(crate) fn pem(&self) -> &str {
@@ -102,21 +113,39 @@ impl Root {
 
     fn describe(&self) -> String {
         format!(
-            "Authority:    {}\nValid until:  {}\nFingerprint:  {} (SHA-256)\n",
+            "Authority:    {}\nSigns:        {}\nValid until:  {}\nFingerprint:  {} (SHA-256)\n",
             self.name,
+            match self.domains.is_empty() {
+                true => "any name".to_owned(),
+                false => format!("names of {} only", self.domains.join(", ")),
+            },
             self.until,
             self.shown_fingerprint()
         )
     }
 
     fn answer(&self) -> serde_json::Value {
-        json!({"name": self.name, "validUntil": self.until, "fingerprint": self.fingerprint(), "pem": self.pem})
+        json!({
+            "name": self.name, "domains": self.domains, "validUntil": self.until, "fingerprint": self.fingerprint(),
+            "pem": self.pem,
+        })
     }
+}
+
+/// The domains that a certificate may sign names of; none when it says nothing about them.
+fn permitted(certificate: &X509Certificate<'_>) -> Vec<String> {
+    let constraints = certificate.name_constraints().ok().flatten();
+    let permitted = constraints.and_then(|found| found.value.permitted_subtrees.as_ref());
+    let names = permitted.into_iter().flatten().filter_map(|subtree| match &subtree.base {
+        GeneralName::DNSName(name) => Some((*name).to_owned()),
+        _ => None,
+    });
+    names.collect()
 }
 
 /// Fetches the root from the coordination server by a channel that can be believed.
 pub(crate) async fn fetch(session: &Session) -> Result<Root, Failure> {
-    let (root, believed) = fetch_any(session).await?;
+    let (root, believed) = fetch_any(session, None).await?;
     match believed {
         Belief::Certain => Ok(root),
         Belief::Plain(server) => Err(unbelievable(&server)),
@@ -138,16 +167,25 @@ enum Belief {
     Plain(String),
 }
 
-async fn fetch_any(session: &Session) -> Result<(Root, Belief), Failure> {
-    let server = match session.connection().named_server() {
-        Some(server) => server,
-        None => session.control_url().await?,
+async fn fetch_any(session: &Session, domain: Option<&str>) -> Result<(Root, Belief), Failure> {
+    let (server, domain) = match session.connection().named_server() {
+        Some(server) => (server, domain.map(str::to_owned)),
+        None => {
+            let own = session.domain().await?;
+            (session.control_url().await?, domain.map(str::to_owned).or(own))
+        }
     };
-    let url = format!("{}{PATH}", server.trim_end_matches('/'));
+    let query = domain.map(|domain| format!("?domain={}", query_value(&domain))).unwrap_or_default();
+    let url = format!("{}{PATH}{query}", server.trim_end_matches('/'));
     let trust = Trust::new(&session.connection().roots()?);
     let bytes = match web::get(&url, session.connection().resolver(), &trust).await {
         Err(web::WebError::Refused(_, status)) if status == http::StatusCode::NOT_FOUND => {
             return Err(Failure::refused(format!("{server} has no authority of its own: only towline's servers do")));
+        }
+        Err(web::WebError::Refused(_, status)) if status == http::StatusCode::BAD_REQUEST => {
+            return Err(Failure::refused(format!(
+                "{server} has several tailnets, or none of this domain: name yours with --domain, as in --domain example.ts.net"
+            )));
         }
         Err(error @ (web::WebError::Unreachable(..) | web::WebError::TimedOut(_) | web::WebError::Name(..))) => {
             return Err(Failure::unreachable(error));
@@ -168,7 +206,7 @@ fn is_loopback(url: &str) -> bool {
 pub(crate) async fn run<W: Write>(command: Command, session: &Session, output: &mut Output<W>) -> Result<(), Failure> {
     match command {
         Command::Show(show) => {
-            let (root, _) = fetch_any(session).await?;
+            let (root, _) = fetch_any(session, show.domain.as_deref()).await?;
             output.print(&root.answer(), |_| if show.pem { root.pem.clone() } else { root.describe() })?;
             Ok(())
         }
@@ -178,7 +216,7 @@ pub(crate) async fn run<W: Write>(command: Command, session: &Session, output: &
 
 impl Install {
     async fn run<W: Write>(self, session: &Session, output: &mut Output<W>) -> Result<(), Failure> {
-        let (root, belief) = fetch_any(session).await?;
+        let (root, belief) = fetch_any(session, self.domain.as_deref()).await?;
         match (&self.fingerprint, belief) {
             (Some(wanted), _) if normal(wanted) != root.fingerprint() => {
                 let found = root.shown_fingerprint();
@@ -253,6 +291,21 @@ mod tests {
         assert_eq!(root.name, "Towline root 1");
         assert_eq!(normal(&root.shown_fingerprint()), root.fingerprint());
         assert_eq!(root.fingerprint().len(), 64);
+    }
+
+    #[test]
+    fn what_an_authority_can_sign_is_shown() {
+        let any = Root::read(authority().as_bytes(), "test").unwrap();
+        assert!(any.describe().contains("Signs:        any name\n"), "{}", any.describe());
+        let key = rcgen::KeyPair::generate().unwrap();
+        let mut params = rcgen::CertificateParams::default();
+        params.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Constrained(0));
+        params.name_constraints = Some(rcgen::NameConstraints {
+            permitted_subtrees: vec![rcgen::GeneralSubtree::DnsName("tail.ts.net".to_owned())],
+            excluded_subtrees: Vec::new(),
+        });
+        let one = Root::read(params.self_signed(&key).unwrap().pem().as_bytes(), "test").unwrap();
+        assert!(one.describe().contains("Signs:        names of tail.ts.net only\n"), "{}", one.describe());
     }
 
     #[test]

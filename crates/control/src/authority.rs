@@ -59,12 +59,15 @@ pub(crate) struct RootAuthority {
     issuer: Issuer<'static, KeyPair>,
 }
 
-/// A tailnet's own authority, which by its certificate can only sign names within the tailnet's domain.
+/// A tailnet's own authority, which by its certificates can only sign names within the tailnet's domain.
+///
+/// One key, two certificates: one that the root has signed, and the anchor, signed by the key itself. People trust the
+/// anchor, so that even who has the root's key can't sign for anything but names of the tailnet.
 pub(crate) struct TailnetAuthority {
     domain: String,
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
-    root_pem: String,
+    anchor_pem: String,
 }
 
 impl RootAuthority {
@@ -90,38 +93,29 @@ impl RootAuthority {
     /// Signs an authority for a tailnet that has none.
     pub(crate) fn create_tailnet(&self, domain: &str, now: Timestamp) -> Result<TailnetAuthority, AuthorityError> {
         let key = KeyPair::generate()?;
-        let mut params = lasting(now, INTERMEDIATE_LIFE);
-        params.distinguished_name = name(&format!("Towline authority of {domain}"));
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        params.key_usages =
-            vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
-        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-        params.use_authority_key_identifier_extension = true;
-        // A kind of name without a constraint would be free, so addresses are closed as a whole.
-        params.name_constraints = Some(NameConstraints {
-            permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_owned())],
-            excluded_subtrees: vec![
-                GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([0; 4], 0)),
-                GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix([0; 16], 0)),
-            ],
-        });
-        let certificate = params.signed_by(&key, &self.issuer)?;
+        let certificate = constrained(domain, now).signed_by(&key, &self.issuer)?;
         save(&self.folder, domain, &certificate, &key)?;
-        TailnetAuthority::load(&self.folder, domain)
+        TailnetAuthority::load(&self.folder, domain, now)
     }
 }
 
 impl TailnetAuthority {
-    /// Reads the authority of a tailnet.
-    pub(crate) fn load(folder: &Path, domain: &str) -> Result<Self, AuthorityError> {
+    /// Reads the authority of a tailnet, and makes its anchor if it has none yet.
+    pub(crate) fn load(folder: &Path, domain: &str, now: Timestamp) -> Result<Self, AuthorityError> {
         let (certificate_pem, issuer) = load(folder, domain)?;
-        let root_pem = read_text(&folder.join("root.crt"))?;
-        Ok(Self { domain: domain.to_owned(), issuer, certificate_pem, root_pem })
+        // No other tailnet's files have this name: domains that lie within each other are refused.
+        let path = folder.join(format!("{domain}.anchor.crt"));
+        if !path.exists() {
+            let anchor = constrained(domain, now).self_signed(issuer.key())?;
+            files::write_new_private(&path, anchor.pem().as_bytes())?;
+        }
+        let anchor_pem = read_text(&path)?;
+        Ok(Self { domain: domain.to_owned(), issuer, certificate_pem, anchor_pem })
     }
 
-    /// The certificate to trust for this tailnet's names.
-    pub(crate) fn root_pem(&self) -> &str {
-        &self.root_pem
+    /// The certificate to trust for this tailnet's names, and by itself for no others.
+    pub(crate) fn anchor_pem(&self) -> &str {
+        &self.anchor_pem
     }
 
     /// Signs a certificate for one name, whatever names the request asks for; of the request only the key counts.
@@ -170,6 +164,25 @@ fn lasting(now: Timestamp, life: Duration) -> CertificateParams {
     params.not_before = epoch + start;
     params.not_after = epoch + start + life;
     params.serial_number = Some(SerialNumber::from_slice(&serial()));
+    params
+}
+
+/// The parameters of an authority that can sign names within a domain and nothing else.
+fn constrained(domain: &str, now: Timestamp) -> CertificateParams {
+    let mut params = lasting(now, INTERMEDIATE_LIFE);
+    params.distinguished_name = name(&format!("Towline authority of {domain}"));
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    params.key_usages = vec![KeyUsagePurpose::DigitalSignature, KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
+    params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+    params.use_authority_key_identifier_extension = true;
+    // A kind of name without a constraint would be free, so addresses are closed as a whole.
+    params.name_constraints = Some(NameConstraints {
+        permitted_subtrees: vec![GeneralSubtree::DnsName(domain.to_owned())],
+        excluded_subtrees: vec![
+            GeneralSubtree::IpAddress(CidrSubnet::from_v4_prefix([0; 4], 0)),
+            GeneralSubtree::IpAddress(CidrSubnet::from_v6_prefix([0; 16], 0)),
+        ],
+    });
     params
 }
 
@@ -262,23 +275,98 @@ mod tests {
         let (_folder, authority) = authority();
         let name = "tailscale-operator.taila31de.ts.net";
         let chain = authority.sign(name, &request(&["*.taila31de.ts.net", "example.com"]), now()).unwrap();
-        verify(authority.root_pem(), &chain, name).unwrap();
+        verify(authority.anchor_pem(), &chain, name).unwrap();
         for other in ["example.com", "other.taila31de.ts.net", "taila31de.ts.net"] {
-            assert!(verify(authority.root_pem(), &chain, other).is_err(), "{other}");
+            assert!(verify(authority.anchor_pem(), &chain, other).is_err(), "{other}");
+        }
+    }
+
+    /// A certificate for any name, signed with the authority's key whatever its certificates say, and the chain to show.
+    fn forge(authority: &TailnetAuthority, name: &str) -> String {
+        let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
+        params.use_authority_key_identifier_extension = true;
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        let forged = params.signed_by(&KeyPair::generate().unwrap(), &authority.issuer).unwrap();
+        format!("{}{}", forged.pem(), authority.certificate_pem)
+    }
+
+    const OUTSIDE: [&str; 5] =
+        ["google.com", "taila31de.ts.net.evil.com", "xtaila31de.ts.net", "192.0.2.1", "2001:db8::1"];
+
+    #[test]
+    fn a_tailnets_authority_can_sign_nothing_outside_its_domain() {
+        let (folder, authority) = authority();
+        let root = std::fs::read_to_string(folder.path().join("authority/root.crt")).unwrap();
+        for name in OUTSIDE {
+            let chain = forge(&authority, name);
+            let only_the_leaf = chain.split_inclusive("-----END CERTIFICATE-----\n").next().unwrap();
+            for (trusted, chain) in
+                [(authority.anchor_pem(), &*chain), (authority.anchor_pem(), only_the_leaf), (&root, &chain)]
+            {
+                let error = verify(trusted, chain, name).unwrap_err().to_string();
+                assert!(error.contains("NameConstraintViolation"), "{name}: {error}");
+            }
         }
     }
 
     #[test]
-    fn a_tailnets_authority_can_sign_nothing_outside_its_domain() {
+    fn who_trusts_the_anchor_trusts_nothing_else_that_the_root_signs() {
+        let (folder, authority) = authority();
+        let root = RootAuthority::load(&folder.path().join("authority")).unwrap();
+        let other = root.create_tailnet("other.ts.net", now()).unwrap();
+        let chain = other.sign("a.other.ts.net", &request(&[]), now()).unwrap();
+        verify(other.anchor_pem(), &chain, "a.other.ts.net").unwrap();
+        assert!(verify(authority.anchor_pem(), &chain, "a.other.ts.net").is_err());
+    }
+
+    /// Runs `openssl verify` as a program does that trusts the anchor alone.
+    fn openssl(authority: &TailnetAuthority, chain: &str, name: &str) -> (bool, String) {
+        let folder = tempfile::tempdir().unwrap();
+        let file = |file: &str, text: &str| {
+            let path = folder.path().join(file);
+            std::fs::write(&path, text).unwrap();
+            path
+        };
+        let (leaf, rest) = chain.split_once("-----END CERTIFICATE-----\n").unwrap();
+        let leaf = file("leaf.pem", &format!("{leaf}-----END CERTIFICATE-----\n"));
+        let kind = if name.parse::<std::net::IpAddr>().is_ok() { "-verify_ip" } else { "-verify_hostname" };
+        let verified = std::process::Command::new("openssl")
+            .args(["verify", "-no-CAfile", "-no-CApath", "-purpose", "sslserver", kind, name])
+            .args(["-attime", &(now().as_second() + 60).to_string()])
+            .arg("-CAfile")
+            .arg(file("anchor.pem", authority.anchor_pem()))
+            .arg("-untrusted")
+            .arg(file("rest.pem", rest))
+            .arg(leaf)
+            .output()
+            .expect("openssl is installed wherever ca-certificates is");
+        let said = [verified.stdout, verified.stderr].concat();
+        (verified.status.success(), String::from_utf8(said).unwrap())
+    }
+
+    #[test]
+    fn openssl_agrees_about_the_anchor() {
         let (_folder, authority) = authority();
-        for name in ["google.com", "taila31de.ts.net.evil.com", "xtaila31de.ts.net", "192.0.2.1", "2001:db8::1"] {
-            let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
-            params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
-            let forged = params.signed_by(&KeyPair::generate().unwrap(), &authority.issuer).unwrap();
-            let chain = format!("{}{}", forged.pem(), authority.certificate_pem);
-            let error = verify(authority.root_pem(), &chain, name).unwrap_err().to_string();
-            assert!(error.contains("NameConstraintViolation"), "{name}: {error}");
+        let name = "a.taila31de.ts.net";
+        let (good, said) = openssl(&authority, &authority.sign(name, &request(&[]), now()).unwrap(), name);
+        assert!(good, "{said}");
+        for name in OUTSIDE {
+            let (good, said) = openssl(&authority, &forge(&authority, name), name);
+            assert!(!good && said.contains("subtree violation"), "{name}: {said}");
         }
+    }
+
+    #[test]
+    fn an_authority_from_before_there_were_anchors_gets_one_and_keeps_it() {
+        let (folder, authority) = authority();
+        let folder = folder.path().join("authority");
+        std::fs::remove_file(folder.join(format!("{DOMAIN}.anchor.crt"))).unwrap();
+        let made = TailnetAuthority::load(&folder, DOMAIN, now()).unwrap();
+        assert_ne!(made.anchor_pem(), authority.anchor_pem());
+        assert_eq!(TailnetAuthority::load(&folder, DOMAIN, now()).unwrap().anchor_pem(), made.anchor_pem());
+        let chain = authority.sign("a.taila31de.ts.net", &request(&[]), now()).unwrap();
+        verify(made.anchor_pem(), &chain, "a.taila31de.ts.net").unwrap();
     }
 
     #[test]
@@ -307,7 +395,7 @@ mod tests {
         let (folder, _) = authority();
         let folder = folder.path().join("authority");
         std::fs::remove_file(folder.join("root.key")).unwrap();
-        let authority = TailnetAuthority::load(&folder, DOMAIN).unwrap();
+        let authority = TailnetAuthority::load(&folder, DOMAIN, now()).unwrap();
         assert!(authority.sign("a.taila31de.ts.net", &request(&[]), now()).is_ok());
         assert!(RootAuthority::load(&folder).unwrap_err().to_string().contains("root.key"));
     }

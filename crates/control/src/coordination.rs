@@ -268,6 +268,19 @@ impl Coordination {
         self.server().identify(machine, node_key)
     }
 
+    /// The certificate to trust for names of a tailnet's devices, in PEM; without a domain that of the only tailnet there is.
+    pub(crate) fn anchor(&self, domain: Option<&str>) -> Result<Option<String>, Failure> {
+        let found = {
+            let server = self.server();
+            let mut asked = server.tailnets().filter(|tailnet| {
+                domain.is_none_or(|domain| tailnet.domain().as_str().eq_ignore_ascii_case(domain.trim_end_matches('.')))
+            });
+            let first = asked.next().map(tailnet::Tailnet::id);
+            first.filter(|_| asked.next().is_none())
+        };
+        found.map(|tailnet| Ok(self.authority(tailnet)?.anchor_pem().to_owned())).transpose()
+    }
+
     /// The authority of a tailnet, read when it is first needed.
     fn authority(&self, tailnet: TailnetId) -> Result<Arc<TailnetAuthority>, Failure> {
         let mut authorities = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
@@ -275,7 +288,7 @@ impl Coordination {
             return Ok(Arc::clone(authority));
         }
         let domain = self.server().tailnet(tailnet).ok_or(Failure::NoTailnet)?.domain().to_string();
-        let authority = Arc::new(TailnetAuthority::load(&self.authority_folder, &domain)?);
+        let authority = Arc::new(TailnetAuthority::load(&self.authority_folder, &domain, self.now())?);
         authorities.insert(tailnet, Arc::clone(&authority));
         Ok(authority)
     }

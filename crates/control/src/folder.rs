@@ -76,12 +76,6 @@ impl DataFolder {
         let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
         MachinePrivate::from_text(text).with_context(|| format!("the file {path:?} holds no Noise key"))
     }
-
-    /// The certificate to trust for names of devices.
-    pub(crate) fn root_pem(&self) -> anyhow::Result<String> {
-        let path = self.authority().join("root.crt");
-        String::from_utf8(files::read_public(&path)?).with_context(|| format!("the file {path:?} is not text"))
-    }
 }
 
 fn database(folder: &Path) -> PathBuf {

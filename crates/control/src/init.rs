@@ -128,7 +128,7 @@ async fn make_tailnet(
     root.create_tailnet(new.domain.as_str(), Timestamp::now())?;
     let created = coordination.create_tailnet(command).await;
     if created.is_err() {
-        for suffix in ["key", "crt"] {
+        for suffix in ["key", "crt", "anchor.crt"] {
             let _ = std::fs::remove_file(folder.authority().join(format!("{}.{suffix}", new.domain)));
         }
     }

@@ -61,7 +61,6 @@ impl Running {
         let (metrics, health) = (Metrics::new(), Health::new());
         let (loaded, listening) = (health.condition("tailnets"), health.condition("listeners"));
         let machine_key = folder.machine_key()?;
-        let root_pem = folder.root_pem()?;
         let relay_token = config.relay_token.as_deref().map(relay_token).transpose()?;
         let certificate = config.certificate.clone().map(ServerCertificate::load).transpose()?;
 
@@ -81,8 +80,7 @@ impl Running {
         let sessions = Arc::new(Sessions::load(store.clone(), coordination.now()).await?);
         let sign_in = Arc::new(SignIn::new(Passwords::new()?));
         let open = TaskTracker::new();
-        let router =
-            routes(&config, &coordination, sessions, sign_in, machine_key, root_pem, relay_token, &shutdown, &open);
+        let router = routes(&config, &coordination, sessions, sign_in, machine_key, relay_token, &shutdown, &open);
 
         let mut running = Self {
             https: None,
@@ -182,7 +180,6 @@ fn routes(
     sessions: Arc<Sessions>,
     sign_in: Arc<SignIn>,
     machine_key: MachinePrivate,
-    root_pem: String,
     relay_token: Option<[u8; 32]>,
     shutdown: &Shutdown,
     open: &TaskTracker,
@@ -194,7 +191,7 @@ fn routes(
         sign_in: sign_in.clone(),
     };
     let rest = Rest { url: config.url.clone(), coordination: coordination.clone(), sessions, sign_in };
-    let web = Web { coordination: coordination.clone(), relay_token, root_pem };
+    let web = Web { coordination: coordination.clone(), relay_token };
     let machines = Arc::new(Machines(coordination.clone()));
     let entrance = Entrance::new(machine_key, machines, open.clone(), shutdown.token());
     let lost = || async { (StatusCode::NOT_FOUND, "there is nothing here\n") };

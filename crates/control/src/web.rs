@@ -27,8 +27,6 @@ pub(crate) struct Web {
     pub(crate) coordination: Arc<Coordination>,
     /// The SHA-256 of the token that relays show.
     pub(crate) relay_token: Option<[u8; 32]>,
-    /// The certificate to trust for names of devices, in PEM.
-    pub(crate) root_pem: String,
 }
 
 type Shared = State<Arc<Web>>;
@@ -66,9 +64,28 @@ async fn relays(State(web): Shared) -> Response {
     Json(relays).into_response()
 }
 
-async fn trust(State(web): Shared) -> Response {
+#[derive(Debug, Deserialize)]
+struct Trusted {
+    domain: Option<String>,
+}
+
+/// Tells the certificate to trust for names of a tailnet's devices: an authority that can sign no others.
+async fn trust(State(web): Shared, Query(query): Query<Trusted>) -> Response {
     let kind = HeaderValue::from_static("application/x-pem-file");
-    ([(header::CONTENT_TYPE, kind)], web.root_pem.clone()).into_response()
+    match web.coordination.anchor(query.domain.as_deref()) {
+        Ok(Some(pem)) => ([(header::CONTENT_TYPE, kind)], pem).into_response(),
+        Ok(None) => {
+            let text = match query.domain {
+                Some(_) => "there is no tailnet with this domain here\n",
+                None => "this server has several tailnets: name yours, as in /trust.pem?domain=example.ts.net\n",
+            };
+            (StatusCode::BAD_REQUEST, text).into_response()
+        }
+        Err(failure) => {
+            let error = api::ApiError::from(failure);
+            (error.status, format!("{}\n", error.message)).into_response()
+        }
+    }
 }
 
 /// Answers stock relays, which ask about each client.

@@ -325,7 +325,7 @@ fn timed_out(method: &Method, path: &str, patience: Duration) -> LocalApiError {
 }
 
 /// A text as a value in a query: everything but unreserved letters as percent and hex digits.
-pub(super) fn query_value(text: &str) -> String {
+pub(crate) fn query_value(text: &str) -> String {
     let mut out = String::new();
     for byte in text.bytes() {
         match byte {

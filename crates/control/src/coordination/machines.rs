@@ -95,7 +95,7 @@ impl Coordinator for Machines {
         let chain = authority.sign(&name, &request.csr, this.now()).map_err(Failure::Authority)?;
         tracing::info!(%node, "signed a certificate for a device");
         this.metrics.certificates.inc();
-        Ok(CertificateAnswer { chain, root: authority.root_pem().to_owned() })
+        Ok(CertificateAnswer { chain, root: authority.anchor_pem().to_owned() })
     }
 
     async fn pong(&self, caller: Caller, number: u64, response: Option<PingResponse>) -> Result<(), Refusal> {
