@@ -42,6 +42,7 @@ mod rest;
 mod serve;
 mod session;
 mod sign_in;
+mod sources;
 mod store;
 mod tls;
 mod web;

@@ -20,12 +20,16 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::origin::{Arrival, TrustedProxies};
+use crate::sources::Sources;
 
 /// What strangers may take of the server before they have shown who they are.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
     /// Connections at once; nodes keep theirs open, so this bounds the nodes that one server can have.
     pub(crate) connections: usize,
+    /// Connections at once of one source; a large site behind one address keeps one open for each of its nodes. A trusted
+    /// proxy may have them all.
+    pub(crate) connections_of_source: usize,
     /// How long a TLS handshake may take.
     pub(crate) handshake: Duration,
     /// How long a request's head may take, from the connection or the request before.
@@ -40,6 +44,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 20_000,
+            connections_of_source: 2_000,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(10),
             headers: 100,
@@ -63,6 +68,7 @@ impl Listener {
     /// Serves until the shutdown is requested; with TLS when `tls` says so.
     pub(crate) async fn serve(self, listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
         let slots = Arc::new(Semaphore::new(self.limits.connections));
+        let sources = Sources::new(self.limits.connections_of_source);
         let acceptor = tls.map(TlsAcceptor::from);
         loop {
             let Ok(slot) = slots.clone().acquire_owned().await else { return Ok(()) };
@@ -78,9 +84,16 @@ impl Listener {
                     }
                 },
             };
+            let source = peer.ip();
+            let place = if self.proxies.trust(source) { None } else { Some(sources.take(source)) };
+            if matches!(place, Some(None)) {
+                // Nothing is said: an answer would cost more than the connection did.
+                tracing::debug!("a source has as many connections as it may");
+                continue;
+            }
             let (this, acceptor) = (self.clone(), acceptor.clone());
             self.open.spawn(async move {
-                let _slot = slot;
+                let (_slot, _place) = (slot, place);
                 this.connection(stream, peer, acceptor).await;
             });
         }
@@ -132,6 +145,48 @@ impl Listener {
         };
         if let Err(error) = served {
             tracing::debug!(%error, "a connection ended badly");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Asks for a path on a connection that stays open; answers the first line.
+    async fn ask(stream: &mut TcpStream) -> io::Result<String> {
+        stream.write_all(b"GET / HTTP/1.1\r\nHost: c\r\n\r\n").await?;
+        let mut answer = vec![0; 4096];
+        let count = stream.read(&mut answer).await?;
+        Ok(String::from_utf8_lossy(&answer[..count]).lines().next().unwrap_or_default().to_owned())
+    }
+
+    #[tokio::test]
+    async fn one_source_can_not_take_all_connections_and_a_trusted_proxy_can() {
+        for (trusted, third) in [(Vec::new(), ""), (vec!["127.0.0.0/8".parse().unwrap()], "HTTP/1.1 404 Not Found")] {
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = socket.local_addr().unwrap();
+            let shutdown = Shutdown::new(Duration::from_secs(1));
+            let listener = Listener {
+                router: Router::new(),
+                proxies: Arc::new(TrustedProxies(trusted)),
+                limits: Limits { connections_of_source: 2, ..Limits::default() },
+                shutdown: shutdown.clone(),
+                open: TaskTracker::new(),
+            };
+            let serving = tokio::spawn(listener.serve(socket, None));
+            let mut held = Vec::new();
+            for _ in 0..2 {
+                let mut stream = TcpStream::connect(address).await.unwrap();
+                assert_eq!(ask(&mut stream).await.unwrap(), "HTTP/1.1 404 Not Found");
+                held.push(stream);
+            }
+            let mut more = TcpStream::connect(address).await.unwrap();
+            assert_eq!(ask(&mut more).await.unwrap_or_default(), third);
+            shutdown.request();
+            serving.await.unwrap().unwrap();
         }
     }
 }
