@@ -20,6 +20,20 @@ struct Asked {
     answer: oneshot::Sender<Option<PingResponse>>,
 }
 
+/// A ping that somebody waits for: forgotten when this is dropped, also where the caller hangs up before the answer.
+#[derive(Debug)]
+struct Awaited<'a> {
+    pings: &'a Pings,
+    number: u64,
+    answer: oneshot::Receiver<Option<PingResponse>>,
+}
+
+impl Drop for Awaited<'_> {
+    fn drop(&mut self) {
+        self.pings.locked().remove(&self.number);
+    }
+}
+
 /// Why a ping came to nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum PingError {
@@ -41,12 +55,12 @@ pub(crate) enum PingWhat {
 }
 
 impl Pings {
-    fn ask(&self, machine: MachinePublic) -> (u64, oneshot::Receiver<Option<PingResponse>>) {
-        let (answer, receiver) = oneshot::channel();
+    fn ask(&self, machine: MachinePublic) -> Awaited<'_> {
+        let (sender, answer) = oneshot::channel();
         // The number is in a URL that clients don't answer twice, and must not be guessed by others.
         let number = SystemEntropy.below(u64::MAX);
-        self.locked().insert(number, Asked { machine, answer });
-        (number, receiver)
+        self.locked().insert(number, Asked { machine, answer: sender });
+        Awaited { pings: self, number, answer }
     }
 
     /// Takes an answer; false when nobody asked this machine that.
@@ -57,10 +71,6 @@ impl Pings {
         }
         // Whoever asked may have stopped to wait.
         asked.remove(&number).is_some_and(|asked| asked.answer.send(response).is_ok())
-    }
-
-    fn forget(&self, number: u64) {
-        self.locked().remove(&number);
     }
 
     fn locked(&self) -> MutexGuard<'_, HashMap<u64, Asked>> {
@@ -82,19 +92,17 @@ impl Coordination {
             let node = server.tailnet(tailnet).and_then(|tailnet| tailnet.node(node));
             node.ok_or(PingError::NotConnected)?.machine_key
         };
-        let (number, answer) = self.pings.ask(machine);
+        let mut awaited = self.pings.ask(machine);
         let (ip, types) = match what {
             PingWhat::Itself => (None, String::new()),
             PingWhat::Peer(ip, kind) => (Some(ip), kind.to_owned()),
         };
-        let url = self.url.join(&format!("/machine/ping/{number}"));
+        let url = self.url.join(&format!("/machine/ping/{}", awaited.number));
         let request = PingRequest { url, url_is_noise: true, ip, types, ..PingRequest::default() };
         if !self.streams.ping(node, request) {
-            self.pings.forget(number);
             return Err(PingError::NotConnected);
         }
-        let answer = tokio::time::timeout(patience, answer).await;
-        self.pings.forget(number);
+        let answer = tokio::time::timeout(patience, &mut awaited.answer).await;
         answer.ok().and_then(Result::ok).ok_or(PingError::TimedOut)
     }
 }
@@ -106,11 +114,19 @@ mod tests {
     #[tokio::test]
     async fn only_the_machine_that_was_asked_can_answer_and_only_once() {
         let (pings, machine) = (Pings::default(), MachinePublic::from_bytes([1; 32]));
-        let (number, answer) = pings.ask(machine);
+        let mut awaited = pings.ask(machine);
+        let number = awaited.number;
         assert!(!pings.answer(number, &MachinePublic::from_bytes([2; 32]), None));
         assert!(!pings.answer(number.wrapping_add(1), &machine, None));
         assert!(pings.answer(number, &machine, None));
-        assert_eq!(answer.await, Ok(None));
+        assert_eq!((&mut awaited.answer).await, Ok(None));
         assert!(!pings.answer(number, &machine, None));
+    }
+
+    #[test]
+    fn a_caller_who_hangs_up_leaves_nothing_behind() {
+        let pings = Pings::default();
+        drop(pings.ask(MachinePublic::from_bytes([1; 32])));
+        assert!(pings.locked().is_empty());
     }
 }
