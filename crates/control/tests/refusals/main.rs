@@ -8,3 +8,4 @@ mod policies;
 mod registrations;
 mod server;
 mod storage;
+mod trust;

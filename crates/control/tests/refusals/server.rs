@@ -48,7 +48,6 @@ impl Server {
     }
 
     async fn run(folder: TempDir) -> Self {
-        let data = folder.path().join("data");
         let config = Config {
             url: ServerUrl::parse(URL).unwrap(),
             https: None,
@@ -58,7 +57,7 @@ impl Server {
             proxies: TrustedProxies(Vec::new()),
             relays: control::relay_map(&["relay.test".to_owned()]).unwrap(),
             relay_token: None,
-            data,
+            data: folder.path().join("data"),
         };
         let shutdown = Shutdown::new(Duration::from_secs(2));
         let running = Running::start(config, shutdown.clone()).await.unwrap();
@@ -76,8 +75,14 @@ impl Server {
         Self::run(self.folder).await
     }
 
-    pub(crate) fn database(&self) -> PathBuf {
-        self.folder.path().join("data/control.db")
+    /// The folder that it keeps everything in.
+    pub(crate) fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
+    /// Fetches what anybody may have.
+    pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
+        self.exchange(Request::get(path), "").await
     }
 
     async fn log_in(&self) -> String {

@@ -19,7 +19,7 @@ async fn while_another_holds_the_database_nothing_is_acknowledged_and_afterwards
     let device = Machine::new();
     assert_eq!(device.register(server.address, "laptop", &text).await.error, "");
 
-    let mut other = SqliteConnectOptions::new().filename(server.database()).connect().await.unwrap();
+    let mut other = SqliteConnectOptions::new().filename(server.data().join("control.db")).connect().await.unwrap();
     let held = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
     let wanted = json!({"capabilities": {"devices": {"create": {}}}}).to_string();
     let began = tokio::time::Instant::now();
