@@ -19,11 +19,13 @@ use crate::{Entropy, MachinePrivate, MachinePublic};
 
 mod reader;
 mod transport;
+mod writer;
 
 pub use reader::RecordReader;
 pub use transport::{
     MAX_PLAINTEXT, MAX_RECORD, OpenHalf, RECORD_HEADER, RecordError, SealHalf, Transport, record_length,
 };
+pub use writer::RecordWriter;
 
 const PROTOCOL: &[u8] = b"Noise_IK_25519_ChaChaPoly_BLAKE2s";
 const PROLOGUE: &str = "Tailscale Control Protocol v";

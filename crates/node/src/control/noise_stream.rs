@@ -2,11 +2,8 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use crypto::control::{MAX_PLAINTEXT, RecordReader, SealHalf, Transport};
+use crypto::control::{RecordReader, RecordWriter, Transport};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-
-/// Sealed bytes that may wait for the socket before whoever writes has to.
-const WAITING: usize = 64 << 10;
 
 /// What goes in and out of a Noise channel, as a byte stream.
 ///
@@ -16,16 +13,14 @@ const WAITING: usize = 64 << 10;
 pub(super) struct NoiseStream<S> {
     inner: S,
     reader: RecordReader,
-    seal: SealHalf,
-    sealed: Vec<u8>,
-    written: usize,
+    writer: RecordWriter,
     front: Vec<u8>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> NoiseStream<S> {
     pub(super) fn new(inner: S, transport: Transport) -> Self {
         let (seal, open) = transport.split();
-        Self { inner, reader: RecordReader::new(open), seal, sealed: Vec::new(), written: 0, front: Vec::new() }
+        Self { inner, reader: RecordReader::new(open), writer: RecordWriter::new(seal), front: Vec::new() }
     }
 
     /// Puts bytes back that were read: the next read gives them again.
@@ -34,14 +29,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> NoiseStream<S> {
     }
 
     fn poll_send(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        while self.written < self.sealed.len() {
-            match ready!(Pin::new(&mut self.inner).poll_write(context, &self.sealed[self.written..]))? {
+        while !self.writer.waiting().is_empty() {
+            match ready!(Pin::new(&mut self.inner).poll_write(context, self.writer.waiting()))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
-                count => self.written += count,
+                count => self.writer.advance(count),
             }
         }
-        self.sealed.clear();
-        self.written = 0;
         Poll::Ready(Ok(()))
     }
 }
@@ -76,14 +69,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> AsyncRead for NoiseStream<S> {
 impl<S: AsyncRead + AsyncWrite + Unpin> AsyncWrite for NoiseStream<S> {
     fn poll_write(self: Pin<&mut Self>, context: &mut Context<'_>, text: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        if this.sealed.len() >= WAITING {
+        if !this.writer.has_room() {
             ready!(this.poll_send(context))?;
         }
-        let text = &text[..text.len().min(WAITING)];
-        for piece in text.chunks(MAX_PLAINTEXT) {
-            this.seal.seal(piece, &mut this.sealed).map_err(io::Error::other)?;
-        }
-        Poll::Ready(Ok(text.len()))
+        Poll::Ready(this.writer.write(text).map_err(io::Error::other))
     }
 
     fn poll_flush(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -9,7 +9,7 @@ use std::task::{Context, Poll, ready};
 
 use base64::Engine as _;
 use bytes::Bytes;
-use crypto::control::{MAX_PLAINTEXT, RecordReader, SealHalf, Transport, accept};
+use crypto::control::{RecordReader, RecordWriter, Transport, accept};
 use crypto::{MachinePrivate, MachinePublic, NodePublic, SystemEntropy};
 use futures_util::StreamExt;
 use http::{Request, Response};
@@ -230,14 +230,13 @@ async fn answer(
 struct Channel {
     inner: TcpStream,
     reader: RecordReader,
-    seal: SealHalf,
-    outbox: Vec<u8>,
+    writer: RecordWriter,
 }
 
 impl Channel {
     fn new(inner: TcpStream, transport: Transport) -> Self {
         let (seal, open) = transport.split();
-        Self { inner, reader: RecordReader::new(open), seal, outbox: Vec::new() }
+        Self { inner, reader: RecordReader::new(open), writer: RecordWriter::new(seal) }
     }
 }
 
@@ -261,18 +260,14 @@ impl AsyncRead for Channel {
 
 impl AsyncWrite for Channel {
     fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, text: &[u8]) -> Poll<io::Result<usize>> {
-        let this = &mut *self;
-        for piece in text.chunks(MAX_PLAINTEXT) {
-            this.seal.seal(piece, &mut this.outbox).unwrap();
-        }
-        Poll::Ready(Ok(text.len()))
+        Poll::Ready(Ok(self.writer.write(text).unwrap()))
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = &mut *self;
-        while !this.outbox.is_empty() {
-            let count = ready!(Pin::new(&mut this.inner).poll_write(context, &this.outbox))?;
-            this.outbox.drain(..count);
+        while !this.writer.waiting().is_empty() {
+            let count = ready!(Pin::new(&mut this.inner).poll_write(context, this.writer.waiting()))?;
+            this.writer.advance(count);
         }
         Poll::Ready(Ok(()))
     }
