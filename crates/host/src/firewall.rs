@@ -48,6 +48,8 @@ pub struct FirewallConfig {
     pub mark_replies: bool,
     /// Addresses that stand for others.
     pub proxies: Vec<ProxyRule>,
+    /// Whether what is forwarded already goes on, and nothing new begins: whoever tries is left to try again.
+    pub draining: bool,
 }
 
 /// A translation of addresses for a proxy in a pod.
@@ -115,6 +117,7 @@ impl FirewallConfig {
             clamp_segments: false,
             mark_replies: false,
             proxies: Vec::new(),
+            draining: false,
         }
     }
 

@@ -28,6 +28,8 @@ pub(crate) struct Rules {
     firewall: Firewall,
     forwarding: Forwarding,
     installed: Option<Ruleset>,
+    /// What they were made from.
+    current: Option<FirewallConfig>,
 }
 
 impl Translation {
@@ -78,6 +80,7 @@ impl Rules {
             firewall: Firewall::new().map_err(text)?,
             forwarding: Forwarding::new().map_err(text)?,
             installed: None,
+            current: None,
         })
     }
 
@@ -118,8 +121,19 @@ impl Rules {
             }
             tracing::info!(rules = wanted.rules.len(), "the rules are in place");
         }
-        self.installed = Some(ruleset);
+        (self.installed, self.current) = (Some(ruleset), Some(config));
         Ok(())
+    }
+
+    /// Lets what is open go on, and nothing new begin.
+    pub(crate) fn drain(&mut self) {
+        let Some(config) = self.current.take() else { return };
+        let ruleset = FirewallConfig { draining: true, ..config }.ruleset();
+        let drained = ruleset.map_err(|error| error.to_string());
+        let drained = drained.and_then(|ruleset| self.firewall.install(&ruleset).map_err(|error| error.to_string()));
+        if let Err(reason) = drained {
+            tracing::warn!(%reason, "new connections may still begin while the proxy ends");
+        }
     }
 
     /// Takes all rules away.

@@ -106,7 +106,7 @@ impl<'a> Session<'a> {
     /// Opens what the purpose needs.
     async fn begin(&mut self, ends: &CancellationToken) -> Result<(), String> {
         let purpose = self.common.config.purpose.clone();
-        let preferences = preferences(&self.settings, netfilter_mode(&self.common.config));
+        let preferences = preferences(&self.settings);
         self.node.edit_preferences(preferences).await.map_err(|error| error.to_string())?;
         self.common.routes.send_replace(self.settings.advertise_routes.clone().unwrap_or_default());
         let (relay, backends) = (self.common.relay.clone(), self.common.backends.clone());
@@ -277,7 +277,7 @@ impl<'a> Session<'a> {
         if now.server_url != self.settings.server_url {
             return Some(End::Changed);
         }
-        let wanted = preferences(&now, netfilter_mode(&self.common.config));
+        let wanted = preferences(&now);
         match self.node.edit_preferences(wanted).await {
             Ok(_) => {
                 self.common.routes.send_replace(now.advertise_routes.clone().unwrap_or_default());
@@ -291,8 +291,11 @@ impl<'a> Session<'a> {
 
     async fn finish(mut self, end: &End, ends: &CancellationToken) {
         if matches!(end, End::Stopped) {
-            match &self.rules {
-                Some(_) => drain_interface().await,
+            match &mut self.rules {
+                Some(rules) => {
+                    rules.drain();
+                    drain_interface().await;
+                }
                 None => self.common.relay.drain(DRAIN).await,
             }
         }
@@ -327,7 +330,7 @@ fn node_config(common: &Common, settings: &NodeConfig) -> Result<node::Config, S
             accept_routes: Some(settings.accept_routes.unwrap_or(false)),
             accept_dns: Some(settings.accept_dns.unwrap_or(false)),
             running: Some(true),
-            manage_firewall: Some(netfilter_mode(&common.config) != 0),
+            manage_firewall: Some(manages_firewall(&common.config)),
             ..Wishes::default()
         },
         auth_key: settings.auth_key.clone().map(AuthKey::new).filter(|key| !key.is_empty()),
@@ -340,16 +343,13 @@ fn node_config(common: &Common, settings: &NodeConfig) -> Result<node::Config, S
     })
 }
 
-/// How far the node manages the firewall: not at all where the proxy's own rules have to stand in its one table.
-fn netfilter_mode(config: &Config) -> u8 {
-    match (&config.purpose, config.user_space) {
-        (Purpose::Ingress(_) | Purpose::Egress { .. }, false) => 0,
-        _ => 2,
-    }
+/// Whether the node manages the firewall: not where the proxy's own rules have to stand in its one table.
+fn manages_firewall(config: &Config) -> bool {
+    config.user_space || matches!(config.purpose, Purpose::Connector)
 }
 
 /// What a configuration says, as a change of preferences (`MaskedPrefs` of the LocalAPI).
-fn preferences(settings: &NodeConfig, netfilter_mode: u8) -> Value {
+fn preferences(settings: &NodeConfig) -> Value {
     json!({
         "HostnameSet": settings.hostname.is_some(),
         "Hostname": settings.hostname,
@@ -361,8 +361,6 @@ fn preferences(settings: &NodeConfig, netfilter_mode: u8) -> Value {
         "CorpDNS": settings.accept_dns.unwrap_or(false),
         "NoStatefulFilteringSet": settings.no_stateful_filtering.is_some(),
         "NoStatefulFiltering": settings.no_stateful_filtering,
-        "NetfilterModeSet": true,
-        "NetfilterMode": netfilter_mode,
     })
 }
 
@@ -397,10 +395,11 @@ mod tests {
         let mut settings = NodeConfig::of_proxy("https://control.example.com", "home-web");
         settings.advertise_routes = Some(vec!["10.0.0.0/16".parse().unwrap()]);
         let before = node::Preferences::default();
-        let after = before.patched(&preferences(&settings, 0)).unwrap();
+        let after = before.patched(&preferences(&settings)).unwrap();
         assert_eq!(after.hostname, "home-web");
         assert_eq!(after.advertise_routes, settings.advertise_routes.unwrap());
-        assert_eq!((after.route_all, after.corp_dns, after.netfilter_mode), (false, false, 0));
+        assert_eq!((after.route_all, after.corp_dns), (false, false));
+        assert_eq!(after.netfilter_mode, before.netfilter_mode, "the node's start says that");
         assert_eq!(after.no_stateful_filtering, Some(true));
     }
 }

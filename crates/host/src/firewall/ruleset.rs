@@ -193,10 +193,16 @@ fn forward(config: &FirewallConfig) -> Vec<Rule> {
         return Vec::new();
     }
     let tun = || config.interface.clone();
-    let mut rules = vec![
+    let mut rules = Vec::new();
+    if config.draining {
+        for direction in [Expression::InputInterface(tun(), true), Expression::OutputInterface(tun())] {
+            rules.push(rule("nothing new at the end", [direction, Expression::Established(false), Expression::Drop]));
+        }
+    }
+    rules.extend([
         rule("out of the tunnel", [Expression::InputInterface(tun(), true), Expression::SetMark(SUBNET_MARK)]),
         rule("judged by the node", [Expression::Mark(SUBNET_MARK), Expression::Accept]),
-    ];
+    ]);
     if config.drop_spoofed {
         for network in [TAILNET_V4, TAILNET_V6] {
             let Ok(network) = network.parse::<IpNet>() else { continue };

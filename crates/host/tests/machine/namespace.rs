@@ -74,9 +74,9 @@ impl Namespace {
         self.run(|| std::fs::read_to_string(format!("/proc/sys/net/{setting}")).unwrap().trim().to_owned())
     }
 
-    /// Runs a program of the Debian tree inside (`nft`, `iptables-nft`), with input, when the tree is there.
-    pub(crate) fn tree(&self, program: &[&str], input: &str) -> Option<String> {
-        let tree = debian_tree()?;
+    /// Runs a program of the Debian tree inside (`nft`, `iptables-nft`), with input.
+    pub(crate) fn tree(&self, program: &[&str], input: &str) -> String {
+        let tree = debian_tree();
         let mut command = Command::new("chroot");
         command.arg(tree).args(program).stdin(std::process::Stdio::piped());
         command.stdout(std::process::Stdio::piped()).stderr(std::process::Stdio::piped());
@@ -85,7 +85,7 @@ impl Namespace {
             child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
             child.wait_with_output().unwrap()
         });
-        Some(succeeded(&format!("{program:?}"), output))
+        succeeded(&format!("{program:?}"), output)
     }
 
     fn program(&self, command: &mut Command) -> String {
@@ -101,12 +101,12 @@ fn succeeded(name: &str, output: Output) -> String {
 }
 
 /// The Debian tree of the project's cache, with programs that give a second opinion.
-fn debian_tree() -> Option<PathBuf> {
+fn debian_tree() -> PathBuf {
     let cache = std::env::var_os("TOWLINE_CACHE")
-        .map(PathBuf::from)
-        .or_else(|| Some(PathBuf::from(std::env::var_os("HOME")?).join(".cache/towline")))?;
-    let tree = cache.join("tree").canonicalize().ok()?;
-    tree.join("usr/sbin/nft").exists().then_some(tree)
+        .map_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/towline"), PathBuf::from);
+    let tree = cache.join("tree");
+    assert!(tree.join("usr/sbin/nft").exists(), "{} is missing: run `cargo xtask fetch`", tree.display());
+    tree.canonicalize().unwrap()
 }
 
 /// Answers every TCP connection and UDP datagram for this address with the address that it came from.
