@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use dial::{Resolve, Roots};
+use dial::{CertificateFault, Resolve, Roots};
 use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -174,7 +174,11 @@ impl Dialer {
         };
         let name = server_name(&relay.host)?;
         let tcp = self.tcp(relay).await?;
-        TlsConnector::from(config).connect(name, Socket::new(tcp)).await.map_err(ConnectError::Tls)
+        let connected = TlsConnector::from(config).connect(name, Socket::new(tcp)).await;
+        connected.map_err(|error| match CertificateFault::find(&error) {
+            Some(fault) => ConnectError::Certificate { host: relay.host.clone(), fault },
+            None => ConnectError::Tls(error),
+        })
     }
 
     /// Connects to where a relay is, directly or through the proxy.

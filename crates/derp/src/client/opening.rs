@@ -3,6 +3,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crypto::{NodePrivate, NodePublic, SystemEntropy};
+use dial::CertificateFault;
 use packet::derp::{Frame, FrameError, Limits};
 use rustls::ProtocolVersion;
 use rustls_pki_types::CertificateDer;
@@ -62,7 +63,15 @@ pub enum ConnectError {
         /// What it answers.
         status: u16,
     },
-    /// TLS failed: the certificate, most often.
+    /// Its certificate is not believed.
+    #[error("{host} can't be trusted: {fault}")]
+    Certificate {
+        /// The host's name.
+        host: String,
+        /// What is wrong, and what helps.
+        fault: CertificateFault,
+    },
+    /// TLS failed.
     #[error("TLS with the relay failed: {0}")]
     Tls(#[source] io::Error),
     /// The relay does not speak DERP.
