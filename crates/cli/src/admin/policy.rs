@@ -1,4 +1,6 @@
+use std::fs::File;
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -7,7 +9,9 @@ use api::{
     PolicyReach, PolicyUpload, PolicyVerdict,
 };
 use clap::Subcommand;
+use crypto::{Entropy, SystemEntropy};
 
+use crate::output::note;
 use crate::text_diff::diff;
 use crate::{Failure, Output};
 
@@ -82,8 +86,13 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
         }
         Command::Edit { yes } => {
             let now = in_force(client).await?;
-            let new = edit(&now.text)?;
-            set(client, &now, new, yes, false, output).await
+            let (path, new) = edit(&now.text)?;
+            let done = set(client, &now, new, yes, false, output).await;
+            match &done {
+                Ok(()) => std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?,
+                Err(_) => note(&format!("Your text is in {}.", path.display())),
+            }
+            done
         }
     }
 }
@@ -194,15 +203,14 @@ fn read(file: &Path) -> anyhow::Result<String> {
     std::fs::read_to_string(file).with_context(|| format!("reading the policy {}", file.display()))
 }
 
-/// Lets the user edit a copy of `text`.
-fn edit(text: &str) -> Result<String, Failure> {
+/// Lets the user edit a copy of `text`; answers where it is, and how it reads then.
+fn edit(text: &str) -> Result<(PathBuf, String), Failure> {
     let editor =
         ["VISUAL", "EDITOR"].iter().find_map(|name| std::env::var(name).ok().filter(|value| !value.is_empty()));
     let editor = editor.ok_or_else(|| Failure::usage("set VISUAL or EDITOR to the editor that you want"))?;
     let mut words = editor.split_whitespace();
     let program = words.next().unwrap_or("vi");
-    let path = std::env::temp_dir().join(format!("towline-policy-{}.hujson", std::process::id()));
-    std::fs::write(&path, text).with_context(|| format!("writing {}", path.display()))?;
+    let path = draft(&std::env::temp_dir(), text)?;
     let ended = std::process::Command::new(program).args(words).arg(&path).status();
     let ended = ended.with_context(|| format!("starting the editor {program:?}"))?;
     if !ended.success() {
@@ -212,6 +220,30 @@ fn edit(text: &str) -> Result<String, Failure> {
         )));
     }
     let edited = read(&path)?;
-    std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?;
-    Ok(edited)
+    Ok((path, edited))
+}
+
+/// Writes a text to a new file that nobody else can read, or could have put there before.
+fn draft(folder: &Path, text: &str) -> anyhow::Result<PathBuf> {
+    let number = SystemEntropy.below(u64::MAX);
+    let path = folder.join(format!("towline-policy-{number:016x}.hujson"));
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(text.as_bytes())).with_context(|| format!("writing {}", path.display()))?;
+    Ok(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_draft_is_a_new_file_of_its_owner() {
+        let folder = tempfile::tempdir().unwrap();
+        let (one, other) = (draft(folder.path(), "{}").unwrap(), draft(folder.path(), "{}").unwrap());
+        assert_ne!(one, other, "nobody can tell its name before");
+        assert_eq!(std::fs::read_to_string(&one).unwrap(), "{}");
+        assert_eq!(std::fs::metadata(&one).unwrap().permissions().mode() & 0o777, 0o600);
+    }
 }
