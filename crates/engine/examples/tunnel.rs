@@ -7,29 +7,22 @@
 //! cargo run --release -p engine --example tunnel -- 'iperf3 -s -1' 'iperf3 -c 100.64.0.1 -t 5'
 //! ```
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs::File;
+#[path = "pair/node.rs"]
+mod node;
+
+use std::collections::BTreeMap;
 use std::io::{self, IoSlice};
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::Ipv4Addr;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::process::{Child, Command};
-use std::sync::Arc;
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crypto::{NodePrivate, SystemEntropy};
-use dial::{Resolve, Roots};
-use engine::{Config, Device, Engine, Events};
-use filter::{AddressRange, Filter, Local, Rule};
-use futures_util::future::BoxFuture;
-use mesh::{PeerView, Routes, View};
+use engine::Device;
 use rustix::event::{EventfdFlags, PollFd, PollFlags, eventfd, poll};
 use rustix::fs::{Mode, OFlags};
-use tailcfg::{DerpMap, NodeId};
 
-type Failure = Box<dyn std::error::Error + Send + Sync>;
-
-const MTU: u16 = 1280;
+use node::{Failure, MTU, Node, cpu_times};
 
 /// A TUN device with a virtio-net header and all offloads.
 struct Tun {
@@ -147,22 +140,6 @@ fn enter_new_namespace() -> io::Result<()> {
     if unsafe { libc::unshare(libc::CLONE_NEWNET) } < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
-#[derive(Debug)]
-struct Nobody;
-
-impl Resolve for Nobody {
-    fn resolve<'a>(&'a self, _host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
-        Box::pin(async { Err(io::ErrorKind::NotFound.into()) })
-    }
-}
-
-struct Node {
-    engine: Engine,
-    _events: Events,
-    address: Ipv4Addr,
-    endpoints: Vec<SocketAddr>,
-}
-
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1);
@@ -176,15 +153,19 @@ async fn main() -> Result<(), Failure> {
     other.show(&one)?;
     other.engine.ping(one.engine.node_key(), engine::PingKind::Tsmp).await?;
 
-    let before = [cpu_of("mesh-tx")?, cpu_of("mesh-rx")?];
+    let before = cpu_times()?;
     let mut serving = server.start(&serve)?;
     // Programs that serve take a moment to listen.
     tokio::time::sleep(Duration::from_millis(500)).await;
     let outcome = client.start(&use_it)?.wait()?;
     serving.kill()?;
     serving.wait()?;
-    let after = [cpu_of("mesh-tx")?, cpu_of("mesh-rx")?];
-    println!("the engines' threads: tx {:.2} s, rx {:.2} s", after[0] - before[0], after[1] - before[1]);
+    let after = cpu_times()?;
+    let spent = |thread: &str| {
+        let of = |times: &BTreeMap<String, f64>| times.get(thread).copied().unwrap_or_default();
+        of(&after) - of(&before)
+    };
+    println!("the engines' threads: tx {:.2} s, rx {:.2} s", spent("mesh-tx"), spent("mesh-rx"));
     for node in [&one, &other] {
         let status = node.engine.status().await?;
         for peer in status.peers.values() {
@@ -197,61 +178,4 @@ async fn main() -> Result<(), Failure> {
     one.engine.shutdown().await;
     other.engine.shutdown().await;
     if outcome.success() { Ok(()) } else { Err("the second command failed".into()) }
-}
-
-impl Node {
-    async fn start(address: Ipv4Addr, tun: Tun) -> Result<Self, Failure> {
-        let key = NodePrivate::generate(&mut SystemEntropy);
-        let (engine, events) = Engine::start(Config::new(key, Roots::none(), Arc::new(Nobody)), tun)?;
-        engine.set_interfaces(vec![Ipv4Addr::LOCALHOST.into()]);
-        let port = engine.status().await?.v4_port.ok_or("there is no IPv4")?;
-        let endpoints = vec![(Ipv4Addr::LOCALHOST, port).into()];
-        Ok(Self { engine, _events: events, address, endpoints })
-    }
-
-    fn show(&self, peer: &Self) -> Result<(), Failure> {
-        let prefix = ipnet::IpNet::from(IpAddr::from(peer.address));
-        let rules: Vec<Rule> = serde_json::from_value(serde_json::json!([
-            {"SrcIPs": ["*"], "DstPorts": [{"IP": "*", "Ports": {"First": 0, "Last": 65535}}]}
-        ]))?;
-        let local = Local::new([AddressRange::from(IpAddr::from(self.address))]);
-        let view = PeerView {
-            id: NodeId(1),
-            name: "peer".to_owned(),
-            disco: peer.engine.disco_key(),
-            home: None,
-            endpoints: peer.endpoints.clone(),
-            addresses: vec![peer.address.into()],
-            allowed: vec![prefix],
-            capabilities: Arc::new(BTreeSet::new()),
-            jailed: false,
-            wireguard_only: false,
-            masquerade_v4: None,
-            masquerade_v6: None,
-        };
-        let key = peer.engine.node_key();
-        self.engine.set_view(View {
-            addresses: vec![self.address.into()],
-            peers: BTreeMap::from([(key, view)]),
-            routes: Routes::new([(prefix, key)]),
-            filter: Arc::new(Filter::compile(&rules, local)?),
-            shields_up: false,
-            relays: Arc::new(DerpMap::default()),
-            mtu: MTU,
-        });
-        Ok(())
-    }
-}
-
-/// CPU seconds of all threads of a name.
-fn cpu_of(name: &str) -> io::Result<f64> {
-    let mut seconds = 0.0;
-    for task in std::fs::read_dir("/proc/self/task")? {
-        let task = task?.path();
-        if io::read_to_string(File::open(task.join("comm"))?)?.trim() == name {
-            let text = std::fs::read_to_string(task.join("schedstat"))?;
-            seconds += text.split(' ').next().and_then(|text| text.parse::<f64>().ok()).unwrap_or_default() / 1e9;
-        }
-    }
-    Ok(seconds)
 }
