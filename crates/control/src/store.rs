@@ -3,7 +3,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use sqlx::migrate::{Migrate, Migrator};
-use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
+use sqlx::pool::PoolConnection;
+use sqlx::sqlite::{
+    SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
+};
 use sqlx::{ConnectOptions, Connection, Row, Sqlite, Transaction};
 use tailcfg::{NodeId, UserId};
 use tailnet::{Change, Table, TailnetId};
@@ -220,6 +223,11 @@ impl Store {
     /// Writes one decision, as a whole or not at all.
     pub(crate) async fn write(&self, entry: &Entry<'_>) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error))?;
+        let written = self.write_on(&mut connection, entry).await;
+        self.give_back(connection, written).await
+    }
+
+    async fn write_on(&self, connection: &mut SqliteConnection, entry: &Entry<'_>) -> Result<(), StoreError> {
         // The lock is taken at once: a transaction that finds it taken half way can't wait for it.
         let begun = connection.begin_with("BEGIN IMMEDIATE").await;
         let mut transaction = begun.map_err(|error| self.failed(error))?;
@@ -277,9 +285,37 @@ impl Store {
         if appended.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Overtaken { tailnet: entry.tailnet }) }
     }
 
+    /// Gives a connection back after a write, or ends it when the write failed.
+    ///
+    /// On a full disk SQLite itself ends the transaction. The count of open ones that sqlx keeps does not follow that, and
+    /// every later write on the connection would be refused.
+    async fn give_back(
+        &self,
+        connection: PoolConnection<Sqlite>,
+        written: Result<(), StoreError>,
+    ) -> Result<(), StoreError> {
+        if written.is_err()
+            && let Err(error) = connection.close().await
+        {
+            tracing::debug!(%error, "a connection to the database did not end well");
+        }
+        written
+    }
+
     /// Writes where devices were last seen.
     pub(crate) async fn write_presence(&self, tailnet: TailnetId, seen: &[(NodeId, String)]) -> Result<(), StoreError> {
-        let begun = self.pool.begin().await;
+        let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error))?;
+        let written = self.write_presence_on(&mut connection, tailnet, seen).await;
+        self.give_back(connection, written).await
+    }
+
+    async fn write_presence_on(
+        &self,
+        connection: &mut SqliteConnection,
+        tailnet: TailnetId,
+        seen: &[(NodeId, String)],
+    ) -> Result<(), StoreError> {
+        let begun = connection.begin().await;
         let mut transaction = begun.map_err(|error| self.failed(error))?;
         for (node, document) in seen {
             let query = "INSERT INTO presence (tailnet, node, document) VALUES (?1, ?2, ?3) \
@@ -354,10 +390,37 @@ fn failed(path: &Path, source: sqlx::Error) -> StoreError {
     const BUSY: u32 = 5;
     const LOCKED: u32 = 6;
     const FULL: u32 = 13;
-    let code = source.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok()).map(|code| code & 0xff);
-    match code {
+    /// There is no room for the index of the log (an extended code): the other face of a full disk.
+    const NO_ROOM_FOR_INDEX: u32 = 10 | 19 << 8;
+    let code = source.as_database_error().and_then(|error| error.code()?.parse::<u32>().ok());
+    match code.map(|code| if code == NO_ROOM_FOR_INDEX { FULL } else { code & 0xff }) {
         Some(BUSY | LOCKED) => StoreError::Locked,
         Some(FULL) => StoreError::Full { folder: path.parent().unwrap_or(Path::new(".")).to_owned() },
         _ => StoreError::Database { path: path.to_owned(), source },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entry<'a>(revision: u64, actor: &'a str) -> Entry<'a> {
+        Entry { tailnet: TailnetId(1), revision, at: Timestamp::UNIX_EPOCH, actor, command: "Test", changes: &[] }
+    }
+
+    #[tokio::test]
+    async fn a_write_for_which_there_is_no_room_spoils_none_that_follows() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("control.db")).await.unwrap();
+        sqlx::query("INSERT INTO tailnet VALUES (1, '', '{}')").execute(&store.pool).await.unwrap();
+        // SQLite then takes the file as it is for all the room that there is.
+        sqlx::query("PRAGMA max_page_count = 1").execute(&store.pool).await.unwrap();
+        let refused = store.write(&entry(1, &"x".repeat(1 << 20))).await.unwrap_err();
+        assert!(matches!(refused, StoreError::Full { .. }), "{refused}");
+        assert!(refused.to_string().starts_with("the disk of the database is full: make room in"), "{refused}");
+        store.write(&entry(1, "somebody")).await.unwrap();
+        let again = store.write(&entry(1, "somebody")).await.unwrap_err();
+        assert!(matches!(again, StoreError::Overtaken { .. }), "{again}");
+        store.write(&entry(2, "somebody")).await.unwrap();
     }
 }
