@@ -1,0 +1,11 @@
+//! Bad input and broken surroundings, as users of the binary meet them: what it says, with which exit code, and that it
+//! goes on by itself once things are as they should be.
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+mod certificates;
+mod disk;
+mod guide;
+mod missing;
+mod policy;
+mod program;
+mod server;
