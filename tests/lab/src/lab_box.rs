@@ -116,7 +116,8 @@ impl LabBox {
             "--cgroup",
         ]);
         // The folder that the caller is in means nothing in the box.
-        command.args(["--", "/usr/bin/env", "--chdir=/root", "/bin/bash", "--login"]);
+        // Not a login shell: those take their `PATH` from the box's profile, which knows nothing of the laboratory's programs.
+        command.args(["--", "/usr/bin/env", "--chdir=/root", "/bin/bash"]);
         let terminal = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned());
         command.env_clear().envs(crate::command::usual_environment()).env("TERM", terminal);
         command.status().context("starting nsenter (Debian package util-linux)")?;
