@@ -6,9 +6,10 @@ mod pause;
 mod peer;
 mod tree;
 
+use std::path::PathBuf;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use cache::{Cache, Entry, Outcome};
 use clap::Parser;
 
@@ -78,6 +79,13 @@ enum Recipe {
 /// Makes everything that is missing.
 pub(crate) fn everything(cache: &Cache, checkout: &Checkout, progress: &Progress) -> Result<()> {
     make(cache, checkout, progress, parts(checkout)?)
+}
+
+/// The sources of the stock operator, of the version that this checkout pins: its chart is among them.
+pub(crate) fn stock_sources(cache: &Cache, checkout: &Checkout, progress: &Progress) -> Result<PathBuf> {
+    let operator = peers().iter().find(|peer| peer.name == "k8s-operator").context("no stock operator is pinned")?;
+    let found = progress.step("stock chart", |step| operator.sources(cache, checkout, step))?;
+    found.context("the stock operator's sources are not copied")
 }
 
 /// All parts, what is needed first at the front.

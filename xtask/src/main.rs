@@ -12,6 +12,7 @@ mod progress;
 mod prune;
 mod test;
 mod tidy;
+mod up;
 mod world;
 
 use std::process::ExitCode;
@@ -26,9 +27,10 @@ const TASKS: &[Entry] = &[
     entry::<test::Test>(),
     entry::<tidy::Tidy>(),
     entry::<prune::Prune>(),
-    entry::<world::Up>(),
+    entry::<up::Up>(),
     entry::<world::Status>(),
     entry::<world::Shell>(),
+    entry::<world::SignIn>(),
     entry::<world::Down>(),
 ];
 

@@ -74,6 +74,15 @@ impl Progress {
         result.with_context(|| step.failure())
     }
 
+    /// Shows on a terminal, until the next line, what is being done.
+    pub(crate) fn now(&self, text: &str) {
+        if self.terminal {
+            let line: String = text.chars().take(terminal_width()).collect();
+            eprint!("\r\x1b[2K{line}");
+            let _ = io::stderr().flush();
+        }
+    }
+
     /// Prints a line of its own, above the live one.
     pub(crate) fn line(&self, text: &str) {
         let clear = if self.terminal { "\r\x1b[2K" } else { "" };

@@ -1,4 +1,4 @@
-//! `cargo xtask up`, `down`, `shell`, `status`: the walkthrough's world, to try things in by hand.
+//! `cargo xtask down`, `shell`, `status`, `sign-in`: what to do with a world that `cargo xtask up` made.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -7,32 +7,16 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use cache::Cache;
 use clap::Parser;
-use lab::{Event, Options, StepState, World, WorldName};
+use e2e::{Browser, Overview};
+use lab::{Event, StepState, World, WorldName};
 use serde_json::Value;
 
+use crate::Task;
 use crate::checkout::Checkout;
-use crate::fetch;
 use crate::progress::{Progress, duration};
-use crate::{Task, build};
 
 /// The world that people work in, when they name none.
-const DEMO: &str = "demo";
-
-/// Make the walkthrough's world and leave it running
-///
-/// Fetches and builds what is missing, then starts the boxes, their networks and names, and Kubernetes on two of them.
-/// Run again it completes what is missing and changes nothing else. `cargo xtask down` removes it.
-#[derive(Parser)]
-#[command(name = "up")]
-pub(crate) struct Up {
-    /// Only the boxes and their networks, without Kubernetes
-    #[arg(long)]
-    no_cluster: bool,
-
-    /// The world's name; several may run side by side
-    #[arg(long, default_value = DEMO)]
-    world: String,
-}
+pub(crate) const DEMO: &str = "demo";
 
 /// Remove a world: its processes, namespaces, mounts and files, whole or half made
 #[derive(Parser)]
@@ -68,21 +52,26 @@ pub(crate) struct Status {
     world: String,
 }
 
-impl Task for Up {
-    fn run(self) -> Result<ExitCode> {
-        let name = WorldName::parse(&self.world)?;
-        let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
-        let progress = Progress::start(&cache, "up")?;
-        fetch::everything(&cache, &checkout, &progress)?;
-        let built = build::build(&cache, &checkout, &progress, false)?;
-        let mut options = Options::started_by(init(&cache, &checkout, &progress)?)?;
-        options.cluster = !self.no_cluster;
-        let world = World::up(&name, &options, &|event| tell(&progress, &event))?;
-        world.install(&built.binary)?;
-        print!("{}", world.status()?);
-        print!("{}", next_steps(&world, &self.world));
-        Ok(ExitCode::SUCCESS)
-    }
+/// Open the URL that a login shows, sign in, and let the device in: a person with a browser
+///
+/// The boxes have no screen, and a browser outside of them does not reach the coordination server.
+#[derive(Parser)]
+#[command(name = "sign-in")]
+pub(crate) struct SignIn {
+    /// The URL
+    url: String,
+
+    /// Who signs in: admin@example.com or member@example.com
+    #[arg(long)]
+    user: String,
+
+    /// The box where the browser is
+    #[arg(long = "box", value_name = "NAME", default_value = "laptop")]
+    place: String,
+
+    /// The world's name
+    #[arg(long, default_value = DEMO)]
+    world: String,
 }
 
 impl Task for Down {
@@ -102,13 +91,24 @@ impl Task for Shell {
 
 impl Task for Status {
     fn run(self) -> Result<ExitCode> {
-        let status = World::attach(&WorldName::parse(&self.world)?)?.status()?;
+        let overview = Overview::of(&World::attach(&WorldName::parse(&self.world)?)?)?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&status)?);
+            println!("{}", serde_json::to_string_pretty(&overview)?);
         } else {
-            print!("{status}");
+            print!("{overview}");
         }
-        Ok(if status.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(if overview.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+impl Task for SignIn {
+    fn run(self) -> Result<ExitCode> {
+        let place = World::attach(&WorldName::parse(&self.world)?)?.lab_box(&self.place)?;
+        let browser = Browser::open(&place, "sign-in")?;
+        let page = browser.sign_in(&self.url, &self.user)?;
+        browser.let_in(&page)?;
+        println!("{} let the device in.", self.user);
+        Ok(ExitCode::SUCCESS)
     }
 }
 
@@ -140,23 +140,8 @@ fn keep(cache: &Cache, executable: &Path, waiting: &mut dyn FnMut(&str)) -> Resu
 
 pub(crate) fn tell(progress: &Progress, event: &Event) {
     match event.state {
-        StepState::Begun => {}
+        StepState::Begun => progress.now(&format!("{} …", event.step)),
         StepState::Done(took) => progress.line(&format!("{}: done in {}", event.step, duration(took))),
         StepState::Failed(took) => progress.line(&format!("{}: failed after {}", event.step, duration(took))),
     }
-}
-
-fn next_steps(world: &World, name: &str) -> String {
-    let option = if name == DEMO { String::new() } else { format!(" --world {name}") };
-    let mut text = format!(
-        "\nNext:\n  cargo xtask shell laptop{option}       a prompt on the laptop; other boxes by their names\n  \
-         cargo xtask status{option}             what runs where\n"
-    );
-    if world.cluster().is_ok() {
-        text.push_str(&format!(
-            "  cargo xtask shell node1{option}        kubectl get pods -A, as the cluster's administrator\n"
-        ));
-    }
-    text.push_str(&format!("  cargo xtask down{option}               remove all of it\n"));
-    text
 }

@@ -1,8 +1,9 @@
 use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 use lab::{LabBox, World};
+use serde::{Deserialize, Serialize};
 
-use crate::{Client, Operator};
+use crate::{Client, Operator, Parts};
 
 /// What a test program may be asked for.
 #[derive(Clone, Debug, Parser)]
@@ -25,9 +26,12 @@ pub struct Arguments {
 }
 
 /// Whose program it is.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Program {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Program {
+    /// The stock one.
     Stock,
+    /// Ours.
     Towline,
     /// Our daemon under the stock command line.
     Mixed,
@@ -37,7 +41,7 @@ enum Program {
 #[derive(Clone, Copy, Debug)]
 pub struct Cast {
     /// Prepares the operator.
-    pub operator: fn(&World) -> Result<Operator>,
+    pub operator: fn(&World, &Parts) -> Result<Operator>,
     /// Starts the client on the laptop.
     pub laptop: fn(LabBox) -> Result<Client>,
     /// Starts the client on robbinsdale.
@@ -47,12 +51,22 @@ pub struct Cast {
 impl Arguments {
     /// Who plays.
     pub fn cast(&self) -> Result<Cast> {
-        let operator = match self.operator {
+        Cast::of(self.operator, self.laptop, self.robbinsdale)
+    }
+}
+
+impl Cast {
+    /// Whose operator plays, and whose clients on the laptop and on robbinsdale.
+    ///
+    /// # Errors
+    /// When the operator is to be mixed: it comes with its proxies.
+    pub fn of(operator: Program, laptop: Program, robbinsdale: Program) -> Result<Self> {
+        let operator = match operator {
             Program::Stock => Operator::stock,
             Program::Towline => Operator::towline,
             Program::Mixed => bail!("--operator is stock or towline: an operator and its proxies come together"),
         };
-        Ok(Cast { operator, laptop: self.laptop.client(), robbinsdale: self.robbinsdale.client() })
+        Ok(Self { operator, laptop: laptop.client(), robbinsdale: robbinsdale.client() })
     }
 }
 

@@ -1,6 +1,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use lab::LabBox;
 
+use crate::Installation;
+
 /// A person's browser in a box: it keeps cookies, follows redirects, and sends the forms that it finds on pages.
 #[derive(Debug)]
 pub struct Browser<'a> {
@@ -28,6 +30,18 @@ impl<'a> Browser<'a> {
     /// Goes to a URL.
     pub fn visit(&self, url: &str) -> Result<Page> {
         self.fetch(url, &[])
+    }
+
+    /// Opens the URL that a login shows and signs in as a user of the walkthrough; answers the page that asks about the
+    /// device.
+    pub fn sign_in(&self, url: &str, user: &str) -> Result<Page> {
+        let page = self.visit(url)?;
+        self.send(&page, "Sign in", &[("name", user), ("password", &Installation::password(user))])
+    }
+
+    /// Lets the device in that the page asks about.
+    pub fn let_in(&self, page: &Page) -> Result<Page> {
+        self.send(page, "Yes, let it in", &[])
     }
 
     /// Sends the page's first form whose button says `button`, with these fields filled in.

@@ -1,9 +1,10 @@
 use std::fmt::Write;
-use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
+use lab::{Event, StepState};
 
 /// Named scenarios, run one after the other: what one leaves behind, the next begins with.
 #[derive(Debug, Default)]
@@ -15,7 +16,8 @@ pub struct Checks {
 #[derive(Debug)]
 pub struct Marks {
     started: Instant,
-    reached: Vec<(String, Duration)>,
+    /// A listener to the making of a world notes from several threads.
+    reached: Mutex<Vec<(String, Duration)>>,
 }
 
 impl Checks {
@@ -41,7 +43,7 @@ impl Checks {
 
     /// As [`Checks::check`], for a scenario that notes when it reached what, counted from its begin; returns what it made.
     pub fn timed<T>(&mut self, name: &str, scenario: impl FnOnce(&mut Marks) -> Result<T>) -> Option<T> {
-        let mut marks = Marks { started: Instant::now(), reached: Vec::new() };
+        let mut marks = Marks { started: Instant::now(), reached: Mutex::default() };
         let ended = scenario(&mut marks);
         let times = marks.end();
         match ended {
@@ -60,33 +62,26 @@ impl Checks {
 
 impl Marks {
     /// Notes that something is reached now.
-    pub fn reached(&mut self, what: impl Into<String>) {
-        self.reached.push((what.into(), self.started.elapsed()));
+    pub fn reached(&self, what: impl Into<String>) {
+        let reached = (what.into(), self.started.elapsed());
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(reached);
+    }
+
+    /// Notes the ends of steps.
+    pub fn listen(&self, event: &Event) {
+        if matches!(event.state, StepState::Done(_)) {
+            self.reached(format!("{} after", event.step));
+        }
     }
 
     fn end(self) -> String {
+        let whole = self.started.elapsed().as_secs_f32();
         let mut times = String::new();
-        for (what, after) in &self.reached {
+        for (what, after) in self.reached.into_inner().unwrap_or_else(PoisonError::into_inner) {
             // Writing to a string cannot fail.
             let _ = write!(times, "{what} {:.1} s, ", after.as_secs_f32());
         }
-        let _ = write!(times, "{:.1} s", self.started.elapsed().as_secs_f32());
+        let _ = write!(times, "{whole:.1} s");
         times
     }
-}
-
-/// The binary under test, which the environment names.
-pub fn binary() -> Result<PathBuf> {
-    let path = std::env::var_os("TOWLINE_BINARY").map(PathBuf::from);
-    let path = path.context("TOWLINE_BINARY must name our binary: run this as a stage of `cargo xtask test`")?;
-    ensure!(path.is_file(), "TOWLINE_BINARY names {}, which is no file", path.display());
-    Ok(path)
-}
-
-/// The image that holds the binary under test: `cargo xtask build` packs it beside the binary.
-pub fn image() -> Result<PathBuf> {
-    let binary = binary()?;
-    let folder = binary.with_file_name("image");
-    ensure!(folder.is_dir(), "{} has no image beside it: `cargo xtask build` packs one", binary.display());
-    Ok(folder)
 }

@@ -1,10 +1,10 @@
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use lab::{Command, Daemon, LabBox, Ready, StockNode};
 use serde_json::Value;
 
-use crate::installation::{CONTROL_URL, Installation};
+use crate::installation::CONTROL_URL;
 use crate::{Browser, PATIENCE, eventually};
 
 /// A computer that is a device of the tailnet, and the client program that makes it one.
@@ -94,14 +94,24 @@ impl Client {
         let said = said.stdout + &said.stderr;
         let url = said.split_whitespace().find(|word| word.contains("/a/")).context("no URL was shown")?;
         let browser = Browser::open(&self.lab_box, user)?;
-        let page = browser.visit(url)?;
-        let password = Installation::password(user);
-        let page = browser.send(&page, "Sign in", &[("name", user), ("password", &password)])?;
+        let page = browser.sign_in(url, user)?;
         ensure!(page.html.contains(name), "the page does not name the device:\n{}", page.html);
         ensure!(page.html.contains(address), "the page does not show its address:\n{}", page.html);
-        browser.send(&page, "Yes, let it in", &[])?;
+        browser.let_in(&page)?;
         login.finish(PATIENCE)?;
         Ok(())
+    }
+
+    /// Whether it was let into a tailnet and has not logged out since, connected or not.
+    pub fn has_key(&self) -> Result<bool> {
+        eventually(&format!("the state of {}", self.lab_box.name()), PATIENCE, || {
+            let status = self.status()?;
+            match status["BackendState"].as_str() {
+                Some("Running" | "Starting" | "Stopped" | "NeedsMachineAuth") => Ok(true),
+                Some("NeedsLogin") => Ok(false),
+                other => bail!("it is {other:?}"),
+            }
+        })
     }
 
     /// What the client says of itself and of those that it sees.

@@ -19,6 +19,8 @@ pub const CONTROL_URL: &str = "https://control.towline.test";
 const RELAY1_PORT: u16 = 8443;
 const RELAY2_PORT: u16 = 443;
 
+/// The coordination server, as a daemon of its box.
+const CONTROL: &str = "control";
 const FOLDER: &str = "/etc/towline";
 const DATA: &str = "/var/lib/towline";
 const RELAY_TOKEN: &str = "/etc/towline/relay-token";
@@ -40,16 +42,17 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Installs `binary` in the world, makes the tailnet with its users and policy, and starts server and relays.
+    /// Installs `binary` in the world, makes the tailnet with its users and policy, and starts server and relays. What of
+    /// that is there already stays as it is.
     pub fn set_up(world: &World, binary: &Path, policy: &str) -> Result<Self> {
         world.install(binary)?;
-        let this = Self { control: world.lab_box("control")?, relay2: world.lab_box("relay2")? };
+        let this = Self::of(world)?;
         for (name, password) in [("admin", Self::password(ADMIN)), ("member", Self::password(MEMBER))] {
             this.control.write(&format!("{FOLDER}/{name}-password"), password, 0o600)?;
         }
         this.control.write(&format!("{FOLDER}/relays.json"), relay_map().to_string(), 0o644)?;
         this.control.write(&format!("{FOLDER}/policy.hujson"), policy, 0o644)?;
-        this.init()?;
+        this.once("server", || this.init())?;
         let token = this.control.read(&format!("{DATA}/relay.token"))?;
         for relay in [&this.control, &this.relay2] {
             relay.write(RELAY_TOKEN, &token, 0o600)?;
@@ -58,9 +61,22 @@ impl Installation {
         this.log_in()?;
         this.start_relay1()?;
         this.start_relay2()?;
-        this.towline(["users", "create", MEMBER, "--password-file", "/etc/towline/member-password"]).run()?;
-        this.towline(["policy", "set", "/etc/towline/policy.hujson", "--yes"]).run()?;
+        this.once("member", || this.make_member())?;
+        let policy_file = format!("{FOLDER}/policy.hujson");
+        this.once("policy", || {
+            this.towline(["policy", "set", &policy_file, "--yes"]).run().map(drop).map_err(Into::into)
+        })?;
         Ok(this)
+    }
+
+    /// Finds the installation of a world, where it was set up.
+    pub fn of(world: &World) -> Result<Self> {
+        Ok(Self { control: world.lab_box("control")?, relay2: world.lab_box("relay2")? })
+    }
+
+    /// Whether there is a server to ask.
+    pub fn is_running(&self) -> Result<bool> {
+        Ok(self.control.find_daemon(CONTROL)?.is_some_and(|daemon| daemon.is_running()))
     }
 
     /// The password of a user of the walkthrough.
@@ -68,7 +84,19 @@ impl Installation {
         format!("the long password of {user}")
     }
 
+    /// Does what must not be done twice, because a user may have changed its outcome since; a note tells the next time.
+    fn once(&self, what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
+        let note = format!("{FOLDER}/done/{what}");
+        if !self.control.has(&note) {
+            work()?;
+            self.control.write(&note, "", 0o644)?;
+        }
+        Ok(())
+    }
+
     fn init(&self) -> Result<()> {
+        // What an attempt has left that was cut off: no server has run on it yet.
+        self.control.run(["rm", "-rf", DATA])?;
         let certificate = format!("{FOLDER}/tls/{CONTROL_NAME}.crt");
         let key = format!("{FOLDER}/tls/{CONTROL_NAME}.key");
         let arguments = [
@@ -86,10 +114,18 @@ impl Installation {
         self.control.run(arguments).context("making the tailnet").map(drop)
     }
 
+    fn make_member(&self) -> Result<()> {
+        let users = self.ask(["users", "list"])?;
+        if users.as_array().into_iter().flatten().all(|user| user["loginName"] != MEMBER) {
+            self.towline(["users", "create", MEMBER, "--password-file", "/etc/towline/member-password"]).run()?;
+        }
+        Ok(())
+    }
+
     /// Starts the coordination server, or starts it again after a kill.
     pub fn start_control(&self) -> Result<Daemon> {
         self.control
-            .daemon("control", ["towline", "control", "--data", DATA])
+            .daemon(CONTROL, ["towline", "control", "--data", DATA])
             .ready(Ready::Tcp(SocketAddr::from((Ipv4Addr::LOCALHOST, 443))))
             .start()
     }
@@ -105,6 +141,9 @@ impl Installation {
     }
 
     fn log_in(&self) -> Result<()> {
+        if self.towline(["users", "list"]).finish()?.ended.is_success() {
+            return Ok(());
+        }
         let login = [
             "admin",
             "login",
@@ -138,14 +177,49 @@ impl Installation {
         key["key"].as_str().map(str::to_owned).with_context(|| format!("no key in {key}"))
     }
 
+    /// Makes a key by which the device called `name` joins with these tags; revokes those made for it before.
+    pub fn key_of(&self, name: &str, tags: &[&str]) -> Result<String> {
+        for key in self.described("keys", name)? {
+            self.towline(["keys", "revoke", &key]).run()?;
+        }
+        let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
+        let key = self.ask(["keys", "create", "--description", name].into_iter().chain(tags))?;
+        key["key"].as_str().map(str::to_owned).with_context(|| format!("no key in {key}"))
+    }
+
+    /// The OAuth client that was made for a program, or a new one where it is gone or its secret was lost.
+    pub fn oauth_client_of(&self, program: &str, scopes: &[&str], tags: &[&str]) -> Result<OAuthClient> {
+        let note = format!("{FOLDER}/oauth-clients/{program}.json");
+        let known = self.described("oauth-clients", program)?;
+        let kept: Option<Value> = self.control.read(&note).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(kept) = kept.filter(|kept| known.iter().any(|id| kept["id"] == id.as_str())) {
+            return OAuthClient::read(&kept);
+        }
+        for lost in known {
+            self.towline(["oauth-clients", "delete", &lost]).run()?;
+        }
+        let made = self.make_oauth_client(program, scopes, tags)?;
+        self.control.write(&note, made.to_string(), 0o600)?;
+        OAuthClient::read(&made)
+    }
+
+    /// Ids of keys, or of OAuth clients, with this description.
+    fn described(&self, kind: &str, description: &str) -> Result<Vec<String>> {
+        let all = self.ask([kind, "list"])?;
+        let such = all.as_array().into_iter().flatten().filter(|one| one["description"] == description);
+        Ok(such.filter_map(|one| one["id"].as_str().map(str::to_owned)).collect())
+    }
+
     /// Makes an OAuth client with these scopes and tags.
     pub fn oauth_client(&self, scopes: &[&str], tags: &[&str]) -> Result<OAuthClient> {
+        OAuthClient::read(&self.make_oauth_client("", scopes, tags)?)
+    }
+
+    fn make_oauth_client(&self, description: &str, scopes: &[&str], tags: &[&str]) -> Result<Value> {
         let scopes = scopes.iter().flat_map(|scope| ["--scope", *scope]);
         let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
-        let client = self.ask(["oauth-clients", "create"].into_iter().chain(scopes).chain(tags))?;
-        let text =
-            |field: &str| client[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {client}"));
-        Ok(OAuthClient { id: text("id")?, secret: text("key")? })
+        let create = ["oauth-clients", "create", "--description", description];
+        self.ask(create.into_iter().chain(scopes).chain(tags))
     }
 
     /// The device of this short name, as the server lists it.
@@ -153,6 +227,15 @@ impl Installation {
         let devices = self.ask(["devices", "list"])?;
         let is = |device: &&Value| device["name"].as_str().is_some_and(|whole| whole.split('.').next() == Some(name));
         Ok(devices.as_array().and_then(|all| all.iter().find(is)).cloned())
+    }
+}
+
+impl OAuthClient {
+    /// Reads the server's answer to the one who made it.
+    fn read(answer: &Value) -> Result<Self> {
+        let text =
+            |field: &str| answer[field].as_str().map(str::to_owned).with_context(|| format!("no {field} in {answer}"));
+        Ok(Self { id: text("id")?, secret: text("key")? })
     }
 }
 

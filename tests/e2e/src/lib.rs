@@ -2,9 +2,10 @@
 //!
 //! - [`Installation`]: a coordination server and two relays as an administrator sets them up, by the commands of the guide.
 //! - [`Client`]: a device and the client program on it. [`Operator`]: an operator and its chart.
-//! - [`Stage`]: a whole world with all of these, and [`rows`]: the walkthrough's rows, to be played on a stage. Which clients
+//! - [`Tailnet`]: a world with server, relays and two devices. [`Stage`]: a whole one, with Kubernetes and an operator; and [`rows`]: the walkthrough's rows, to be played on a stage. Which clients
 //!   and which operator play, is the [`Cast`]'s business; a row asserts what a user sees.
 //!   [`Arguments`] say who that is.
+//! - [`Overview`]: what runs where in such a world.
 //! - [`Browser`]: a person at a login page.
 //! - [`Conversation`]: one TCP connection that nothing may break.
 //! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
@@ -25,14 +26,18 @@ mod conversation;
 mod eventually;
 mod installation;
 mod operator;
+mod overview;
+mod parts;
 mod stage;
 
-pub use arguments::{Arguments, Cast};
+pub use arguments::{Arguments, Cast, Program};
 pub use browser::Browser;
-pub use checks::{Checks, Marks, binary, image};
+pub use checks::{Checks, Marks};
 pub use client::Client;
 pub use conversation::Conversation;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
 pub use operator::{Habits, Operator};
-pub use stage::{PATIENCE, Stage};
+pub use overview::Overview;
+pub use parts::{Parts, binary};
+pub use stage::{PATIENCE, Stage, Tailnet};

@@ -6,10 +6,12 @@ use anyhow::{Context, Result};
 use lab::{Cluster, World};
 use serde_json::{Value, json};
 
-use crate::PATIENCE;
 use crate::installation::{CONTROL_URL, Installation};
+use crate::{PATIENCE, Parts};
+use release::Release;
 
 mod chart;
+mod release;
 mod stock;
 mod towline;
 
@@ -53,31 +55,39 @@ pub struct Habits {
 
 impl Operator {
     /// The stock operator, with its stock proxies; pushes their images.
-    pub fn stock(world: &World) -> Result<Self> {
-        stock::operator(world)
+    pub fn stock(world: &World, parts: &Parts) -> Result<Self> {
+        stock::operator(world, parts)
     }
 
     /// Our operator, with our proxies, by the chart of this checkout; pushes their image.
-    pub fn towline(world: &World) -> Result<Self> {
-        towline::operator(world)
+    pub fn towline(world: &World, parts: &Parts) -> Result<Self> {
+        towline::operator(world, parts)
     }
 
-    /// Installs it by Helm, as the guide says: with an OAuth client of its own, into the article's namespace.
+    /// Installs it by Helm, as the guide says: with an OAuth client of its own, into the article's namespace. Where just this
+    /// is installed already, it stays.
     pub fn install(&self, cluster: &Cluster, installation: &Installation) -> Result<()> {
         cluster.apply(include_str!("../../../examples/namespace.yaml"))?;
         let [node, _] = cluster.nodes();
+        let values = self.values(installation)?;
+        let description = release::description_of(&(&self.version, &self.chart, values.to_string()));
+        match Release::find(node)? {
+            Some(release) if release.is(&description) => return Ok(()),
+            Some(release) if release.is_cut_off() => release.clear(node)?,
+            _ => {}
+        }
         let folder = format!("{CHARTS}/{RELEASE}");
         for (path, content) in &self.chart {
             node.write(&format!("{folder}/{path}"), content, 0o644)?;
         }
         let (version, app) = (format!("--version={}", self.version), format!("--app-version=v{}", self.version));
         node.run(["helm", "package", &folder, "--destination", CHARTS, &version, &app])?;
-        let values = self.values(installation)?;
         node.write(&format!("{CHARTS}/values.json"), values.to_string(), 0o600)?;
         let packed = format!("{CHARTS}/{}-{}.tgz", self.chart_name()?, self.version);
         let install =
-            ["helm", "install", RELEASE, &packed, "--namespace", NAMESPACE, "--values", "/root/charts/values.json"];
-        node.command(install.into_iter().chain(["--wait", "--timeout=120s"])).within(4 * PATIENCE).run()?;
+            ["helm", "upgrade", "--install", RELEASE, &packed, "--namespace", NAMESPACE, "--description", &description];
+        let options = ["--values", "/root/charts/values.json", "--wait", "--timeout=120s"];
+        node.command(install.into_iter().chain(options)).within(4 * PATIENCE).run()?;
         Ok(())
     }
 
@@ -95,7 +105,8 @@ impl Operator {
     }
 
     fn values(&self, installation: &Installation) -> Result<Value> {
-        let client = installation.oauth_client(&["devices:core", "auth_keys", "services"], &["tag:k8s-operator"])?;
+        let client =
+            installation.oauth_client_of(RELEASE, &["devices:core", "auth_keys", "services"], &["tag:k8s-operator"])?;
         let mut values = self.values.clone();
         let own = values.as_object_mut().context("values are no object")?;
         own.insert("loginServer".to_owned(), CONTROL_URL.into());

@@ -1,10 +1,13 @@
+use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::{Cluster, Options, ScratchWorld};
+use lab::{Cluster, Listener, Options, ScratchWorld, World, step};
 
 use crate::operator::NAMESPACE;
-use crate::{ADMIN, Cast, Client, Installation, Marks, Operator, binary};
+use crate::{ADMIN, Cast, Client, Installation, Marks, Operator, Parts};
+
+mod furniture;
 
 const POLICY: &str = include_str!("../../../examples/policy.hujson");
 
@@ -15,7 +18,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Stage {
     /// The boxes.
-    pub world: ScratchWorld,
+    pub world: World,
     /// The coordination server and its relays.
     pub installation: Installation,
     /// Kubernetes.
@@ -26,24 +29,40 @@ pub struct Stage {
     pub laptop: Client,
     /// The server in the cabin.
     pub robbinsdale: Client,
+    /// A test's own world goes with its stage.
+    _scratch: Option<ScratchWorld>,
+}
+
+/// The part of a stage that does without Kubernetes.
+#[derive(Debug)]
+pub struct Tailnet {
+    /// The coordination server and its relays.
+    pub installation: Installation,
+    /// The laptop, logged in as the administrator.
+    pub laptop: Client,
+    /// The server in the cabin.
+    pub robbinsdale: Client,
 }
 
 impl Stage {
-    /// Sets the stage for a cast, and notes how long the parts take.
-    pub fn set(cast: &Cast, marks: &mut Marks) -> Result<Self> {
-        let world = ScratchWorld::up(Options::whole()?)?;
+    /// Sets the stage for a cast in a world of its own, and notes how long the parts take.
+    pub fn set(cast: &Cast, marks: &Marks) -> Result<Self> {
+        let parts = Parts::of_the_test()?;
+        let scratch = ScratchWorld::up(Options::whole()?)?;
         marks.reached("world after");
-        let installation = Installation::set_up(&world, &binary()?, POLICY)?;
-        marks.reached("server after");
-        world.push_workloads()?;
-        let operator = (cast.operator)(&world)?;
-        marks.reached("images after");
-        let laptop = (cast.laptop)(world.lab_box("laptop")?)?;
-        let robbinsdale = (cast.robbinsdale)(world.lab_box("robbinsdale")?)?;
-        laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
-        robbinsdale.join(&installation.key(&["tag:server"])?)?;
+        let stage = Self::on(&scratch, cast, &parts, &|event| marks.listen(&event))?;
+        Ok(Self { _scratch: Some(scratch), ..stage })
+    }
+
+    /// Sets the stage for a cast in a world that stays; what is there already stays as it is.
+    pub fn on(world: &World, cast: &Cast, parts: &Parts, listener: Listener<'_>) -> Result<Self> {
+        let Tailnet { installation, laptop, robbinsdale } = Tailnet::set_up(world, cast, &parts.binary, listener)?;
         let cluster = world.cluster()?;
-        Ok(Self { world, installation, cluster, operator, laptop, robbinsdale })
+        let operator = step(listener, "images", || {
+            world.push_workloads()?;
+            (cast.operator)(world, parts)
+        })?;
+        Ok(Self { world: world.clone(), installation, cluster, operator, laptop, robbinsdale, _scratch: None })
     }
 
     /// How long traffic may take to flow once a condition has turned True.
@@ -71,5 +90,28 @@ impl Stage {
                 Err(error) => println!("{error:#}"),
             }
         }
+    }
+}
+
+impl Tailnet {
+    /// Sets server and relays up, logs the laptop in as the administrator and joins robbinsdale with a key; what is there
+    /// already stays as it is.
+    pub fn set_up(world: &World, cast: &Cast, binary: &Path, listener: Listener<'_>) -> Result<Self> {
+        let installation = step(listener, "server and relays", || Installation::set_up(world, binary, POLICY))?;
+        let laptop = step(listener, "laptop", || {
+            let laptop = (cast.laptop)(world.lab_box("laptop")?)?;
+            if !laptop.has_key()? {
+                laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
+            }
+            Ok(laptop)
+        })?;
+        let robbinsdale = step(listener, "robbinsdale", || {
+            let robbinsdale = (cast.robbinsdale)(world.lab_box("robbinsdale")?)?;
+            if !robbinsdale.has_key()? {
+                robbinsdale.join(&installation.key_of("robbinsdale", &["tag:server"])?)?;
+            }
+            Ok(robbinsdale)
+        })?;
+        Ok(Self { installation, laptop, robbinsdale })
     }
 }

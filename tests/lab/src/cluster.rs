@@ -85,6 +85,18 @@ impl Cluster {
         Ok(self.kubectl(["apply", "--server-side", "-f", "-"]).input(manifests).run()?)
     }
 
+    /// Makes those objects of manifests that do not exist; what exists stays as it is, whatever has become of it.
+    ///
+    /// # Errors
+    /// When the API server refuses one; with its words.
+    pub fn create_missing(&self, manifests: &str) -> Result<()> {
+        let output = self.kubectl(["create", "--save-config", "-f", "-"]).input(manifests).finish()?;
+        let exists = |line: &str| line.contains("(AlreadyExists)");
+        let all_else_exists = !output.stderr.is_empty() && output.stderr.lines().all(exists);
+        ensure!(output.ended.is_success() || all_else_exists, "kubectl create: {}", output.stderr);
+        Ok(())
+    }
+
     /// One object, such as `service/web`, as the API server has it; kinds without namespaces ignore theirs.
     ///
     /// # Errors

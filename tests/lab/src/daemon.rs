@@ -193,6 +193,12 @@ impl Daemon {
         self.record.process.is_alive()
     }
 
+    /// Whether it runs a program that another file has replaced since.
+    pub(crate) fn is_outdated(&self) -> bool {
+        let program = fs::read_link(format!("/proc/{}/exe", self.record.process.pid));
+        self.is_running() && program.is_ok_and(|path| path.to_string_lossy().ends_with(" (deleted)"))
+    }
+
     /// Looks once whether it is ready.
     ///
     /// # Errors

@@ -31,7 +31,10 @@ pub type Listener<'a> = &'a (dyn Fn(Event) + Sync);
 pub fn silent(_: Event) {}
 
 /// Does one step, telling the listener when it begins and how it ends.
-pub(crate) fn step<T>(listener: Listener<'_>, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
+///
+/// # Errors
+/// What `work` fails with, after the name of the step.
+pub fn step<T>(listener: Listener<'_>, name: &str, work: impl FnOnce() -> Result<T>) -> Result<T> {
     let tell = |state| listener(Event { step: name.to_owned(), state });
     let begun = Instant::now();
     tell(StepState::Begun);

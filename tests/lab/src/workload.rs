@@ -4,9 +4,9 @@ use std::path::Path;
 
 use anyhow::{Context, Result};
 use cache::Cache;
-use image::{Image, LayerBuilder, Layout, Process, Reference};
+use image::{Digest, Image, LayerBuilder, Layout, Process, Reference};
 
-use crate::world::{World, locate_init};
+use crate::world::World;
 
 impl World {
     /// Pushes images of ordinary workloads: `towline/userland`, a shell with curl, ping, ssh and socat, and `lab/web`, whose
@@ -17,7 +17,7 @@ impl World {
     pub fn push_workloads(&self) -> Result<()> {
         let userland = packed("userland")?;
         self.push(&userland.image, &userland.reference)?;
-        let web = LayerBuilder::new().file("/web", locate_init()?, 0o755).build()?;
+        let web = LayerBuilder::new().file("/web", self.init(), 0o755).build()?;
         self.push(&Image::new(Process::default(), vec![web]), &Reference::new("lab/web", "1"))?;
         Ok(())
     }
@@ -34,14 +34,14 @@ impl World {
         Ok(stock.reference.tag)
     }
 
-    /// Pushes the image that a folder holds as a layout, as it is. Returns its name.
+    /// Pushes the image that a folder holds as a layout, as it is. Returns its name and its digest.
     ///
     /// # Errors
     /// When there is no layout, or the registry does not take it.
-    pub fn push_packed(&self, folder: &Path) -> Result<Reference> {
+    pub fn push_packed(&self, folder: &Path) -> Result<(Reference, Digest)> {
         let packed = Layout::read(folder)?;
-        self.push(&packed.image, &packed.reference)?;
-        Ok(packed.reference)
+        let digest = self.push(&packed.image, &packed.reference)?;
+        Ok((packed.reference, digest))
     }
 }
 

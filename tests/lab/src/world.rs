@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::authority::Authority;
 use crate::cluster::Cluster;
+use crate::daemon::Daemon;
 use crate::folder::{WorldFolder, WorldLock, WorldName, read_record, write_record};
 use crate::lab_box::LabBox;
 use crate::names;
@@ -229,6 +230,26 @@ impl World {
     /// When it cannot be copied.
     pub fn install(&self, program: &std::path::Path) -> Result<()> {
         building::install(&self.folder, program)
+    }
+
+    /// Starts the daemons again whose program was replaced since they started; returns where and which.
+    ///
+    /// # Errors
+    /// When one does not start; with the end of its log.
+    pub fn restart_outdated(&self) -> Result<Vec<(String, String)>> {
+        let mut restarted = Vec::new();
+        for lab_box in self.boxes()? {
+            for daemon in lab_box.daemons()?.into_iter().filter(Daemon::is_outdated) {
+                daemon.restart()?;
+                restarted.push((lab_box.name().to_owned(), daemon.name().to_owned()));
+            }
+        }
+        Ok(restarted)
+    }
+
+    /// The program `lab-init` that this world runs on.
+    pub(crate) fn init(&self) -> std::path::PathBuf {
+        self.folder.own_programs().join("lab-init")
     }
 
     /// What runs where.

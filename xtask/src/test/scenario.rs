@@ -1,14 +1,13 @@
 //! The stages that need a world of boxes: test programs that print `ok` or `FAILED` for each thing that they prove.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use crate::fetch::peers;
 use crate::test::Context;
 use crate::test::stage::Counts;
-use crate::{build, world};
+use crate::{build, fetch, world};
 
 /// What a test program is told by its environment.
 type Environment<'a> = &'a [(&'a str, &'a Path)];
@@ -74,18 +73,11 @@ pub(super) fn walkthrough(context: &Context<'_>) -> Result<Counts> {
 
 fn play(context: &Context<'_>, title: &str, cast: &[&str]) -> Result<Counts> {
     let built = build::build(context.cache, context.checkout, context.progress, false)?;
-    let sources = stock_sources(context)?;
+    let sources = fetch::stock_sources(context.cache, context.checkout, context.progress)?;
     let environment: Environment<'_> = &[("TOWLINE_BINARY", &built.binary), ("STOCK_SOURCES", &sources)];
     let command: Vec<&str> =
         ["test", "--package=e2e", "--test=walkthrough", "--"].iter().chain(cast).copied().collect();
     program(context, title, &command, environment)
-}
-
-/// The sources of the stock operator, of the version that this checkout pins: its chart is among them.
-fn stock_sources(context: &Context<'_>) -> Result<PathBuf> {
-    let operator = peers().iter().find(|peer| peer.name == "k8s-operator").context("no stock operator is pinned")?;
-    let found = context.progress.step("stock chart", |step| operator.sources(context.cache, context.checkout, step))?;
-    found.context("the stock operator's sources are not copied")
 }
 
 /// Runs a test program by Cargo, shows what it says of each scenario, and counts that.

@@ -1,17 +1,18 @@
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result, ensure};
 use lab::World;
 use serde_json::json;
 
 use super::{Habits, Operator, chart};
+use crate::Parts;
 
 /// The stock operator's chart and definitions, in the sources of the version that is pinned.
 const DEPLOY: &str = "cmd/k8s-operator/deploy";
 
-pub(super) fn operator(world: &World) -> Result<Operator> {
+pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
     let proxies = world.push_stock("tailscale")?;
     let version = world.push_stock("k8s-operator")?;
     ensure!(version == proxies, "the stock operator is {version} and its proxies are {proxies}");
@@ -22,14 +23,9 @@ pub(super) fn operator(world: &World) -> Result<Operator> {
         // definitions with it, and nobody deletes the operator's device.
         habits: Habits { ready_is_ready: false, leaves_in_order: false, is_a_device: true, takes_tailnets: true },
         version: version.trim_start_matches('v').to_owned(),
-        chart: published(&sources()?.join(DEPLOY))?,
+        chart: published(&parts.stock_sources()?.join(DEPLOY))?,
         values: json!({}),
     })
-}
-
-fn sources() -> Result<PathBuf> {
-    let path = std::env::var_os("STOCK_SOURCES").map(PathBuf::from);
-    path.context("STOCK_SOURCES must name the stock sources: run this as a stage of `cargo xtask test`")
 }
 
 /// The chart as it is published: the definitions are put into it when a release is made, each behind one condition.

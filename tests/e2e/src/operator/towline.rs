@@ -5,22 +5,23 @@ use lab::World;
 use serde_json::json;
 
 use super::{Habits, Operator, chart};
-use crate::image;
+use crate::Parts;
 
 /// Our chart, in this checkout.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart");
 
-pub(super) fn operator(world: &World) -> Result<Operator> {
-    let pushed = world.push_packed(&image()?)?;
+pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
+    let (pushed, digest) = world.push_packed(&parts.image)?;
     Ok(Operator {
         name: "towline",
         deployment: "operator",
         habits: Habits { ready_is_ready: true, leaves_in_order: true, is_a_device: false, takes_tailnets: false },
-        version: pushed.tag.clone(),
+        version: pushed.tag,
         chart: chart::read(Path::new(CHART))?,
         values: json!({
             "caBundle": world.public_authority()?.certificate(),
-            "operatorConfig": {"image": {"repository": pushed.repository, "tag": pushed.tag}},
+            // By digest: another build under the same tag is another image.
+            "operatorConfig": {"image": {"repository": pushed.repository, "digest": digest.to_string()}},
         }),
     })
 }
