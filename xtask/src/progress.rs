@@ -45,6 +45,11 @@ impl Progress {
         Ok(Self { logs, terminal: io::stderr().is_terminal(), steps: AtomicUsize::new(1) })
     }
 
+    /// The folder of the task's logs.
+    pub(crate) fn logs(&self) -> &Path {
+        &self.logs
+    }
+
     /// Runs `work` as a step called `title`, and says how long it took.
     ///
     /// # Errors

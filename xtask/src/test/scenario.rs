@@ -1,7 +1,8 @@
 //! The stages that need a world of boxes: test programs that print `ok` or `FAILED` for each thing that they prove.
 
+use std::env;
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
@@ -15,6 +16,26 @@ type Environment<'a> = &'a [(&'a str, &'a Path)];
 /// The laboratory's own cluster, without anything of ours in it.
 pub(super) fn cluster(context: &Context<'_>) -> Result<Counts> {
     program(context, "cluster", &["test", "--package=lab", "--test=cluster", "--"], &[])
+}
+
+/// What a user types first, from a folder where nothing lies beside the program.
+pub(super) fn up(context: &Context<'_>) -> Result<Counts> {
+    // What the program builds is built here, so that the test's own times are those of the world.
+    build::build(context.cache, context.checkout, context.progress, false)?;
+    let xtask = alone(context)?;
+    let counts = program(context, "up", &["test", "--package=e2e", "--test=up", "--"], &[("XTASK", &xtask)]);
+    fs::remove_file(&xtask).with_context(|| format!("removing {}", xtask.display()))?;
+    counts
+}
+
+/// Copies this program to a folder of its own.
+fn alone(context: &Context<'_>) -> Result<PathBuf> {
+    let program = env::current_exe().context("finding this program")?;
+    let folder = context.progress.logs().join("program");
+    fs::create_dir_all(&folder).with_context(|| format!("making {}", folder.display()))?;
+    let copy = folder.join("xtask");
+    fs::copy(&program, &copy).with_context(|| format!("copying {}", program.display()))?;
+    Ok(copy)
 }
 
 /// Stock nodes on our coordination server and relays.

@@ -47,6 +47,12 @@ pub(crate) const STAGES: &[Stage] = &[
         run: scenario::cluster,
     },
     Stage {
+        name: "up",
+        about: "the README's first command as a user types it: cut off, completed, typed again, taken down",
+        standard: true,
+        run: scenario::up,
+    },
+    Stage {
         name: "mesh",
         about: "stock nodes on our coordination server and relays",
         standard: true,

@@ -1,0 +1,213 @@
+//! `cargo xtask up` as a user types it: cut off in the middle, completed, typed again, looked at, used, and taken down.
+//!
+//! The program runs from a folder where nothing lies beside it, with nothing of the tests in its environment, as in a fresh
+//! clone. `XTASK` names it.
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
+use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader, Write};
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use e2e::{Checks, Installation, MEMBER, PATIENCE, eventually};
+use lab::{World, WorldName};
+use serde_json::Value;
+
+#[path = "../../lab/tests/support/traces.rs"]
+mod traces;
+
+use traces::traces;
+
+/// What only the tests set, and a user does not.
+const OF_THE_TESTS: [&str; 4] = ["LAB_INIT", "TOWLINE_BINARY", "STOCK_SOURCES", "XTASK"];
+
+/// The user, with a world of their own.
+struct User {
+    xtask: PathBuf,
+    world: WorldName,
+}
+
+fn main() -> ExitCode {
+    Checks::main(|checks| {
+        let xtask = std::env::var_os("XTASK").map(PathBuf::from);
+        let xtask = xtask.context("XTASK must name the program: run this as a stage of `cargo xtask test`")?;
+        let world = WorldName::parse(&format!("up-{}", std::process::id()))?;
+        let user = User { xtask, world };
+        play(&user, checks);
+        checks.check("down leaves nothing", || user.goes_down());
+        // Whatever failed, the machine is to be as it was.
+        World::down(&user.world)
+    })
+}
+
+fn play(user: &User, checks: &mut Checks) {
+    checks.check("an up without a cluster that is killed half way is taken down", || {
+        user.begins_and_is_cut_off(&["--no-cluster"], "server and relays: done", || Ok(()))?;
+        user.goes_down()
+    });
+    checks.check("an up that is killed while the server is set up leaves a world", || {
+        user.begins_and_is_cut_off(&[], "nodes ready: done", || Ok(()))
+    });
+    checks.check("the next goes on, and is killed while Helm installs the operator", || {
+        user.begins_and_is_cut_off(&[], "images: done", || user.sees_helm_at_work())
+    });
+    checks.check("the next completes all of it, and says what to type next", || {
+        let said = user.runs(&["up"])?;
+        for word in ["robbinsdale-connector", "home-notes", "node2", "containerd", "cargo xtask shell laptop", MEMBER] {
+            ensure!(said.contains(word), "up does not say {word:?}:\n{said}");
+        }
+        Ok(())
+    });
+    checks.timed("up again changes nothing", |marks| {
+        let before = user.everything()?;
+        marks.reached("seen after");
+        user.runs(&["up"])?;
+        marks.reached("up after");
+        let after = user.everything()?;
+        let changed: Vec<&String> = before.symmetric_difference(&after).collect();
+        ensure!(changed.is_empty(), "{changed:#?}");
+        Ok(())
+    });
+    checks.check("up by another client than the world has is refused, with the way out", || {
+        let output = user.command(&["up", "--laptop=stock"]).output()?;
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        ensure!(!output.status.success() && said.contains("cargo xtask down --world"), "{said}");
+        Ok(())
+    });
+    checks.check("status shows boxes, devices and pods, all well", || {
+        let status: Value = serde_json::from_str(&user.runs(&["status", "--json"])?)?;
+        let has = |list: &str, name: &str| status[list].as_array().into_iter().flatten().any(|one| one["name"] == name);
+        ensure!(has("boxes", "laptop") && has("devices", "robbinsdale") && has("pods", "shell"), "{status}");
+        Ok(())
+    });
+    checks.check("what up says to type works in a prompt on the laptop", || {
+        eventually("the exposed Service from the prompt", 2 * PATIENCE, || {
+            let said = user.types("laptop", "hostname\ntowline status\ncurl -sS --max-time 5 http://home-notes/\n")?;
+            let seen = said.starts_with("laptop\n") && said.contains("robbinsdale");
+            ensure!(seen && said.contains("web: hello from the cluster"), "{said}");
+            Ok(())
+        })
+    });
+    checks.check("sign-in is the person who confirms somebody else's login", || user.logs_the_member_in());
+}
+
+impl User {
+    fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(&self.xtask);
+        for name in OF_THE_TESTS {
+            command.env_remove(name);
+        }
+        command.args(arguments).arg(format!("--world={}", self.world)).stdin(Stdio::null());
+        command
+    }
+
+    /// Runs a task to its end and returns what it printed.
+    fn runs(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments).output().context("starting xtask")?;
+        let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), "xtask {arguments:?} ended with {}:\n{said}\n{errors}", output.status);
+        Ok(said.into_owned())
+    }
+
+    /// Types lines at the prompt of a box.
+    fn types(&self, place: &str, lines: &str) -> Result<String> {
+        let mut shell = self.command(&["shell", place]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        shell.stdin.take().context("the prompt has no input")?.write_all(lines.as_bytes())?;
+        let output = shell.wait_with_output()?;
+        ensure!(output.status.success(), "the prompt ended with {}", output.status);
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    /// Begins `up` and kills it some time after it has said `moment`: when `come` returns.
+    fn begins_and_is_cut_off(&self, options: &[&str], moment: &str, come: impl FnOnce() -> Result<()>) -> Result<()> {
+        let arguments: Vec<&str> = ["up"].iter().chain(options).copied().collect();
+        let mut up = self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let outcome = says(&mut up, moment).and_then(|()| come());
+        up.kill()?;
+        let ended = up.wait()?;
+        outcome?;
+        ensure!(!ended.success(), "up came to its end before it was killed");
+        Ok(())
+    }
+
+    /// Waits until Helm has begun a release and not yet ended it.
+    fn sees_helm_at_work(&self) -> Result<()> {
+        let cluster = World::attach(&self.world)?.cluster()?;
+        eventually("a release that Helm works on", 4 * PATIENCE, || {
+            let releases = cluster.list("tailscale", "secrets", "owner=helm,status=pending-install")?;
+            ensure!(!releases.is_empty(), "no release is pending");
+            Ok(())
+        })
+    }
+
+    /// All that runs or was made and has an identity: a second `up` may neither replace nor add any.
+    fn everything(&self) -> Result<BTreeSet<String>> {
+        let world = World::attach(&self.world)?;
+        let mut found = BTreeSet::new();
+        for one in world.status()?.boxes {
+            found.insert(format!("box {} {:?}", one.name, one.pid));
+            found
+                .extend(one.daemons.iter().map(|daemon| format!("daemon {} {} {}", one.name, daemon.name, daemon.pid)));
+        }
+        let installation = Installation::of(&world)?;
+        for kind in ["devices", "keys", "oauth-clients", "users"] {
+            let listed = installation.ask([kind, "list"])?;
+            found.extend(listed.as_array().into_iter().flatten().map(|one| format!("{kind} {}", one["id"])));
+        }
+        let kinds = "pods,services,secrets,configmaps,statefulsets.apps,deployments.apps,connectors";
+        let objects = world.cluster()?.kubectl(["get", kinds, "--all-namespaces", "--output=json"]).run()?.stdout;
+        let objects: Value = serde_json::from_str(&objects)?;
+        for object in objects["items"].as_array().into_iter().flatten() {
+            let containers = object["status"]["containerStatuses"].as_array().into_iter().flatten();
+            let containers: Vec<&Value> = containers.map(|one| &one["containerID"]).collect();
+            let about = &object["metadata"];
+            found.insert(format!("{} {} {} {containers:?}", object["kind"], about["name"], about["uid"]));
+        }
+        Ok(found)
+    }
+
+    /// The laptop goes from one user to the other, as the last lines of `up` say.
+    fn logs_the_member_in(&self) -> Result<()> {
+        let laptop = World::attach(&self.world)?.lab_box("laptop")?;
+        laptop.run(["towline", "logout"])?;
+        let server = format!("--login-server={}", e2e::CONTROL_URL);
+        let mut login = laptop.command(["towline", "login", &server]).within(2 * PATIENCE).spawn()?;
+        login.wait_for("/a/", PATIENCE)?;
+        let said = login.output();
+        let said = said.stdout + &said.stderr;
+        let url = said.split_whitespace().find(|word| word.contains("/a/")).context("no URL was shown")?;
+        self.runs(&["sign-in", url, "--user", MEMBER])?;
+        login.finish(PATIENCE)?;
+        eventually("the member's view", PATIENCE, || {
+            let status = laptop.run(["towline", "status"])?.stdout;
+            ensure!(status.contains("member@") && !status.contains("home-notes"), "{status}");
+            Ok(())
+        })
+    }
+
+    fn goes_down(&self) -> Result<()> {
+        self.runs(&["down"])?;
+        let left = traces(&self.world);
+        ensure!(left.is_empty(), "{left:#?}");
+        Ok(())
+    }
+}
+
+/// Reads what a task tells until it says `text`; a thread goes on reading, so that it is never kept waiting.
+fn says(task: &mut Child, text: &str) -> Result<()> {
+    let lines = BufReader::new(task.stderr.take().context("the task's words go elsewhere")?).lines();
+    let (tell, hear) = std::sync::mpsc::channel();
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+    let mut said = Vec::new();
+    loop {
+        // A build may come first.
+        let line = hear.recv_timeout(Duration::from_secs(900)).ok();
+        let line = line.with_context(|| format!("it ended without {text:?}:\n{}", said.join("\n")))?;
+        if line.starts_with(text) {
+            return Ok(());
+        }
+        said.push(line);
+    }
+}
