@@ -1,8 +1,10 @@
 //! The stages that Cargo runs.
 
+use std::env;
 use std::fs;
+use std::path::{self, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::test::Context;
 use crate::test::stage::Counts;
@@ -45,6 +47,54 @@ pub(super) fn units(context: &Context<'_>) -> Result<Counts> {
         }
         Ok(counts)
     })
+}
+
+/// The variable that names the recorded answers of the hosted service.
+const CAPTURES: &str = "TOWLINE_CAPTURES";
+
+/// The recorded answers of the hosted service, which are no part of the project: every kind of capture and aspect is one thing
+/// that passes, and every answer that differs without a known reason one that fails.
+pub(super) fn captures(context: &Context<'_>) -> Result<Counts> {
+    let named = env::var_os(CAPTURES).map(PathBuf::from).filter(|path| !path.as_os_str().is_empty());
+    let named = named.with_context(|| {
+        format!("{CAPTURES} must name a file of recorded answers of the hosted service, one JSON object a line")
+    })?;
+    let file = path::absolute(&named).with_context(|| format!("{CAPTURES} names {}", named.display()))?;
+    ensure!(file.is_file(), "{CAPTURES} names {}, which is no file", file.display());
+    context.progress.step("captures", |step| {
+        let mut cargo = context.checkout.cargo(context.cache, step)?;
+        cargo.env(CAPTURES, &file).args(["test", "--package=policy", "--test=captures", "--", "--nocapture"]);
+        let status = step.status(cargo.args(context.options))?;
+        let log = fs::read_to_string(step.log()).with_context(|| format!("reading {}", step.log().display()))?;
+        let report = replayed(&log);
+        report.iter().for_each(|line| context.progress.line(&format!("  {line}")));
+        let mut counts: Counts = report.iter().filter_map(|line| judged(line)).map(Counts::one).sum();
+        if !status.success() && counts.failed == 0 {
+            // It did not compile, or an exception is none any more.
+            counts.failed = 1;
+        }
+        if counts.failed > 0 {
+            show_failures(context, &log, &step.log().display().to_string());
+        }
+        Ok(counts)
+    })
+}
+
+/// The report of the replay, as the test prints it: the table, and below it the answers that differ.
+fn replayed(log: &str) -> Vec<&str> {
+    let lines = log.lines().skip_while(|line| !line.ends_with(" captures"));
+    lines.take_while(|line| !line.starts_with("test ") && !line.is_empty()).collect()
+}
+
+/// What a line of the report says: a row of the table that something was replayed, another that an answer differs for no
+/// known reason.
+fn judged(line: &str) -> Option<bool> {
+    let words: Vec<&str> = line.split_whitespace().collect();
+    match words.as_slice() {
+        [.., "NOT", "EXPECTED"] => Some(false),
+        [_, _, right, wrong] if right.parse::<u32>().is_ok() && wrong.parse::<u32>().is_ok() => Some(true),
+        _ => None,
+    }
 }
 
 fn one(context: &Context<'_>, title: &str, arguments: &[&str]) -> Result<Counts> {
@@ -99,6 +149,22 @@ mod tests {
             test result: FAILED. 2 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.01s\n\
             test result: ok. 40 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.05s\n";
         assert_eq!(count(log), Counts { passed: 42, failed: 1 });
+    }
+
+    #[test]
+    fn a_replay_counts_its_rows_and_the_answers_that_differ_for_no_known_reason() {
+        let log = "running 1 test\n\
+            3 captures\n\
+            kind         aspect         right  wrong\n\
+            acl          Accept             2      1\n\
+            acl          Filter            40      0\n\
+            ssh-e1: Refusal (1): the recording's literal was altered after the answer\n\
+            acl-a1: Accept (1): NOT EXPECTED\n\
+            test the_answers ... FAILED\n";
+        let report = replayed(log);
+        assert_eq!(report.len(), 6);
+        let counts: Counts = report.iter().filter_map(|line| judged(line)).map(Counts::one).sum();
+        assert_eq!(counts, Counts { passed: 2, failed: 1 });
     }
 
     #[test]

@@ -83,6 +83,12 @@ pub(crate) const STAGES: &[Stage] = &[
         run: scenario::walkthrough,
     },
     Stage {
+        name: "captures",
+        about: "recorded answers of the hosted service, in the file that TOWLINE_CAPTURES names",
+        standard: false,
+        run: cargo::captures,
+    },
+    Stage {
         name: "long",
         about: "what takes too long for every day: the coordination server is killed hundreds of times",
         standard: false,
