@@ -1,6 +1,7 @@
 use std::fmt;
 
 use crate::node::LocalApiError;
+use crate::output::escape;
 
 /// The command failed for another reason than the ones below.
 pub const EXIT_FAILED: u8 = 1;
@@ -55,7 +56,8 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.error {
-            Some(error) => write!(f, "{error:#}"),
+            // Servers and peers wrote parts of it.
+            Some(error) => f.write_str(&escape(&format!("{error:#}"))),
             None => Ok(()),
         }
     }
@@ -92,5 +94,18 @@ impl From<std::io::Error> for Failure {
             return Self::told();
         }
         anyhow::Error::from(error).context("printing the answer").into()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_servers_words_do_not_steer_the_terminal() {
+        let refusal = api::ClientError::from(api::ApiError::bad_request("line 1\n\u{1b}[2Jall is well\u{202e}"));
+        let failure = Failure::from(refusal);
+        assert_eq!(failure.code, EXIT_REFUSED);
+        assert_eq!(failure.to_string(), "line 1\n\u{fffd}[2Jall is well\u{fffd} (400 Bad Request)");
     }
 }

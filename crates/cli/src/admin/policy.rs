@@ -110,9 +110,9 @@ async fn set<W: Write>(
         return Err(Failure::refused(format!("{}the policy in force stays", explain(&verdict))));
     }
     let warnings: Vec<&String> = verdict.data.iter().flat_map(|finding| &finding.warnings).collect();
-    eprint!("{}{}", diff(&now.text, &new, 2), effects(&verdict));
+    note(format!("{}{}", diff(&now.text, &new, 2), effects(&verdict)).trim_end_matches('\n'));
     for warning in &warnings {
-        eprintln!("warning: {warning}");
+        note(&format!("warning: {warning}"));
     }
     if dry_run {
         let answer = serde_json::json!({"set": false, "warnings": warnings, "difference": verdict.difference});
