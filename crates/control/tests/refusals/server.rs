@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use api::SecretText;
@@ -33,21 +34,22 @@ pub(crate) struct Server {
     token: String,
     shutdown: Shutdown,
     running: tokio::task::JoinHandle<anyhow::Result<()>>,
-    folder: TempDir,
+    folder: Arc<TempDir>,
 }
 
 impl Server {
     /// A new server with the policy of most tests.
     pub(crate) async fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
+        let folder = Arc::new(tempfile::tempdir().unwrap());
         set_up(&folder.path().join("data")).await;
-        let server = Self::run(folder).await;
+        let server = Self::run(folder).await.unwrap();
         let (status, answer) = server.ask(Method::POST, "/tailnet/-/acl", POLICY).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         server
     }
 
-    async fn run(folder: TempDir) -> Self {
+    /// Starts a server that was set up.
+    pub(crate) async fn run(folder: Arc<TempDir>) -> anyhow::Result<Self> {
         let config = Config {
             url: ServerUrl::parse(URL).unwrap(),
             https: None,
@@ -60,19 +62,24 @@ impl Server {
             data: folder.path().join("data"),
         };
         let shutdown = Shutdown::new(Duration::from_secs(2));
-        let running = Running::start(config, shutdown.clone()).await.unwrap();
+        let running = Running::start(config, shutdown.clone()).await?;
         let address = running.http.unwrap();
         let running = tokio::spawn(running.finish());
         let mut server = Self { address, token: String::new(), shutdown, running, folder };
         server.token = server.log_in().await;
-        server
+        Ok(server)
     }
 
     /// Ends the server and starts it again on what it has written.
     pub(crate) async fn restart(self) -> Self {
+        Self::run(self.stop().await).await.unwrap()
+    }
+
+    /// Ends the server; answers the folder with what it has written.
+    pub(crate) async fn stop(self) -> Arc<TempDir> {
         self.shutdown.request();
         self.running.await.unwrap().unwrap();
-        Self::run(self.folder).await
+        self.folder
     }
 
     /// The folder that it keeps everything in.

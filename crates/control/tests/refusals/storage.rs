@@ -49,3 +49,18 @@ async fn while_another_holds_the_database_nothing_is_acknowledged_and_afterwards
     devices.sort();
     assert_eq!(devices, ["laptop.test.ts.net", "newcomer.test.ts.net"]);
 }
+
+#[tokio::test]
+async fn a_server_that_finds_its_database_held_says_so_and_starts_once_it_is_free() {
+    let server = Server::start().await;
+    let (key, _) = server.make_key(json!({}), None).await;
+    let folder = server.stop().await;
+    let database = folder.path().join("data/control.db");
+    let mut other = SqliteConnectOptions::new().filename(&database).connect().await.unwrap();
+    let held = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let refused = Server::run(folder.clone()).await.err().unwrap().to_string();
+    assert_eq!(refused, "the database is locked by another process; trying again helps once that is done");
+    held.rollback().await.unwrap();
+    let server = Server::run(folder).await.unwrap();
+    assert!(server.keys().await.contains_key(&key));
+}
