@@ -25,6 +25,7 @@ use roaring::RoaringBitmap;
 
 pub use approval::OwnerIdentity;
 pub use change::{Affected, Change, Pair};
+pub(crate) use decide::NEAREST;
 pub use decide::{CapabilityDecision, Decision, Lack, NearMiss, Party, Query, SshDecision};
 pub use routes::AllowedIps;
 pub use ssh::SshGrant;

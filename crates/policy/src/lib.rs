@@ -30,6 +30,7 @@ mod ports;
 mod problem;
 mod topology;
 mod verify;
+mod why;
 
 pub use alias::{Alias, AliasError, Autogroup, Role, Tag};
 pub use compiled::{
@@ -45,3 +46,4 @@ pub use ports::{Ports, PortsError, parse_protocol};
 pub use problem::{PolicyError, Problem};
 pub use topology::{Node, NodeId, Owner, Service, Topology, User, UserId, is_exit_route};
 pub use verify::TestFailure;
+pub use why::{Answer, Citation, Explanation, Question, QuestionError, Subject, Verdict};

@@ -181,7 +181,11 @@ impl Compiled {
 
     /// Who a test's alias means: the nodes there are, or a device such as it would be. With `attributes`, devices have
     /// these instead of their own.
-    fn parties(&self, text: &str, attributes: Option<&BTreeMap<String, PostureValue>>) -> Result<Vec<Party>, String> {
+    pub(crate) fn parties(
+        &self,
+        text: &str,
+        attributes: Option<&BTreeMap<String, PostureValue>>,
+    ) -> Result<Vec<Party>, String> {
         let alias = Alias::parse(text).map_err(|error| error.to_string())?;
         let single = |range: &filter::AddressRange| {
             let address = Some(range.first()).filter(|_| range.is_single());

@@ -9,7 +9,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use filter::{AddressRange, Filter, Flow, FlowTable, Payload, Protocol, Rule, Standing};
-use policy::{Affected, Change, Compiled, NodeId, Pair, Party, Policy, Query, Role, User, UserId};
+use policy::{
+    Affected, Change, Compiled, NodeId, Pair, Party, Policy, Query, Question, Role, Subject, User, UserId, Verdict,
+};
 use proptest::prelude::*;
 use world::{Packet, World, node_spec};
 
@@ -139,6 +141,12 @@ proptest! {
             prop_assert_eq!(compiled.peers(*one), implied, "{:?}\n{}", one, world.text());
             for other in topology.nodes.keys().filter(|other| *other != one) {
                 prop_assert_eq!(compiled.are_peers(*one, *other), compiled.are_peers(*other, *one));
+                let subject = Subject::Visibility { destination: topology.nodes[other].name.to_string() };
+                let question = Question { source: topology.nodes[one].name.to_string(), subject };
+                let explained = compiled.explain(&question).unwrap();
+                let answer = &explained.answers[0];
+                prop_assert_eq!(answer.verdict == Verdict::Yes, compiled.are_peers(*one, *other), "{}", world.text());
+                prop_assert_eq!(answer.allowed_by.is_empty(), answer.verdict == Verdict::No);
             }
         }
     }

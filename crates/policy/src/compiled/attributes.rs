@@ -71,6 +71,12 @@ impl Compiled {
         self.aliases.id(alias).is_some_and(|id| self.aliases.entry(id).named.contains(slot))
     }
 
+    /// Whether an entry's targets mean a node.
+    pub(crate) fn is_target(&self, entry: &NodeAttributes, node: NodeId) -> bool {
+        let slot = self.slot_of.get(&node).copied();
+        slot.is_some_and(|slot| entry.targets.iter().any(|alias| self.names(alias, slot)))
+    }
+
     fn entries_for(&self, slot: u32) -> impl Iterator<Item = &NodeAttributes> {
         let entries = self.policy.node_attributes().iter();
         entries.filter(move |entry| entry.targets.iter().any(|alias| self.names(alias, slot)))

@@ -10,7 +10,7 @@ use crate::policy::{Effect, Rule, SshAction, SshRule, SshUser};
 use crate::{Alias, Autogroup, Node, NodeId, Ports, User, internet};
 
 /// How many near misses a decision names.
-const NEAREST: usize = 5;
+pub(crate) const NEAREST: usize = 5;
 
 /// One side of a question.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -167,6 +167,23 @@ impl Compiled {
             }
             if !lacks.is_empty() {
                 lacks.sort();
+                misses.push(NearMiss { rule: at, lacks });
+            }
+        }
+        keep_nearest(&mut misses);
+        misses
+    }
+
+    /// The rules that come nearest to letting two parties know each other, in either direction.
+    pub(crate) fn nearest_reach(&self, one: &Party, other: &Party) -> Vec<NearMiss> {
+        let (one, other) = (self.known(one), self.known(other));
+        let mut misses = Vec::new();
+        for (at, rule) in self.policy.rules().iter().enumerate() {
+            let there = self.address_lacks(at, rule, &one, &other);
+            let back = self.address_lacks(at, rule, &other, &one);
+            let mut lacks = if nearness(&back) < nearness(&there) { back } else { there };
+            lacks.sort();
+            if !lacks.is_empty() {
                 misses.push(NearMiss { rule: at, lacks });
             }
         }

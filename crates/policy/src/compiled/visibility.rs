@@ -3,7 +3,7 @@ use std::collections::BTreeSet;
 use roaring::RoaringBitmap;
 
 use super::Compiled;
-use crate::NodeId;
+use crate::{NodeId, Party};
 
 impl Compiled {
     /// The nodes that a node knows: those that a rule lets in to it, and those that a rule lets it in to.
@@ -17,6 +17,31 @@ impl Compiled {
             (Some(one), Some(other)) => self.peer_slots(*one).contains(*other),
             _ => false,
         }
+    }
+
+    /// The rules by which two nodes know each other; empty exactly where they don't.
+    pub(crate) fn rules_of_visibility(&self, one: &Party, other: &Party) -> Vec<usize> {
+        let slot = |party: &Party| match party {
+            Party::Node(id) => self.slot_of.get(id).copied(),
+            _ => None,
+        };
+        let (Some(one), Some(other)) = (slot(one), slot(other)) else { return Vec::new() };
+        let lets_in = |rule: &u32, from: u32| {
+            let source = self.rules[*rule as usize].source;
+            self.sources[source as usize].covers.contains(from)
+        };
+        let mut rules: Vec<usize> = Vec::new();
+        for (from, to) in [(one, other), (other, one)] {
+            rules.extend(self.rules_for(to).iter().filter(|rule| lets_in(rule, from)).map(|rule| rule as usize));
+        }
+        let user = |slot: u32| self.node_at(slot).and_then(|node| node.user());
+        if user(one).is_some() && user(one) == user(other) {
+            let own = self.own_rules.iter().filter(|rule| lets_in(rule, one) || lets_in(rule, other));
+            rules.extend(own.map(|rule| *rule as usize));
+        }
+        rules.sort_unstable();
+        rules.dedup();
+        rules
     }
 
     pub(super) fn peer_slots(&self, slot: u32) -> RoaringBitmap {

@@ -1,0 +1,457 @@
+//! Why something is allowed or not, for people: in words, with the lines of the policy.
+
+mod approval;
+mod cite;
+mod lack;
+mod who;
+
+use std::fmt;
+
+use filter::Protocol;
+use ipnet::IpNet;
+
+use crate::{Alias, Compiled, NearMiss, Party, Query, SshDecision, Tag, internet};
+use cite::Entry;
+use who::Asked;
+
+/// The most pairs of devices that one question is answered for.
+const MOST_PAIRS: usize = 10_000;
+
+/// The port of SSH, which a login needs besides the rule that allows it.
+const SSH_PORT: u16 = 22;
+
+/// A question of a person: names are as they would write them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Question {
+    /// Who: a device's name, an address, or what a test may have as its source: a user, group, tag or autogroup.
+    pub source: String,
+    /// What about them.
+    pub subject: Subject,
+}
+
+/// What a question is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// Whether packets pass.
+    Packets {
+        /// Where to, as [`Question::source`], or a service (`svc:…`).
+        destination: String,
+        /// By which protocol.
+        protocol: Protocol,
+        /// To which port; 0 where the protocol has none.
+        port: u16,
+    },
+    /// Whether two devices know each other.
+    Visibility {
+        /// The other device.
+        destination: String,
+    },
+    /// Whether an application lets the source do something.
+    Capability {
+        /// On which device.
+        destination: String,
+        /// The capability's name.
+        name: String,
+    },
+    /// Whether the source may log in.
+    Ssh {
+        /// On which device.
+        destination: String,
+        /// As which account.
+        account: String,
+    },
+    /// Whether a route of a device is approved at once; both default routes are those of an exit node.
+    Route(IpNet),
+    /// Whether a device may host a service (`svc:…`) at once.
+    Service(String),
+    /// Whether a device has a node attribute.
+    Attribute(String),
+    /// Whether somebody may give a tag.
+    Tag(String),
+}
+
+/// Why a question can't be answered.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum QuestionError {
+    /// Nobody is called this.
+    #[error("{0}; name a device, a user, a tag, a group or an address")]
+    Unknown(String),
+    /// The destination doesn't read.
+    #[error("{0:?} is no destination; write NAME:PORT, such as db:5432 or [fd7a:115c:a1e0::1]:22")]
+    Destination(String),
+    /// Two names stand for more devices than are looked at.
+    #[error("{0} pairs of devices are meant, more than {MOST_PAIRS}; name one device")]
+    TooMany(usize),
+    /// The question is about devices that are there.
+    #[error("{0:?} is no device of this tailnet; only of devices that are there can this be told")]
+    NoDevice(String),
+    /// The tag has no name that a tag may have, or isn't in the policy.
+    #[error("{0}")]
+    Tag(String),
+}
+
+/// The answer to a question.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Explanation {
+    /// One for all devices that are answered the same; more where names stand for several devices that aren't.
+    pub answers: Vec<Answer>,
+}
+
+/// What holds for some devices.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Answer {
+    /// The sources, each with its destination where there is one.
+    pub parties: Vec<(String, Option<String>)>,
+    /// What holds.
+    pub verdict: Verdict,
+    /// The rules that allow it.
+    pub allowed_by: Vec<Citation>,
+    /// Where it is refused: the rules that come nearest and what each lacks, the nearest first.
+    pub nearest: Vec<Citation>,
+    /// What else matters: where the destination lies, what else is needed.
+    pub notes: Vec<String>,
+}
+
+/// Whether something is allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Yes,
+    /// It is, once the user has confirmed who they are; that holds for so many seconds.
+    Check(u64),
+    /// It isn't.
+    No,
+}
+
+/// A part of the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Citation {
+    /// Its line; 0 for what holds without any.
+    pub line: u32,
+    /// Where it is: `grants[0]`, `autoApprovers.exitNode`.
+    pub place: String,
+    /// Its text without comments and blanks, cut where it is long.
+    pub text: String,
+    /// What of it doesn't fit, in words; empty for a rule that allows.
+    pub lacks: Vec<String>,
+}
+
+impl Question {
+    /// Reads a destination as people write it: with a port it is about packets, without one about who knows whom.
+    ///
+    /// # Errors
+    /// It has neither form.
+    pub fn new(source: &str, destination: &str, protocol: Option<Protocol>) -> Result<Self, QuestionError> {
+        let unreadable = || QuestionError::Destination(destination.to_owned());
+        let (name, port) = split_port(destination.trim()).ok_or_else(unreadable)?;
+        let destination = name.to_owned();
+        let subject = match (protocol, port) {
+            (None, None) => Subject::Visibility { destination },
+            (Some(protocol), None) if protocol.has_ports() => return Err(unreadable()),
+            (Some(protocol), None) => Subject::Packets { destination, protocol, port: 0 },
+            (None, Some(port)) => Subject::Packets { destination, protocol: Protocol::TCP, port },
+            (Some(protocol), Some(port)) => Subject::Packets { destination, protocol, port },
+        };
+        Ok(Self { source: source.trim().to_owned(), subject })
+    }
+}
+
+/// Splits `name:port`, where names may have colons too.
+fn split_port(text: &str) -> Option<(&str, Option<u16>)> {
+    let bare =
+        |name: &'static str| text.split_once(':').is_some_and(|(kind, rest)| kind == name && !rest.contains(':'));
+    if text.is_empty() || text.parse::<std::net::IpAddr>().is_ok() {
+        return (!text.is_empty()).then_some((text, None));
+    }
+    if ["tag", "group", "autogroup", "svc"].into_iter().any(bare) {
+        return Some((text, None));
+    }
+    let Some((name, port)) = text.rsplit_once(':') else { return Some((text, None)) };
+    let name = name.strip_prefix('[').and_then(|name| name.strip_suffix(']')).unwrap_or(name);
+    port.parse().ok().filter(|port| *port > 0 && !name.is_empty()).map(|port| (name, Some(port)))
+}
+
+impl Compiled {
+    /// Answers a question in words, by the same sets as filters and tests.
+    ///
+    /// # Errors
+    /// A name means nobody, or too many at once.
+    pub fn explain(&self, question: &Question) -> Result<Explanation, QuestionError> {
+        let sources = || self.asked(&question.source);
+        let answers = match &question.subject {
+            Subject::Packets { destination, protocol, port } => {
+                self.for_pairs(sources()?, self.asked_destination(destination)?, |from, to| {
+                    self.why_packets(from, to, *protocol, *port)
+                })?
+            }
+            Subject::Visibility { destination } => {
+                let sources = self.asked_devices(&question.source)?;
+                let devices = self.asked_devices(destination)?;
+                self.for_pairs(sources, devices, |from, to| self.why_visible(from, to))?
+            }
+            Subject::Capability { destination, name } => {
+                self.for_pairs(sources()?, self.asked_destination(destination)?, |from, to| {
+                    self.why_capability(from, to, name)
+                })?
+            }
+            Subject::Ssh { destination, account } => {
+                self.for_pairs(sources()?, self.asked(destination)?, |from, to| self.why_ssh(from, to, account))?
+            }
+            Subject::Route(route) => {
+                let devices = self.asked(&question.source)?;
+                self.for_each(devices, |party| self.why_route(party, route))
+            }
+            Subject::Service(service) => {
+                let devices = self.asked_devices(&question.source)?;
+                self.for_each(devices, |party| self.why_service(party, service))
+            }
+            Subject::Attribute(name) => {
+                let devices = self.asked_devices(&question.source)?;
+                self.for_each(devices, |party| self.why_attribute(party, name))
+            }
+            Subject::Tag(tag) => {
+                let tag = Tag::parse(tag).map_err(|error| QuestionError::Tag(format!("{tag:?}: {error}")))?;
+                if self.policy().tag_owners(&tag).is_none() {
+                    let message = format!("the policy has no {tag}; nobody can give it until \"tagOwners\" lists it");
+                    return Err(QuestionError::Tag(message));
+                }
+                let givers = self.asked(&question.source)?;
+                self.for_each(givers, |party| self.why_tag(party, &tag))
+            }
+        };
+        Ok(Explanation { answers })
+    }
+
+    fn for_pairs(
+        &self,
+        sources: Vec<Asked>,
+        destinations: Vec<Asked>,
+        answer: impl Fn(&Asked, &Asked) -> Answer,
+    ) -> Result<Vec<Answer>, QuestionError> {
+        let pairs = sources.len().saturating_mul(destinations.len());
+        if pairs > MOST_PAIRS {
+            return Err(QuestionError::TooMany(pairs));
+        }
+        let mut answers = Vec::new();
+        for source in &sources {
+            for destination in destinations.iter().filter(|to| pairs == 1 || to.label != source.label) {
+                let parties = (source.label.clone(), Some(destination.label.clone()));
+                join(&mut answers, Answer { parties: vec![parties], ..answer(source, destination) });
+            }
+        }
+        Ok(answers)
+    }
+
+    fn for_each(&self, parties: Vec<Asked>, answer: impl Fn(&Asked) -> Answer) -> Vec<Answer> {
+        let mut answers = Vec::new();
+        for party in &parties {
+            join(&mut answers, Answer { parties: vec![(party.label.clone(), None)], ..answer(party) });
+        }
+        answers
+    }
+
+    fn why_packets(&self, from: &Asked, to: &Asked, protocol: Protocol, port: u16) -> Answer {
+        let query = Query { source: from.party.clone(), destination: to.party.clone(), protocol, port };
+        let decision = self.decide(&query);
+        let mut answer = self.answer_by_rules(&decision.allowed_by, &decision.near_misses, (from, to));
+        answer.notes = self.where_lies(from, to);
+        answer
+    }
+
+    fn why_visible(&self, from: &Asked, to: &Asked) -> Answer {
+        let rules = self.rules_of_visibility(&from.party, &to.party);
+        let misses = if rules.is_empty() { self.nearest_reach(&from.party, &to.party) } else { Vec::new() };
+        self.answer_by_rules(&rules, &misses, (from, to))
+    }
+
+    fn why_capability(&self, from: &Asked, to: &Asked, name: &str) -> Answer {
+        let decision = self.decide_capabilities(&from.party, &to.party);
+        if !decision.capabilities.has(name) {
+            return self.answer_by_rules(&[], &self.nearest_capability(&from.party, &to.party, name), (from, to));
+        }
+        let gives = |at: &usize| match &self.policy().rules()[*at].effect {
+            crate::Effect::Capabilities(all) => all.has(name),
+            crate::Effect::Ports(_) => false,
+        };
+        let rules: Vec<usize> = decision.given_by.into_iter().filter(gives).collect();
+        let mut answer = self.answer_by_rules(&rules, &[], (from, to));
+        let values = decision.capabilities.values(name).unwrap_or_default();
+        answer.notes.extend(values.iter().map(|value| format!("with {}", cite::cut(value.as_str()))));
+        answer
+    }
+
+    fn why_ssh(&self, from: &Asked, to: &Asked, account: &str) -> Answer {
+        let cite = |rule: usize, lacks| self.cite_ssh(rule, lacks);
+        let mut answer = match self.decide_ssh(&from.party, &to.party, account) {
+            SshDecision::Accept { rule } => Answer::yes(vec![cite(rule, Vec::new())]),
+            SshDecision::Check { rule, period } => {
+                Answer { verdict: Verdict::Check(period.as_secs()), ..Answer::yes(vec![cite(rule, Vec::new())]) }
+            }
+            SshDecision::Refuse { near_misses } => {
+                let words = |miss: &NearMiss| self.ssh_lacks_in_words(miss, from, account);
+                Answer::no(near_misses.iter().map(|miss| cite(miss.rule, words(miss))).collect())
+            }
+        };
+        let query = Query {
+            source: from.party.clone(),
+            destination: to.party.clone(),
+            protocol: Protocol::TCP,
+            port: SSH_PORT,
+        };
+        if answer.verdict != Verdict::No && self.decide(&query).allowed_by.is_empty() {
+            answer.notes.push("but tcp:22 is not let through, which a login needs as well".to_owned());
+        }
+        answer
+    }
+
+    fn answer_by_rules(&self, rules: &[usize], misses: &[NearMiss], parties: (&Asked, &Asked)) -> Answer {
+        if !rules.is_empty() {
+            return Answer::yes(rules.iter().map(|rule| self.cite_rule(*rule, Vec::new())).collect());
+        }
+        let words = |miss: &NearMiss| self.lacks_in_words(miss, parties.0, parties.1);
+        Answer::no(misses.iter().map(|miss| self.cite_rule(miss.rule, words(miss))).collect())
+    }
+
+    /// What a destination that is no device's own address depends on besides the rules.
+    fn where_lies(&self, from: &Asked, to: &Asked) -> Vec<String> {
+        let Party::Address(address) = &to.party else { return Vec::new() };
+        let topology = self.topology();
+        if topology.node_at(*address).is_some() {
+            return Vec::new();
+        }
+        if let Some((name, _)) = topology.services.iter().find(|(_, service)| service.addresses.contains(address)) {
+            return vec![format!("{address} is {name}")];
+        }
+        let mut routes: Vec<&IpNet> = topology.routers.keys().filter(|route| route.contains(address)).collect();
+        routes.sort_by_key(|route| std::cmp::Reverse(route.prefix_len()));
+        if let Some(route) = routes.first() {
+            let names = self.names_of(&topology.routers[*route]);
+            return vec![format!("{address} lies behind {names}, by the route {route}")];
+        }
+        let exits: Vec<_> = topology.nodes.iter().filter(|(_, node)| node.is_exit()).map(|(id, _)| *id).collect();
+        let public = internet::contains(&filter::AddressRange::single(*address));
+        if public && !exits.is_empty() {
+            return vec![format!(
+                "{address} is on the internet: {} gets there by an exit node ({})",
+                from.label,
+                self.names_of(&exits)
+            )];
+        }
+        vec![format!("no device serves a route to {address}: nothing arrives there, whatever the policy says")]
+    }
+}
+
+impl Answer {
+    fn yes(allowed_by: Vec<Citation>) -> Self {
+        Self { parties: Vec::new(), verdict: Verdict::Yes, allowed_by, nearest: Vec::new(), notes: Vec::new() }
+    }
+
+    fn no(nearest: Vec<Citation>) -> Self {
+        Self { parties: Vec::new(), verdict: Verdict::No, allowed_by: Vec::new(), nearest, notes: Vec::new() }
+    }
+
+    /// By entries that fit or don't: one that fits allows it.
+    fn by_entries(entries: Vec<Entry>, compiled: &Compiled) -> Self {
+        let (fit, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.lacks.is_empty());
+        let cite = |entries: Vec<Entry>| entries.into_iter().map(|entry| compiled.cite(entry)).collect::<Vec<_>>();
+        if fit.is_empty() {
+            let mut nearest = cite(others);
+            nearest.sort_by_key(|citation| citation.lacks.len());
+            nearest.truncate(crate::compiled::NEAREST);
+            return Self::no(nearest);
+        }
+        Self::yes(cite(fit))
+    }
+
+    fn says_the_same(&self, other: &Self) -> bool {
+        self.verdict == other.verdict
+            && self.allowed_by == other.allowed_by
+            && self.nearest == other.nearest
+            && self.notes == other.notes
+    }
+}
+
+/// Enters an answer, with others that say the same.
+fn join(answers: &mut Vec<Answer>, new: Answer) {
+    match answers.iter_mut().find(|known| known.says_the_same(&new)) {
+        Some(known) => known.parties.extend(new.parties),
+        None => answers.push(new),
+    }
+}
+
+/// `yes, by line 3`
+impl fmt::Display for Answer {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lines: Vec<String> =
+            self.allowed_by.iter().filter(|citation| citation.line > 0).map(|rule| rule.line.to_string()).collect();
+        let by = match lines.as_slice() {
+            [] => String::new(),
+            [line] => format!(", by line {line}"),
+            _ => format!(", by lines {}", lines.join(", ")),
+        };
+        match self.verdict {
+            Verdict::No => formatter.write_str("no"),
+            Verdict::Yes => write!(formatter, "yes{by}"),
+            Verdict::Check(0) => write!(formatter, "yes{by}, after a check each time"),
+            Verdict::Check(seconds) => {
+                let (hours, minutes) = (seconds / 3600, seconds % 3600 / 60);
+                let period = if minutes == 0 { format!("{hours}h") } else { format!("{hours}h{minutes}m") };
+                write!(formatter, "yes{by}, after a check that holds for {period}")
+            }
+        }
+    }
+}
+
+impl fmt::Display for Citation {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.line {
+            0 => formatter.write_str(&self.place),
+            line => write!(formatter, "line {line}: {} {}", self.place, self.text),
+        }
+    }
+}
+
+/// Names in a list that stays readable.
+fn listed(names: impl IntoIterator<Item = String>) -> String {
+    let names: Vec<String> = names.into_iter().collect();
+    let shown = names.len().min(6);
+    let rest = names.len() - shown;
+    let text = names[..shown].join(", ");
+    if rest == 0 { text } else { format!("{text} and {rest} more") }
+}
+
+fn aliases(aliases: &[Alias]) -> String {
+    listed(aliases.iter().map(ToString::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_destination_is_a_name_with_a_port_or_without() {
+        for (text, want) in [
+            ("db", Some(("db", None))),
+            ("db:5432", Some(("db", Some(5432)))),
+            ("tag:db", Some(("tag:db", None))),
+            ("tag:db:22", Some(("tag:db", Some(22)))),
+            ("autogroup:internet:443", Some(("autogroup:internet", Some(443)))),
+            ("fd7a:115c:a1e0::5", Some(("fd7a:115c:a1e0::5", None))),
+            ("[fd7a:115c:a1e0::5]:22", Some(("fd7a:115c:a1e0::5", Some(22)))),
+            ("10.0.0.1:80", Some(("10.0.0.1", Some(80)))),
+            ("db:ssh", None),
+            ("db:0", None),
+            ("db:70000", None),
+            (":22", None),
+            ("", None),
+        ] {
+            assert_eq!(split_port(text), want, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_protocol_with_ports_needs_one() {
+        assert!(Question::new("a", "b", Some(Protocol::UDP)).is_err());
+        assert!(Question::new("a", "b", Some(Protocol::ICMPV4)).is_ok());
+    }
+}

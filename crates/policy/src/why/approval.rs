@@ -1,0 +1,119 @@
+use ipnet::IpNet;
+
+use super::cite::{Entry, Part, fields};
+use super::who::Asked;
+use super::{Answer, aliases};
+use crate::{Alias, Compiled, Party, Role, Tag, is_exit_route};
+
+impl Compiled {
+    pub(super) fn why_route(&self, asked: &Asked, route: &IpNet) -> Answer {
+        let approvers = self.policy().approvers();
+        let mut entries = Vec::new();
+        if is_exit_route(route) {
+            if self.mentions(&fields(&["autoApprovers", "exitNode"])) {
+                entries.push(self.approver(asked, &["autoApprovers", "exitNode"], &approvers.exit_node, None));
+            }
+        } else {
+            for (prefix, listed) in &approvers.routes {
+                let outside = (!prefix.contains(route)).then(|| format!("{route} does not lie in {prefix}"));
+                let text = self.route_key(prefix);
+                entries.push(self.approver(asked, &["autoApprovers", "routes", &text], listed, outside));
+            }
+        }
+        let mut answer = Answer::by_entries(entries, self);
+        if let Some(node) = self.node_of(&asked.party) {
+            let (offers, approved) = (node.advertised.contains(route), node.approved.contains(route));
+            answer.notes.push(match (offers, approved) {
+                (true, true) => format!("{} serves it now", asked.label),
+                (true, false) => format!("{} offers it, and it waits for approval", asked.label),
+                (false, true) => format!("{} may serve it, and does not offer it", asked.label),
+                (false, false) => format!("{} does not offer it", asked.label),
+            });
+        }
+        answer
+    }
+
+    /// A prefix as the policy writes it: the key may be spelt in more than one way.
+    fn route_key(&self, prefix: &IpNet) -> String {
+        let document = self.policy().document();
+        let field = |value: &crate::hujson::Value, name: &str| {
+            let members = value.members().unwrap_or_default();
+            members.iter().position(|member| member.name().eq_ignore_ascii_case(name))
+        };
+        let mut value = document.root();
+        for name in ["autoApprovers", "routes"] {
+            let Some(at) = field(value, name) else { return prefix.to_string() };
+            value = value.members().unwrap_or_default()[at].value();
+        }
+        let means = |name: &str| name.trim().parse::<IpNet>().is_ok_and(|known| known.trunc() == *prefix);
+        let found = value.members().unwrap_or_default().iter().find(|member| means(member.name()));
+        found.map_or_else(|| prefix.to_string(), |member| member.name().to_owned())
+    }
+
+    pub(super) fn why_service(&self, asked: &Asked, service: &str) -> Answer {
+        let tags = self.topology().services.get(service).map(|service| &service.tags);
+        let fits = |key: &str| key == service || tags.is_some_and(|tags| tags.iter().any(|tag| tag.as_str() == key));
+        let approvers = &self.policy().approvers().services;
+        let entries = approvers.iter().map(|(key, listed)| {
+            let other = (!fits(key)).then(|| format!("it is not for {service}"));
+            self.approver(asked, &["autoApprovers", "services", key], listed, other)
+        });
+        Answer::by_entries(entries.collect(), self)
+    }
+
+    pub(super) fn why_attribute(&self, asked: &Asked, name: &str) -> Answer {
+        let node = match &asked.party {
+            Party::Node(id) => *id,
+            _ => return Answer::no(Vec::new()),
+        };
+        let mut entries = Vec::new();
+        for (at, entry) in self.policy().node_attributes().iter().enumerate() {
+            let mut lacks = Vec::new();
+            if !self.is_target(entry, node) {
+                lacks.push(format!("{} is not among its targets: {}", asked.label, aliases(&entry.targets)));
+            }
+            if !entry.attributes.has(name) {
+                lacks.push("it gives other attributes".to_owned());
+            }
+            entries.push(Entry { path: vec![Part::Field("nodeAttrs".to_owned()), Part::Index(at)], lacks });
+        }
+        let answer = Answer::by_entries(entries, self);
+        if answer.allowed_by.is_empty() && self.attributes(node).has(name) {
+            let note = "it follows from a setting, or from another attribute".to_owned();
+            return Answer { notes: vec![note], ..Answer::yes(Vec::new()) };
+        }
+        answer
+    }
+
+    /// Whether somebody may give a tag: what owns it, and what owns that.
+    pub(super) fn why_tag(&self, asked: &Asked, tag: &Tag) -> Answer {
+        let mut entries = Vec::new();
+        let mut waiting = vec![tag.clone()];
+        let mut seen = vec![tag.clone()];
+        while let Some(next) = waiting.pop() {
+            let owners = self.policy().tag_owners(&next).unwrap_or_default();
+            let admins = [Alias::Auto(crate::Autogroup::Role(Role::Admin))];
+            // A list without owners leaves a tag to admins; what owns another tag does so only by being listed.
+            let owners = if owners.is_empty() && next == *tag { &admins[..] } else { owners };
+            entries.push(self.approver(asked, &["tagOwners", next.as_str()], owners, None));
+            for owner in owners {
+                if let Alias::Tag(owner) = owner
+                    && !seen.contains(owner)
+                {
+                    seen.push(owner.clone());
+                    waiting.push(owner.clone());
+                }
+            }
+        }
+        Answer::by_entries(entries, self)
+    }
+
+    fn approver(&self, asked: &Asked, path: &[&str], approvers: &[Alias], other: Option<String>) -> Entry {
+        let mut lacks = Vec::from_iter(other);
+        if !approvers.iter().any(|alias| self.belongs_to(alias, &asked.party)) {
+            let whom = if approvers.is_empty() { "nobody".to_owned() } else { aliases(approvers) };
+            lacks.push(format!("{} is not among those it names: {whom}", asked.label));
+        }
+        Entry { path: fields(path), lacks }
+    }
+}

@@ -1,0 +1,105 @@
+use super::who::Asked;
+use super::{aliases, listed};
+use crate::{Compiled, Effect, Lack, NearMiss, Ports, PostureValue, Requirement, SshUser};
+
+impl Compiled {
+    /// What a rule lacks, each in a sentence that goes with the rule.
+    pub(super) fn lacks_in_words(&self, miss: &NearMiss, from: &Asked, to: &Asked) -> Vec<String> {
+        let rule = &self.policy().rules()[miss.rule];
+        let words = |lack: &Lack| match (lack, &rule.effect) {
+            (Lack::Source, _) => format!("{} is not among its sources: {}", from.label, aliases(&rule.sources)),
+            (Lack::Destination, _) if rule.is_own_devices() => {
+                format!("{} and {} are not devices of one user", from.label, to.label)
+            }
+            (Lack::Destination, _) => {
+                format!("{} is not among its destinations: {}", to.label, aliases(&rule.destinations))
+            }
+            (Lack::Port, Effect::Ports(ports)) => format!("it is for other ports: {}", spell(ports)),
+            (Lack::Protocol, Effect::Ports(ports)) => format!("it is for other protocols: {}", spell(ports)),
+            (Lack::Capability, Effect::Capabilities(all)) => {
+                format!("it gives other capabilities: {}", listed(all.0.keys().cloned()))
+            }
+            (Lack::Posture, _) => self.posture_in_words(&rule.postures, from),
+            (Lack::Via, _) => {
+                let tags = listed(rule.via.iter().map(ToString::to_string));
+                format!("it goes by routers with {tags}, and none of them leads to {}", to.label)
+            }
+            (Lack::Account, _) => "it is for other accounts".to_owned(),
+            (Lack::Port | Lack::Protocol, Effect::Capabilities(_)) => "it lets no packets through".to_owned(),
+            (Lack::Capability, Effect::Ports(_)) => "it gives no capabilities".to_owned(),
+        };
+        miss.lacks.iter().map(words).collect()
+    }
+
+    /// The same for a rule of SSH.
+    pub(super) fn ssh_lacks_in_words(&self, miss: &NearMiss, from: &Asked, account: &str) -> Vec<String> {
+        let rule = &self.policy().ssh_rules()[miss.rule];
+        let words = |lack: &Lack| match lack {
+            Lack::Source => format!("{} is not among its sources: {}", from.label, aliases(&rule.sources)),
+            Lack::Account => {
+                format!("{account:?} is not among its accounts: {}", listed(rule.users.iter().map(account_text)))
+            }
+            Lack::Posture => self.posture_in_words(&rule.postures, from),
+            _ => format!("it is for other devices: {}", aliases(&rule.destinations)),
+        };
+        miss.lacks.iter().map(words).collect()
+    }
+
+    /// Of each posture, the first condition that the device doesn't fulfil.
+    fn posture_in_words(&self, postures: &[std::sync::Arc<str>], from: &Asked) -> String {
+        let Some(node) = self.node_of(&from.party) else {
+            return format!("{} is no device, and the rule asks for a posture of one", from.label);
+        };
+        let failing = postures.iter().filter_map(|name| {
+            let conditions = self.policy().posture(name)?;
+            let condition = conditions.iter().find(|condition| !condition.holds(&node.posture))?;
+            let is = match node.posture.get(&condition.key) {
+                Some(value) => format!("is {}", value_text(value)),
+                None => "is not set".to_owned(),
+            };
+            Some(format!("{name} wants {} {}, which {is}", condition.key, requirement_text(&condition.requirement)))
+        });
+        format!("{} has none of its postures: {}", from.label, listed(failing))
+    }
+}
+
+/// Ports as a policy spells them, `443` or `tcp:80-90`.
+fn spell(ports: &[Ports]) -> String {
+    listed(ports.iter().map(|ports| {
+        let ranges: Vec<_> = ports.ranges.iter().map(ToString::to_string).collect();
+        let protocol = ports.protocol.map(|protocol| format!("{protocol}:")).unwrap_or_default();
+        format!("{protocol}{}", ranges.join(","))
+    }))
+}
+
+fn account_text(user: &SshUser) -> String {
+    match user {
+        SshUser::Name(name) => name.clone(),
+        SshUser::NonRoot => "autogroup:nonroot".to_owned(),
+        SshUser::LocalPart(domain) => format!("localpart:*@{domain}"),
+    }
+}
+
+fn value_text(value: &PostureValue) -> String {
+    match value {
+        PostureValue::Text(text) => format!("'{text}'"),
+        PostureValue::Number(number) => number.to_string(),
+        PostureValue::Bool(on) => on.to_string(),
+    }
+}
+
+fn requirement_text(requirement: &Requirement) -> String {
+    let list = |values: &[PostureValue]| format!("[{}]", listed(values.iter().map(value_text)));
+    match requirement {
+        Requirement::Equal(value) => format!("== {}", value_text(value)),
+        Requirement::NotEqual(value) => format!("!= {}", value_text(value)),
+        Requirement::Less(value) => format!("< {}", value_text(value)),
+        Requirement::AtMost(value) => format!("<= {}", value_text(value)),
+        Requirement::Greater(value) => format!("> {}", value_text(value)),
+        Requirement::AtLeast(value) => format!(">= {}", value_text(value)),
+        Requirement::In(values) => format!("IN {}", list(values)),
+        Requirement::NotIn(values) => format!("NOT IN {}", list(values)),
+        Requirement::Set => "IS SET".to_owned(),
+        Requirement::NotSet => "NOT SET".to_owned(),
+    }
+}
