@@ -119,7 +119,10 @@ impl Compiled {
                 return false;
             }
             let candidates = servers.map(|servers| servers & &destination.receivers).unwrap_or_default();
-            let first = preferred.iter().copied().find(|slot| candidates.contains(*slot)).or_else(|| candidates.min());
+            let first = preferred.iter().copied().find(|slot| candidates.contains(*slot)).or_else(|| {
+                // By number, not by slot: the choice must not depend on who came first.
+                candidates.iter().min_by_key(|slot| self.slots[*slot as usize])
+            });
             first == Some(router)
         })
     }
