@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use filter::{AddressRange, CapGrant, CapMap, DstPort, Rule};
@@ -26,9 +26,22 @@ pub(super) fn counterparts(capabilities: &CapMap) -> impl Iterator<Item = &'stat
 type Place = (u32, u32);
 
 /// A filter while it is gathered.
+#[derive(Default)]
 struct Gathered {
     ports: BTreeMap<super::GroupKey, (Place, Rule)>,
     capabilities: Vec<(Place, Rule)>,
+    /// What the receiver answers for of each destination set that was met: many rules share one.
+    destinations: HashMap<u32, Arc<[String]>>,
+    /// The devices of the receiver's user among each source set that was met, with the fingerprint of their texts.
+    own: HashMap<u32, OwnSources>,
+}
+
+/// Devices of one user that are sources.
+#[derive(Clone)]
+struct OwnSources {
+    slots: RoaringBitmap,
+    texts: Arc<[String]>,
+    fingerprint: u128,
 }
 
 /// A node and what destinations are compared with.
@@ -47,7 +60,7 @@ impl Compiled {
         let Some(receiver) = self.receiver(node) else {
             return Vec::new();
         };
-        let mut gathered = Gathered { ports: BTreeMap::new(), capabilities: Vec::new() };
+        let mut gathered = Gathered::default();
         for rule in self.rules_for(receiver.slot) {
             self.gather_rule(rule, &receiver, &mut gathered);
         }
@@ -106,8 +119,10 @@ impl Compiled {
         let set = &self.sources[compiled.source as usize];
         match &rule.effect {
             Effect::Ports(ports) if !set.is_empty() => {
-                let texts: Vec<String> =
-                    aliases.flat_map(|entry| receiver.destinations(entry, !rule.via.is_empty())).collect();
+                let texts = gathered.destinations.entry(destination).or_insert_with(|| {
+                    aliases.flat_map(|entry| receiver.destinations(entry, !rule.via.is_empty())).collect()
+                });
+                let texts = Arc::clone(texts);
                 let sources = self.source_texts(compiled.source);
                 for (ports, part) in ports.iter().zip(0..) {
                     let key = (set.fingerprint, ports.protocol);
@@ -128,26 +143,24 @@ impl Compiled {
     fn gather_own(&self, at: u32, receiver: &Receiver<'_>, gathered: &mut Gathered) {
         let Some(mine) = receiver.node.user().and_then(|user| self.by_user.get(&user)) else { return };
         let rule = &self.policy.rules()[at as usize];
-        let set = &self.sources[self.rules[at as usize].source as usize];
-        let from = &set.covers & mine;
-        if from.is_empty() {
+        let source = self.rules[at as usize].source;
+        let from = gathered.own.entry(source).or_insert_with(|| self.own_sources(source, mine)).clone();
+        if from.slots.is_empty() {
             return;
         }
-        let sources = self.texts_of(&from);
         match &rule.effect {
             Effect::Ports(ports) => {
-                let texts: Vec<String> = receiver.node.addresses.iter().map(ToString::to_string).collect();
-                let fingerprint = sources.iter().map(|text| super::sets::hash(text)).fold(0, u128::wrapping_add);
+                let texts = gathered.own_destinations(receiver);
                 for (ports, part) in ports.iter().zip(0..) {
-                    let key = (fingerprint, ports.protocol);
+                    let key = (from.fingerprint, ports.protocol);
                     let place = self.place(&key, (at, part), ports);
-                    gathered.add_ports(key, place, &sources, &texts, ports);
+                    gathered.add_ports(key, place, &from.texts, &texts, ports);
                 }
             }
             Effect::Capabilities(capabilities) => {
                 let own = receiver.own_prefixes();
-                gathered.add_capabilities((at, 0), sources, grant(own.clone(), capabilities).into_iter().collect());
-                if from.contains(receiver.slot) {
+                gathered.add_capabilities((at, 0), from.texts, grant(own.clone(), capabilities).into_iter().collect());
+                if from.slots.contains(receiver.slot) {
                     for (counterpart, part) in counterparts(capabilities).zip(1..) {
                         let grants = vec![grant_name(own.clone(), counterpart)];
                         gathered.add_capabilities((at, part), self.texts_of(mine), grants);
@@ -155,6 +168,13 @@ impl Compiled {
                 }
             }
         }
+    }
+
+    fn own_sources(&self, source: u32, mine: &RoaringBitmap) -> OwnSources {
+        let slots = &self.sources[source as usize].covers & mine;
+        let texts = self.texts_of(&slots);
+        let fingerprint = texts.iter().map(|text| super::sets::hash(text)).fold(0, u128::wrapping_add);
+        OwnSources { slots, texts, fingerprint }
     }
 
     fn gather_reversed(&self, at: u32, receiver: &Receiver<'_>, gathered: &mut Gathered) {
@@ -208,6 +228,12 @@ impl Compiled {
 }
 
 impl Gathered {
+    /// The receiver's own addresses, which no destination set has as its number.
+    fn own_destinations(&mut self, receiver: &Receiver<'_>) -> Arc<[String]> {
+        let own = || receiver.node.addresses.iter().map(ToString::to_string).collect();
+        Arc::clone(self.destinations.entry(u32::MAX).or_insert_with(own))
+    }
+
     fn add_ports(&mut self, key: super::GroupKey, place: Place, sources: &Arc<[String]>, to: &[String], ports: &Ports) {
         if to.is_empty() {
             return;
