@@ -100,6 +100,38 @@ impl AddressPool {
         Ok(Addresses::from_offset(Ipv4Addr::from_bits(address)))
     }
 
+    /// Takes the next free address that lies in none of these networks, which are kept for others; of one of them where
+    /// nothing else is left.
+    pub fn reserve_outside(&mut self, kept: &[Ipv4Net]) -> Result<Addresses, PoolExhausted> {
+        for start in [self.next, self.range.0] {
+            let mut from = Some(start);
+            while let Some(found) = from.and_then(|from| self.free_from(from)) {
+                let address = Ipv4Addr::from_bits(found);
+                match kept.iter().find(|network| network.contains(&address)) {
+                    Some(network) => from = network.broadcast().to_bits().checked_add(1),
+                    None => {
+                        self.next = found;
+                        return self.reserve();
+                    }
+                }
+            }
+        }
+        self.reserve()
+    }
+
+    /// Takes a free address of one of these networks.
+    pub fn reserve_in(&mut self, networks: &[Ipv4Net]) -> Result<Addresses, PoolExhausted> {
+        let first_free = |network: &Ipv4Net| {
+            let found = self.free_from(network.network().to_bits())?;
+            (found <= network.broadcast().to_bits()).then(|| Ipv4Addr::from_bits(found))
+        };
+        let address = networks.iter().find_map(first_free).ok_or_else(|| PoolExhausted {
+            capacity: networks.iter().map(|network| 1_u32 << (32 - network.prefix_len()).min(22)).sum(),
+        })?;
+        self.take(address);
+        Ok(Addresses::from_offset(address))
+    }
+
     /// Takes this very address; says whether it was free.
     pub fn take(&mut self, address: Ipv4Addr) -> bool {
         let address = address.to_bits();
@@ -195,6 +227,22 @@ mod tests {
             error.to_string(),
             "all 15 addresses of this server are taken: delete devices that are no longer used"
         );
+    }
+
+    #[test]
+    fn an_address_comes_from_the_networks_that_are_named() {
+        let mut pool = AddressPool::default();
+        let networks = ["100.81.0.0/31".parse().unwrap(), "100.82.0.0/30".parse().unwrap()];
+        let mut taken = || pool.reserve_in(&networks).map(|addresses| addresses.v4.to_string());
+        let got: Vec<String> = (0..6).map(|_| taken().unwrap()).collect();
+        assert_eq!(got, ["100.81.0.0", "100.81.0.1", "100.82.0.0", "100.82.0.1", "100.82.0.2", "100.82.0.3"]);
+        assert!(taken().is_err());
+        let mut pool = small();
+        let kept = ["100.64.0.0/29".parse().unwrap()];
+        let others: Vec<String> = (0..9).map(|_| pool.reserve_outside(&kept).unwrap().v4.to_string()).collect();
+        assert_eq!(others[0], "100.64.0.8");
+        assert_eq!(others[7], "100.64.0.15");
+        assert_eq!(others[8], "100.64.0.1", "what is kept is given when nothing else is left");
     }
 
     #[test]

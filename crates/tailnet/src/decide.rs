@@ -117,6 +117,14 @@ impl<'a, 'c> Draft<'a, 'c> {
         Ok(addresses)
     }
 
+    /// Takes addresses for a device, from networks of its own if it has any, else from those that are nobody's.
+    fn reserve_addresses_in(&mut self, own: &[ipnet::Ipv4Net], all: &[ipnet::Ipv4Net]) -> Result<Addresses, Refusal> {
+        let pool = &mut self.context.registry.pool;
+        let addresses = if own.is_empty() { pool.reserve_outside(all)? } else { pool.reserve_in(own)? };
+        self.reserved.push(addresses.v4);
+        Ok(addresses)
+    }
+
     fn finish(mut self, tailnet: &Tailnet, outcome: Result<Reply, Refusal>) -> Result<Decision, Refusal> {
         match outcome {
             Ok(reply) => {

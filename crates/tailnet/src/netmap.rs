@@ -1,6 +1,7 @@
 //! What each device is told: its first map, and from then on what differs.
 
 mod dns;
+mod ssh;
 mod viewer;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -47,6 +48,7 @@ impl Tailnet {
         self.update_peers(viewer, device, stale, &mut map);
         if stale {
             self.update_filter(viewer, device, &mut map);
+            self.update_ssh(viewer, device, &mut map);
         }
         // A user's role shows in the capabilities of their devices, also of those that don't take part.
         if stale || device.stamps.newest() > seen || self.users_stamp() > seen {

@@ -4,8 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use filter::{CapMap, Rule};
-use ipnet::IpNet;
-use policy::{AllowedIps, Compiled, OwnerIdentity, Policy, PolicyError, Topology};
+use ipnet::{IpNet, Ipv4Net};
+use policy::{Affected, AllowedIps, Change, Compiled, OwnerIdentity, Policy, PolicyError, SshGrant, Topology};
 use tailcfg::{NodeId, UserId};
 
 use crate::record::{Node, Owner, Role, Service, User};
@@ -16,6 +16,9 @@ const BLOCKING: &str = r#"{"acls": []}"#;
 
 /// The node attribute that hides IPv4 addresses.
 const DISABLE_IPV4: &str = "disable-ipv4";
+
+/// How many changes are applied one by one; with more, compiling anew is as fast.
+const MOST_CHANGES: usize = 64;
 
 /// The policy in force, compiled against the tailnet.
 #[derive(Debug)]
@@ -56,13 +59,19 @@ impl Rules {
         Self { compiled: Compiled::new(Arc::new(policy), topology), etag, fault, hides_ipv4 }
     }
 
-    /// The same policy against another tailnet.
-    pub(crate) fn recompiled(&self, topology: Topology) -> Self {
-        Self {
-            compiled: Compiled::new(Arc::clone(self.compiled.policy()), topology),
-            etag: self.etag.clone(),
-            fault: self.fault.clone(),
-            hides_ipv4: self.hides_ipv4,
+    /// Brings the same policy up to date with a tailnet. Gives whom that concerns; `None` where so much is other that
+    /// everything was compiled anew.
+    pub(crate) fn follow(&mut self, topology: Topology) -> Option<Affected> {
+        match changes(self.topology(), &topology) {
+            Some(changes) => {
+                let mut affected = Affected::default();
+                changes.into_iter().for_each(|change| affected.join(self.compiled.apply(change)));
+                Some(affected)
+            }
+            None => {
+                self.compiled = Compiled::new(Arc::clone(self.compiled.policy()), topology);
+                None
+            }
         }
     }
 
@@ -100,9 +109,24 @@ impl Rules {
 
     /// Which of the routes that a device offers need no approval.
     pub(crate) fn auto_approved(&self, node: &Node) -> BTreeSet<IpNet> {
-        let owner = as_policy_owner(&node.owner);
-        let offered = node.hostinfo.routable_ips.iter().copied();
-        offered.filter(|route| self.compiled.approves_route_of(&owner, route)).collect()
+        auto_approved(&self.compiled, node)
+    }
+
+    /// The networks that a new device's IPv4 address should be from, none for any; and all that are kept for somebody.
+    pub(crate) fn address_pools(&self, owner: &Owner) -> (Vec<Ipv4Net>, Vec<Ipv4Net>) {
+        let own = self.compiled.address_pools_of(&as_policy_owner(owner));
+        let entries = self.compiled.policy().node_attributes().iter();
+        (own, entries.flat_map(|entry| entry.pools.iter().copied()).collect())
+    }
+
+    /// Whether the policy lets anybody log in by SSH.
+    pub(crate) fn has_ssh(&self) -> bool {
+        !self.compiled.policy().ssh_rules().is_empty()
+    }
+
+    /// The SSH rules of a device.
+    pub(crate) fn ssh(&self, node: NodeId) -> Vec<SshGrant> {
+        self.compiled.ssh(policy::NodeId(node.0))
     }
 
     /// The devices that a device knows; the relation goes both ways.
@@ -147,9 +171,50 @@ impl Rules {
     }
 }
 
-/// The mark of a policy: the SHA-256 of its text.
+/// What leads from one tailnet to another, if it is little.
+fn changes(before: &Topology, after: &Topology) -> Option<Vec<Change>> {
+    if before.domains != after.domains || before.https != after.https {
+        return None;
+    }
+    let mut changes = Vec::new();
+    let users = differing(&before.users, &after.users);
+    changes.extend(users.map(|(id, user)| match user {
+        Some(user) => Change::User(id, user.clone()),
+        None => Change::UserGone(id),
+    }));
+    let nodes = differing(&before.nodes, &after.nodes);
+    changes.extend(nodes.map(|(id, node)| match node {
+        Some(node) => Change::Node(id, Box::new(node.clone())),
+        None => Change::NodeGone(id),
+    }));
+    let routers = differing(&before.routers, &after.routers);
+    changes.extend(routers.map(|(route, routers)| Change::Routers(route, routers.cloned().unwrap_or_default())));
+    let services = differing(&before.services, &after.services);
+    changes.extend(services.map(|(name, service)| Change::Service(name, service.cloned())));
+    (changes.len() <= MOST_CHANGES).then_some(changes)
+}
+
+/// The keys of which two maps have other values, with the value of the second.
+fn differing<'a, K: Ord + Clone, V: PartialEq>(
+    before: &'a BTreeMap<K, V>,
+    after: &'a BTreeMap<K, V>,
+) -> impl Iterator<Item = (K, Option<&'a V>)> {
+    let gone = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), None));
+    let new = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
+    gone.chain(new.map(|(key, value)| (key.clone(), Some(value))))
+}
+
+/// Which of the routes that a device offers a policy approves at once.
+pub(crate) fn auto_approved(compiled: &Compiled, node: &Node) -> BTreeSet<IpNet> {
+    let owner = as_policy_owner(&node.owner);
+    let offered = node.hostinfo.routable_ips.iter().copied();
+    offered.filter(|route| compiled.approves_route_of(&owner, route)).collect()
+}
+
+/// The mark of a policy: the SHA-256 of its text in the one form that all tools agree on, as those that compare a file
+/// with the policy in force compute it.
 pub(crate) fn etag(policy: &Policy) -> String {
-    crypto::sha256_hex(policy.text().as_bytes())
+    crypto::sha256_hex(policy.formatted().as_bytes())
 }
 
 fn as_policy_tag(tag: &Tag) -> Option<policy::Tag> {

@@ -346,6 +346,9 @@ impl Tailnet {
         for name in [cap::FILE_SHARING, "probe-udp-lifetime", "store-appc-routes"] {
             caps.grant(name);
         }
+        if self.rules.has_ssh() {
+            [cap::SSH, "ssh-behavior-v1", "ssh-env-vars"].into_iter().for_each(|name| caps.grant(name));
+        }
         let role = node.owner.user().and_then(|id| self.user(id)).map(|user| user.role);
         if role.is_some_and(Role::is_admin) {
             caps.grant(cap::IS_ADMIN);
@@ -418,7 +421,7 @@ impl Tailnet {
     /// # Errors
     /// It does not parse, names unknown things, or fails a test of its own.
     pub fn review_policy(&self, text: &str, author: Option<UserId>) -> Result<PolicyReview, Refusal> {
-        Ok(self.review(&self.try_policy(text)?, author))
+        self.try_policy(text, author).map(|(review, _)| review)
     }
 
     /// Reads a policy and tries it as [`Tailnet::review_policy`] does, and tells what it opens and closes as well.
@@ -426,15 +429,15 @@ impl Tailnet {
     /// # Errors
     /// The same.
     pub fn compare_policy(&self, text: &str, author: Option<UserId>) -> Result<(PolicyReview, Difference), Refusal> {
-        let compiled = self.try_policy(text)?;
-        Ok((self.review(&compiled, author), Difference::between(self.rules.compiled(), &compiled)))
+        let (review, compiled) = self.try_policy(text, author)?;
+        Ok((review, Difference::between(self.rules.compiled(), &compiled)))
     }
 
-    fn try_policy(&self, text: &str) -> Result<Compiled, Refusal> {
+    pub(crate) fn try_policy(&self, text: &str, author: Option<UserId>) -> Result<(PolicyReview, Compiled), Refusal> {
         let text = if text.trim().is_empty() { Policy::default_for_new_tailnet() } else { text };
         let compiled = Compiled::new(Arc::new(Policy::parse(text)?), self.rules.topology().clone());
         compiled.verify()?;
-        Ok(compiled)
+        Ok((self.review(&compiled, author), compiled))
     }
 
     fn review(&self, compiled: &Compiled, author: Option<UserId>) -> PolicyReview {

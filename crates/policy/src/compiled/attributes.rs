@@ -4,7 +4,7 @@ use ipnet::Ipv4Net;
 use super::Compiled;
 use super::routes::DISABLE_IPV4;
 use crate::policy::NodeAttributes;
-use crate::{Alias, NodeId};
+use crate::{Alias, NodeId, Owner};
 
 /// The attribute that lets a node be reached from the Internet, and what the hosted service tells the node with it.
 const FUNNEL: &str = "funnel";
@@ -60,6 +60,13 @@ impl Compiled {
     pub fn address_pools(&self, node: NodeId) -> Vec<Ipv4Net> {
         let slot = self.slot_of.get(&node).copied();
         slot.into_iter().flat_map(|slot| self.entries_for(slot)).flat_map(|entry| entry.pools.iter().copied()).collect()
+    }
+
+    /// [`Compiled::address_pools`] for a node that isn't in the tailnet yet and has no address.
+    pub fn address_pools_of(&self, owner: &Owner) -> Vec<Ipv4Net> {
+        let entries = self.policy.node_attributes().iter();
+        let named = entries.filter(|entry| entry.targets.iter().any(|alias| self.is_alias_of(alias, owner)));
+        named.flat_map(|entry| entry.pools.iter().copied()).collect()
     }
 
     pub(super) fn lacks_ipv4(&self, slot: u32) -> bool {

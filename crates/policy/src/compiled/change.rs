@@ -55,6 +55,24 @@ struct Before {
     own: RoaringBitmap,
 }
 
+impl Affected {
+    /// Adds whom a later change concerns. Who met and parted again is named as both.
+    pub fn join(&mut self, later: Self) {
+        self.nodes.extend(later.nodes);
+        self.met.extend(later.met);
+        self.parted.extend(later.parted);
+        self.filters.extend(later.filters);
+        self.ssh.extend(later.ssh);
+    }
+
+    /// Everybody that is named, without the peers of nodes that are other than before.
+    pub fn concerned(&self) -> BTreeSet<NodeId> {
+        let pairs = self.met.iter().chain(&self.parted).flat_map(|pair| [pair.0, pair.1]);
+        let nodes = self.nodes.iter().chain(&self.filters).chain(&self.ssh);
+        nodes.copied().chain(pairs).collect()
+    }
+}
+
 impl Pair {
     /// Two nodes in either order.
     pub fn new(one: NodeId, other: NodeId) -> Self {

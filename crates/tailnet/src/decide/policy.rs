@@ -1,4 +1,4 @@
-use policy::Policy;
+use policy::{Compiled, Policy};
 
 use super::Draft;
 use super::limits::bounded;
@@ -6,7 +6,20 @@ use crate::change::Change;
 use crate::command::{NewPolicy, PolicyPrecondition, Reply};
 use crate::record::PolicyRecord;
 use crate::refusal::Refusal;
+use crate::rules::auto_approved;
 use crate::tailnet::Tailnet;
+
+/// Approves what devices offer already and the new policy approves at once. What was approved stays so.
+fn approve(tailnet: &Tailnet, compiled: &Compiled, draft: &mut Draft<'_, '_>) {
+    for before in tailnet.nodes() {
+        let approved = auto_approved(compiled, before);
+        if !approved.is_subset(&before.approved_routes) {
+            let mut node = before.clone();
+            node.approved_routes.extend(approved);
+            draft.put(Change::PutNode(Box::new(node)));
+        }
+    }
+}
 
 /// Puts a policy in force, if it is whole and passes its own tests; else the old one stays.
 pub(super) fn set_policy(tailnet: &Tailnet, new: NewPolicy, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
@@ -22,7 +35,7 @@ pub(super) fn set_policy(tailnet: &Tailnet, new: NewPolicy, draft: &mut Draft<'_
         return Err(Refusal::PolicyChanged { etag: current.to_owned() });
     }
     let author = draft.acting_user();
-    let review = tailnet.review_policy(&new.text, author)?;
+    let (review, compiled) = tailnet.try_policy(&new.text, author)?;
     if review.cuts_author_off && !new.confirmed {
         let author =
             author.and_then(|id| tailnet.user(id)).map_or_else(|| new.who.clone(), |user| user.login.to_string());
@@ -31,6 +44,7 @@ pub(super) fn set_policy(tailnet: &Tailnet, new: NewPolicy, draft: &mut Draft<'_
     let empty = new.text.trim().is_empty();
     let text = if empty { Policy::default_for_new_tailnet().to_owned() } else { new.text };
     if text != tailnet.policy().text {
+        approve(tailnet, &compiled, draft);
         draft.put(Change::PutPolicy(PolicyRecord {
             text,
             version: tailnet.policy().version + 1,

@@ -244,7 +244,8 @@ fn create(
     hostinfo: &Hostinfo,
     draft: &mut Draft<'_, '_>,
 ) -> Result<Node, Refusal> {
-    let addresses = draft.reserve_addresses()?;
+    let (own, all) = tailnet.rules.address_pools(&grant.owner);
+    let addresses = draft.reserve_addresses_in(&own, &all)?;
     let id = NodeId(draft.draw_number());
     let mut node = Node {
         id,

@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use policy::AllowedIps;
 use roaring::RoaringTreemap;
-use tailcfg::{DnsConfig, Node as WireNode, NodeId, UserId, UserProfile};
+use tailcfg::{DnsConfig, Node as WireNode, NodeId, SshPolicy, UserId, UserProfile};
 
 /// What a map stream was last sent, as far as the next message depends on it.
 ///
@@ -18,6 +18,8 @@ pub struct Viewer {
     pub(super) special: BTreeMap<NodeId, AllowedIps>,
     pub(super) self_node: Option<WireNode>,
     pub(super) chunks: BTreeSet<String>,
+    /// None before the first that has rules: a client that was never sent a policy refuses everybody.
+    pub(super) ssh: Option<SshPolicy>,
     pub(super) profiles: BTreeMap<UserId, Arc<UserProfile>>,
     pub(super) dns: Option<DnsConfig>,
 }
@@ -31,6 +33,7 @@ impl Viewer {
             special: BTreeMap::new(),
             self_node: None,
             chunks: BTreeSet::new(),
+            ssh: None,
             profiles: BTreeMap::new(),
             dns: None,
         }

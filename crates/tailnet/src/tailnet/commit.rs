@@ -246,16 +246,18 @@ impl Tailnet {
     pub(super) fn settle_rules(&mut self, policy_changed: bool) -> Effects {
         let mut effects = Effects::default();
         let topology = self.topology();
-        if policy_changed {
+        let affected = if policy_changed {
             self.rules = Rules::new(&self.policy.text, topology);
-        } else if !same(&topology, self.rules.topology()) {
-            self.rules = self.rules.recompiled(topology);
-        } else {
+            None
+        } else if same(&topology, self.rules.topology()) {
             return effects;
-        }
+        } else {
+            self.rules.follow(topology)
+        };
         self.stamps.view = self.tick();
         let caps: Vec<(NodeId, CapMap)> =
             self.devices.values().map(|device| (device.node.id, self.peer_caps(&device.node))).collect();
+        let mut renoted = BTreeSet::new();
         for (id, caps) in caps {
             let tick = self.ticks + 1;
             let Some(device) = self.devices.get_mut(&id) else { continue };
@@ -268,9 +270,21 @@ impl Tailnet {
             device.stamps.whole = tick;
             device.forget_encoding();
             self.note_recent(id, newest);
+            renoted.insert(id);
         }
-        effects.wake = Wake::All;
+        effects.wake = match affected {
+            None => Wake::All,
+            Some(affected) => Wake::Some(self.hearers(&affected, renoted)),
+        };
         effects
+    }
+
+    /// Who must hear of a change of who sees whom: those whose own rules or routes are others, and all who see a device
+    /// that is other than it was.
+    fn hearers(&self, affected: &policy::Affected, renoted: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
+        let others: BTreeSet<NodeId> = affected.nodes.iter().map(|id| NodeId(id.0)).chain(renoted).collect();
+        let concerned = affected.concerned().into_iter().map(|id| NodeId(id.0));
+        concerned.chain(others.iter().flat_map(|id| self.rules.peers(*id))).chain(others.iter().copied()).collect()
     }
 
     /// The tailnet as policy sees it; elects who serves each route on the way.

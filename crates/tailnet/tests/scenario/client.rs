@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use tailcfg::{DerpMap, DnsConfig, FilterRule, Node, NodeId, UserId, UserProfile};
+use tailcfg::{DerpMap, DnsConfig, FilterRule, Node, NodeId, SshRule, UserId, UserProfile};
 use tailnet::Map;
 
 #[derive(Debug, Default, Clone, PartialEq)]
@@ -10,6 +10,7 @@ pub(crate) struct Client {
     pub(crate) node: Option<Node>,
     pub(crate) peers: BTreeMap<NodeId, Node>,
     pub(crate) filter: BTreeMap<String, Vec<FilterRule>>,
+    pub(crate) ssh: Vec<SshRule>,
     pub(crate) dns: Option<DnsConfig>,
     pub(crate) relays: Option<DerpMap>,
     pub(crate) domain: String,
@@ -49,6 +50,9 @@ impl Client {
                 Some(rules) => drop(self.filter.insert(name, rules)),
                 None => assert!(self.filter.remove(&name).is_some(), "a chunk was removed that was not there"),
             }
+        }
+        if let Some(policy) = map.ssh_policy {
+            self.ssh = policy.rules;
         }
         self.dns = map.dns_config.or(self.dns.take());
         self.relays = map.derp_map.or(self.relays.take());
@@ -98,6 +102,7 @@ impl Client {
             }
         }
         compare("filter", json_of(&self.filter), json_of(&other.filter));
+        compare("ssh", json_of(&self.ssh), json_of(&other.ssh));
         compare("dns", json_of(&self.dns), json_of(&other.dns));
         compare("relays", json_of(&self.relays), json_of(&other.relays));
         compare("profiles", json_of(&self.profiles), json_of(&other.profiles));

@@ -119,7 +119,7 @@ fn a_tagged_device_is_its_own_user_to_itself_and_tagged_devices_to_others() {
 }
 
 #[test]
-fn roles_show_in_a_devices_own_capabilities_and_ssh_is_off() {
+fn roles_show_in_a_devices_own_capabilities_and_ssh_is_off_without_rules() {
     let Scene { world, laptop, member, .. } = scene();
     let caps = |id| Stream::open(&world, id).client.node.unwrap().cap_map;
     assert!(caps(laptop).has(cap::IS_ADMIN) && caps(laptop).has(cap::IS_OWNER));
@@ -235,6 +235,66 @@ fn one_changed_rule_changes_one_chunk_of_the_filter() {
     assert_eq!(map.packet_filters.values().filter(|rules| rules.is_none()).count(), 1);
     assert_eq!(map.packet_filters.values().filter(|rules| rules.is_some()).count(), 1);
     assert!(map.packet_filter.is_none() && map.peers_changed.is_empty() && map.peers_removed.is_empty());
+}
+
+#[test]
+fn ssh_rules_reach_the_devices_that_they_are_about_and_go_again() {
+    let mut s = scene();
+    let policy = |ssh: &str| {
+        format!(
+            "{{\"tagOwners\": {{\"tag:server\": []}}, \"grants\": [{{\"src\": [\"*\"], \"dst\": [\"*\"], \"ip\": [\"*\"]}}], \"ssh\": [{ssh}]}}"
+        )
+    };
+    let accept = r#"{"action": "accept", "src": ["autogroup:admin"], "dst": ["tag:server"], "users": ["root"], "acceptEnv": ["GIT_*"]}"#;
+    set_policy(&mut s.world, &policy(accept));
+    let (map, _) = s.world.home().netmap(s.laptop, s.world.now).unwrap();
+    assert_eq!(map.ssh_policy, None, "no rule is about the laptop");
+    let (map, mut viewer) = s.world.home().netmap(s.server, s.world.now).unwrap();
+    let rule = &map.ssh_policy.as_ref().unwrap().rules[0];
+    assert!(map.node.as_ref().unwrap().cap_map.has(cap::SSH));
+    let own = s.world.node(s.laptop).addresses.both();
+    let principals: Vec<_> = rule.principals.iter().filter_map(|principal| principal.node_ip).collect();
+    assert_eq!(principals, own);
+    assert_eq!(rule.ssh_users["root"], "root");
+    assert_eq!(rule.accept_env, ["GIT_*"]);
+    assert!(rule.action.as_ref().unwrap().accept);
+
+    let second = s.world.join(9, "second-laptop", Proof::Confirmed(s.world.owner));
+    assert!(s.world.effects.wake.concerns(s.server), "its rule has more sources");
+    let map = s.world.home().delta(&mut viewer, s.world.now).unwrap();
+    assert_eq!(map.ssh_policy.unwrap().rules[0].principals.len(), 4, "{second}");
+    let map = s.world.home().delta(&mut viewer, s.world.now);
+    assert!(map.is_none_or(|map| map.ssh_policy.is_none()), "what stays is not sent again");
+
+    set_policy(&mut s.world, &policy(&accept.replace("accept\",", "check\",")));
+    let map = s.world.home().delta(&mut viewer, s.world.now).unwrap();
+    let action = map.ssh_policy.unwrap().rules[0].action.clone().unwrap();
+    assert!(action.reject && !action.accept, "a check that can't be asked for is no way in");
+    set_policy(&mut s.world, &policy(""));
+    let map = s.world.home().delta(&mut viewer, s.world.now).unwrap();
+    assert_eq!(map.ssh_policy.unwrap().rules, []);
+}
+
+#[test]
+fn attributes_reach_the_devices_that_they_are_for() {
+    let mut s = scene();
+    set_policy(
+        &mut s.world,
+        r#"{"tagOwners": {"tag:server": []}, "grants": [], "randomizeClientPort": true,
+            "nodeAttrs": [{"target": ["tag:server"], "attr": ["funnel"]}]}"#,
+    );
+    let caps = |id| Stream::open(&s.world, id).client.node.unwrap().cap_map;
+    assert!(caps(s.server).has("funnel") && caps(s.server).has("randomize-client-port"));
+    assert!(!caps(s.laptop).has("funnel") && caps(s.laptop).has("randomize-client-port"));
+}
+
+#[test]
+fn who_has_nothing_to_do_with_a_new_device_is_not_woken() {
+    let mut s = scene();
+    let other = s.world.join_tagged(8, "other-server", "tag:server");
+    let wake = &s.world.effects.wake;
+    assert!(wake.concerns(s.laptop) && wake.concerns(other));
+    assert!(!wake.concerns(s.member) && !wake.concerns(s.operator) && !wake.concerns(s.server));
 }
 
 #[test]

@@ -7,7 +7,7 @@ use tailnet::{
     Reply, Role, SettingsPatch,
 };
 
-use crate::world::{POLICY, World};
+use crate::world::{POLICY, World, request, tagged_key, with_routes};
 
 fn new_policy(text: &str) -> NewPolicy {
     NewPolicy {
@@ -78,6 +78,49 @@ fn two_authors_do_not_overwrite_each_other() {
         refusal.to_string(),
         "the policy was changed by somebody else: fetch it, merge your change and try again"
     );
+}
+
+#[test]
+fn the_mark_of_a_policy_is_that_of_its_text_in_the_form_that_all_tools_agree_on() {
+    let mut world = World::new();
+    let text = "{\"acls\":[{\"action\":\"accept\",\"src\":[\"*\"],\"dst\":[\"*:*\"]}]}";
+    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(text) }));
+    let mark = world.home().policy_etag().to_owned();
+    let formatted = policy::Policy::parse(text).unwrap().formatted();
+    assert_ne!(formatted, text);
+    assert_eq!(mark, crypto::sha256_hex(formatted.as_bytes()));
+    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(&formatted) }));
+    assert_eq!(world.home().policy_etag(), mark);
+}
+
+#[test]
+fn a_policy_approves_what_devices_offered_before_it_and_takes_nothing_back() {
+    let mut world = World::new();
+    let key = world.make_key(tagged_key("tag:server"));
+    let asks = with_routes(request(1, "router"), &["192.168.7.0/24", "10.1.0.0/16"]);
+    let id = world.join_as(1, asks, Proof::AuthKey(key));
+    let approved = |world: &World| world.node(id).approved_routes.iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert!(approved(&world).is_empty());
+    let with = |approvers: &str| {
+        let text = POLICY.replace("\"10.0.0.0/8\": [\"tag:k8s\"]", approvers);
+        NewPolicy { confirmed: true, ..new_policy(&text) }
+    };
+    world.own(Command::SetPolicy(with("\"192.168.0.0/16\": [\"tag:server\"]")));
+    assert_eq!(approved(&world), ["192.168.7.0/24"]);
+    world.own(Command::SetPolicy(with("")));
+    assert_eq!(approved(&world), ["192.168.7.0/24"]);
+}
+
+#[test]
+fn a_new_device_has_an_address_of_the_pool_that_policy_names_for_it() {
+    let mut world = World::new();
+    let pools = "\"nodeAttrs\": [{\"target\": [\"tag:server\"], \"ipPool\": [\"100.81.0.0/30\"]}], \"groups\"";
+    let text = POLICY.replacen("\"groups\"", pools, 1);
+    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(&text) }));
+    let server = world.join_tagged(1, "server", "tag:server");
+    let laptop = world.join(2, "laptop", Proof::Confirmed(world.owner));
+    assert_eq!(world.node(server).addresses.v4.to_string(), "100.81.0.0");
+    assert_eq!(world.node(laptop).addresses.v4.to_string(), "100.81.0.4", "the rest of the pool is kept");
 }
 
 #[test]
