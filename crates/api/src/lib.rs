@@ -20,6 +20,7 @@ mod device;
 mod dns;
 mod error;
 mod exchange;
+mod explanation;
 mod json;
 mod key;
 mod openapi;
@@ -50,6 +51,10 @@ pub use dns::{
 };
 pub use error::{ApiError, Finding};
 pub use exchange::{Done, Json};
+pub use explanation::{
+    HistoryQuery, PolicyAnswer, PolicyCitation, PolicyExplanation, PolicyHistory, PolicyParties, PolicyVersion,
+    WhyQuery,
+};
 pub use key::{CreateDevices, CreateKey, DeviceCapabilities, Key, KeyCapabilities, KeyList, KeyQuery, KeyType};
 pub use openapi::openapi;
 pub use operations::Api;

@@ -74,6 +74,12 @@ operations! {
     /// Checks a policy file with its tests, or runs tests against the policy in force.
     "Policy file" "validateAndTestPolicyFile" validate_policy: POST "/tailnet/{tailnet}/acl/validate",
         by ReadPolicy, at InTailnet, payload PolicyCheck => Json<PolicyVerdict>;
+    /// Tells why something is allowed or not. An extension of the official API.
+    "Policy file" "explainPolicy" explain_policy: GET "/tailnet/{tailnet}/acl/why",
+        by ReadPolicy, at InTailnet, query WhyQuery => Json<PolicyExplanation>;
+    /// Lists the policy files that were in force. An extension of the official API.
+    "Policy file" "listPolicyHistory" policy_history: GET "/tailnet/{tailnet}/acl/history",
+        by ReadPolicy, at InTailnet, query HistoryQuery => Json<PolicyHistory>;
 
     /// Lists the resolvers that every device uses.
     "DNS" "listDnsNameservers" list_nameservers: GET "/tailnet/{tailnet}/dns/nameservers",
@@ -262,7 +268,7 @@ mod tests {
 
     use super::*;
 
-    const EXTENSIONS: [&str; 3] = ["createUser", "setUserPassword", "pingDevice"];
+    const EXTENSIONS: [&str; 5] = ["createUser", "setUserPassword", "pingDevice", "explainPolicy", "listPolicyHistory"];
 
     #[test]
     fn the_table_has_the_ninety_official_operations_once() {

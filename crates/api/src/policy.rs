@@ -1,7 +1,7 @@
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -12,6 +12,9 @@ use crate::{ApiError, Finding};
 
 const JSON: &str = "application/json";
 const HUJSON: &str = "application/hujson";
+
+/// Why a policy is set, in its author's words.
+const REASON: HeaderName = HeaderName::from_static("towline-reason");
 
 /// The form that a policy is asked for in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -164,6 +167,8 @@ pub struct PolicyUpload {
     pub text: String,
     /// What must be so.
     pub precondition: Option<PolicyPrecondition>,
+    /// Why, for the history; an extension of the official API.
+    pub why: String,
     /// The form that the answer is wanted in.
     pub form: PolicyForm,
 }
@@ -183,12 +188,19 @@ impl Payload for PolicyUpload {
         let text = text(bytes)?;
         // Terraform's provider resets by posting an empty JSON string.
         let text = if matches!(text.trim(), "" | "\"\"") { String::new() } else { text };
-        Ok(Self { text, precondition, form: PolicyForm::of(headers) })
+        let why = headers.get(REASON).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+        Ok(Self { text, precondition, why: why.unwrap_or_default(), form: PolicyForm::of(headers) })
     }
 
     fn write(&self) -> Result<Content, ApiError> {
         let mut content = Content::typed(HUJSON, self.text.clone());
         content.headers.extend([self.form.accept()]);
+        if !self.why.is_empty() {
+            let line: String = self.why.chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+            let value = HeaderValue::from_bytes(line.as_bytes())
+                .map_err(|_| ApiError::bad_request("the reason can't be sent as a header"))?;
+            content.headers.insert(REASON, value);
+        }
         let precondition = match &self.precondition {
             None => return Ok(content),
             Some(PolicyPrecondition::NeverSet) => "\"ts-default\"".to_owned(),
@@ -201,7 +213,7 @@ impl Payload for PolicyUpload {
     }
 
     fn describe(_: &mut SchemaGenerator) -> PayloadDescription {
-        PayloadDescription { content: policy_content(), headers: vec!["Accept", "If-Match"] }
+        PayloadDescription { content: policy_content(), headers: vec!["Accept", "If-Match", "Towline-Reason"] }
     }
 }
 

@@ -88,7 +88,10 @@ impl Api for Small {
         _: InTailnet,
         upload: PolicyUpload,
     ) -> Result<PolicyDocument, ApiError> {
-        Ok(PolicyDocument { etag: format!("{:?}", upload.precondition), body: PolicyBody::Hujson(upload.text) })
+        Ok(PolicyDocument {
+            etag: format!("{:?} {}", upload.precondition, upload.why),
+            body: PolicyBody::Hujson(upload.text),
+        })
     }
 
     async fn delete_device(&self, by: By<WriteDevices>, _: OfDevice) -> Result<Done, ApiError> {
@@ -112,6 +115,8 @@ impl Api for Small {
         get_policy(ReadPolicy, InTailnet, PolicyQuery, PolicyForm) -> PolicyDocument;
         preview_policy(ReadPolicy, InTailnet, PreviewQuery, PolicyText) -> Json<PolicyPreview>;
         validate_policy(ReadPolicy, InTailnet, PolicyCheck) -> Json<PolicyVerdict>;
+        explain_policy(ReadPolicy, InTailnet, WhyQuery) -> Json<PolicyExplanation>;
+        policy_history(ReadPolicy, InTailnet, HistoryQuery) -> Json<PolicyHistory>;
         list_nameservers(ReadDns, InTailnet) -> Json<DnsNameservers>;
         set_nameservers(WriteDns, InTailnet, Json<DnsNameservers>) -> Json<DnsNameserversSet>;
         get_dns_preferences(ReadDns, InTailnet) -> Json<DnsPreferences>;
@@ -216,11 +221,12 @@ async fn a_policy_travels_with_its_precondition() {
     let upload = PolicyUpload {
         text: "{} // x".to_owned(),
         precondition: Some(PolicyPrecondition::NeverSet),
+        why: "a test".to_owned(),
         form: PolicyForm::Hujson,
     };
     let document = client.set_policy(&InTailnet::own(), &upload).await.unwrap();
     assert_eq!(document.body, PolicyBody::Hujson("{} // x".to_owned()));
-    assert_eq!(document.etag, "Some(NeverSet)");
+    assert_eq!(document.etag, "Some(NeverSet) a test");
 }
 
 #[tokio::test]

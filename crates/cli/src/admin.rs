@@ -12,6 +12,7 @@ mod oauth_clients;
 mod policy;
 mod routes;
 mod users;
+mod why;
 
 pub use connection::{Connection, ConnectionArguments};
 
@@ -41,6 +42,8 @@ pub enum AdminCommand {
     /// Show, check, compare and set the policy
     #[command(subcommand)]
     Policy(policy::Command),
+    /// Tell why something is allowed or not: the line and rule, or the nearest rules and what each lacks
+    Why(why::Arguments),
 }
 
 impl AdminCommand {
@@ -54,6 +57,7 @@ impl AdminCommand {
             Self::Routes(command) => routes::run(command, &connection.client()?, output).await,
             Self::OauthClients(command) => oauth_clients::run(command, &connection.client()?, output).await,
             Self::Policy(command) => policy::run(command, &connection.client()?, output).await,
+            Self::Why(arguments) => why::run(arguments, &connection.client()?, output).await,
         }
     }
 }

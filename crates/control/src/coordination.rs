@@ -25,7 +25,9 @@ use std::time::Duration;
 use crypto::{MachinePublic, SystemEntropy};
 use jiff::Timestamp;
 use tailcfg::{DerpMap, NodeId, UserId};
-use tailnet::{Actor, Command, Decision, LoginName, Logins, NewTailnet, Reply, Server, TailnetId, UserStatus};
+use tailnet::{
+    Actor, Command, Decision, LoginName, Logins, NewTailnet, PolicyRecord, Reply, Server, TailnetId, UserStatus,
+};
 use telemetry::Metrics;
 use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
@@ -232,6 +234,15 @@ impl Coordination {
                 format!("user {id} {}", login.unwrap_or_default()).trim_end().to_owned()
             }
         }
+    }
+
+    /// The policies that were put in force in a tailnet, the newest first: one version, or the latest ones.
+    pub(crate) async fn policies(
+        &self,
+        tailnet: TailnetId,
+        version: Option<u64>,
+    ) -> Result<Vec<PolicyRecord>, Failure> {
+        self.store.load_policies(tailnet, version).await.map_err(Failure::Store)
     }
 
     /// The users of a login name, in all tailnets, that may sign in.

@@ -7,6 +7,7 @@ mod keys;
 mod policy;
 mod settings;
 mod users;
+mod why;
 
 use std::sync::Arc;
 
@@ -261,6 +262,24 @@ impl Api for Rest {
     ) -> Result<Json<PolicyVerdict>, ApiError> {
         let author = by.identity().acting_user();
         self.look_at(by.identity(), &at, |tailnet| policy::validate(tailnet, author, check).map(Json))
+    }
+
+    async fn explain_policy(
+        &self,
+        by: By<ReadPolicy>,
+        at: InTailnet,
+        query: WhyQuery,
+    ) -> Result<Json<PolicyExplanation>, ApiError> {
+        self.look_at(by.identity(), &at, |tailnet| why::explain(tailnet, &query).map(Json))
+    }
+
+    async fn policy_history(
+        &self,
+        by: By<ReadPolicy>,
+        at: InTailnet,
+        query: HistoryQuery,
+    ) -> Result<Json<PolicyHistory>, ApiError> {
+        self.history(by.identity(), &at, query).await.map(Json)
     }
 
     async fn list_nameservers(&self, by: By<ReadDns>, at: InTailnet) -> Result<Json<DnsNameservers>, ApiError> {

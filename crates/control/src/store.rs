@@ -9,7 +9,7 @@ use sqlx::sqlite::{
 };
 use sqlx::{ConnectOptions, Connection, Row, Sqlite, Transaction};
 use tailcfg::{NodeId, UserId};
-use tailnet::{Change, Table, TailnetId};
+use tailnet::{Change, PolicyRecord, Table, TailnetId};
 
 mod rows;
 
@@ -19,6 +19,9 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// How long a write waits for somebody else's, such as a backup, before it gives up.
 const PATIENCE: Duration = Duration::from_secs(2);
+
+/// How many policies a history goes back.
+const MOST_POLICIES: i64 = 200;
 
 /// Why something was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -302,6 +305,37 @@ impl Store {
         written
     }
 
+    /// Reads the policies that were put in force, the newest first: one version, or the latest ones.
+    pub(crate) async fn load_policies(
+        &self,
+        tailnet: TailnetId,
+        version: Option<u64>,
+    ) -> Result<Vec<PolicyRecord>, StoreError> {
+        // A decision that puts a policy in force may change rows besides it.
+        let query = "SELECT json_extract(change.value, '$.\"put-policy\"') FROM log, json_each(log.changes) AS change \
+                     WHERE log.tailnet = ?1 AND log.command = 'SetPolicy' \
+                     AND json_extract(change.value, '$.\"put-policy\"') IS NOT NULL \
+                     AND (?2 IS NULL OR json_extract(change.value, '$.\"put-policy\".version') = ?2) \
+                     ORDER BY log.revision DESC LIMIT ?3";
+        let rows: Vec<(String,)> = sqlx::query_as(query)
+            .bind(number(tailnet.0))
+            .bind(version.map(number))
+            .bind(MOST_POLICIES)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(|error| self.failed(error))?;
+        rows.into_iter()
+            .map(|(document,)| {
+                serde_json::from_str(&document).map_err(|error| StoreError::Row {
+                    table: "log",
+                    tailnet,
+                    key: "a policy".to_owned(),
+                    reason: error.to_string(),
+                })
+            })
+            .collect()
+    }
+
     /// Writes where devices were last seen.
     pub(crate) async fn write_presence(&self, tailnet: TailnetId, seen: &[(NodeId, String)]) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error))?;
@@ -422,5 +456,39 @@ mod tests {
         let again = store.write(&entry(1, "somebody")).await.unwrap_err();
         assert!(matches!(again, StoreError::Overtaken { .. }), "{again}");
         store.write(&entry(2, "somebody")).await.unwrap();
+    }
+
+    fn policy(version: u64) -> PolicyRecord {
+        PolicyRecord {
+            text: format!("// {version}\n{{}}"),
+            version,
+            who: "admin@example.com".to_owned(),
+            why: format!("reason {version}"),
+            when: Timestamp::UNIX_EPOCH,
+        }
+    }
+
+    #[tokio::test]
+    async fn the_history_has_each_policy_that_was_put_in_force_the_newest_first() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("control.db")).await.unwrap();
+        let tailnet = TailnetId(1);
+        let record = tailnet::TailnetRecord {
+            id: tailnet,
+            name: "example.com".to_owned(),
+            domain: "example.ts.net".parse().unwrap(),
+            created: Timestamp::UNIX_EPOCH,
+        };
+        let first = [Change::PutTailnet(record)];
+        let changes = [first.to_vec(), vec![Change::PutPolicy(policy(1))], vec![Change::PutPolicy(policy(2))]];
+        for (changes, revision) in changes.iter().zip(1..) {
+            let command = if revision == 1 { "CreateTailnet" } else { "SetPolicy" };
+            let at = Timestamp::UNIX_EPOCH;
+            let entry = Entry { tailnet, revision, at, actor: "test", command, changes };
+            store.write(&entry).await.unwrap();
+        }
+        assert_eq!(store.load_policies(tailnet, None).await.unwrap(), [policy(2), policy(1)]);
+        assert_eq!(store.load_policies(tailnet, Some(1)).await.unwrap(), [policy(1)]);
+        assert_eq!(store.load_policies(TailnetId(2), None).await.unwrap(), []);
     }
 }

@@ -263,7 +263,7 @@ impl Compiled {
     }
 }
 
-fn users_device(user: User) -> Party {
+pub(crate) fn users_device(user: User) -> Party {
     Party::Device(device(Owner::Tags(BTreeSet::new())), Some(user))
 }
 

@@ -5,15 +5,15 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use api::{
-    Client, Finding, InTailnet, Json, PolicyBody, PolicyCheck, PolicyForm, PolicyPrecondition, PolicyQuery,
-    PolicyReach, PolicyUpload, PolicyVerdict,
+    Client, Finding, HistoryQuery, InTailnet, Json, PolicyBody, PolicyCheck, PolicyForm, PolicyPrecondition,
+    PolicyQuery, PolicyReach, PolicyUpload, PolicyVerdict, PolicyVersion,
 };
 use clap::Subcommand;
 use crypto::{Entropy, SystemEntropy};
 
 use crate::output::note;
 use crate::text_diff::diff;
-use crate::{Failure, Output};
+use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -39,13 +39,33 @@ pub enum Command {
         /// Show what would change and stop
         #[arg(long)]
         dry_run: bool,
+        /// Why, for the history
+        #[arg(short = 'm', long = "message", default_value = "", hide_default_value = true)]
+        why: String,
     },
     /// Edit the policy in force in $VISUAL or $EDITOR, and set it
     Edit {
         /// Set it even if the server warns
         #[arg(long)]
         yes: bool,
+        /// Why, for the history
+        #[arg(short = 'm', long = "message", default_value = "", hide_default_value = true)]
+        why: String,
     },
+    /// List the policies that were in force: when, by whom and why
+    History {
+        /// Print this one
+        #[arg(value_name = "VERSION")]
+        version: Option<u64>,
+    },
+}
+
+/// How a policy is set.
+struct Setting {
+    /// Also if the server warns.
+    yes: bool,
+    dry_run: bool,
+    why: String,
 }
 
 /// The policy in force and the mark by which a change of it is noticed.
@@ -80,20 +100,21 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
             }
             show_change(&now.text, &new, &verdict, output)
         }
-        Command::Set { file, yes, dry_run } => {
+        Command::Set { file, yes, dry_run, why } => {
             let (now, new) = (in_force(client).await?, read(&file)?);
-            set(client, &now, new, yes, dry_run, output).await
+            set(client, &now, new, Setting { yes, dry_run, why }, output).await
         }
-        Command::Edit { yes } => {
+        Command::Edit { yes, why } => {
             let now = in_force(client).await?;
             let (path, new) = edit(&now.text)?;
-            let done = set(client, &now, new, yes, false, output).await;
+            let done = set(client, &now, new, Setting { yes, dry_run: false, why }, output).await;
             match &done {
                 Ok(()) => std::fs::remove_file(&path).with_context(|| format!("removing {}", path.display()))?,
                 Err(_) => note(&format!("Your text is in {}.", path.display())),
             }
             done
         }
+        Command::History { version } => history(client, version, output).await,
     }
 }
 
@@ -101,8 +122,7 @@ async fn set<W: Write>(
     client: &Client,
     now: &InForce,
     new: String,
-    yes: bool,
-    dry_run: bool,
+    setting: Setting,
     output: &mut Output<W>,
 ) -> Result<(), Failure> {
     let verdict = check(client, &new).await?;
@@ -114,16 +134,17 @@ async fn set<W: Write>(
     for warning in &warnings {
         note(&format!("warning: {warning}"));
     }
-    if dry_run {
+    if setting.dry_run {
         let answer = serde_json::json!({"set": false, "warnings": warnings, "difference": verdict.difference});
         return Ok(output.print(&answer, |_| "Nothing was changed.".to_owned()).context("printing the answer")?);
     }
-    if !warnings.is_empty() && !yes {
+    if !warnings.is_empty() && !setting.yes {
         return Err(Failure::refused("the policy in force stays: read the warnings above, and add --yes to set it"));
     }
     let upload = PolicyUpload {
         text: new,
         precondition: Some(PolicyPrecondition::Etag(now.etag.clone())),
+        why: setting.why,
         form: PolicyForm::Hujson,
     };
     let document = client.set_policy(&InTailnet::own(), &upload).await.map_err(|error| match error.status() {
@@ -134,6 +155,24 @@ async fn set<W: Write>(
     })?;
     let answer = serde_json::json!({"set": true, "etag": document.etag, "warnings": warnings});
     Ok(output.print(&answer, |_| "The policy is in force.".to_owned()).context("printing the answer")?)
+}
+
+async fn history<W: Write>(client: &Client, version: Option<u64>, output: &mut Output<W>) -> Result<(), Failure> {
+    let Json(history) = client.policy_history(&InTailnet::own(), &HistoryQuery { version }).await?;
+    if let Some(version) = version {
+        let found = history.versions.iter().find(|known| known.version == version);
+        let found = found.ok_or_else(|| Failure::refused(format!("there was no policy {version}")))?;
+        return Ok(output.print(found, |found| found.policy.clone()).context("printing the policy")?);
+    }
+    let printed = output.print(&history, |history| {
+        let mut table = Table::new(["VERSION", "WHEN", "WHO", "WHY"]);
+        for PolicyVersion { version, who, why, when, .. } in &history.versions {
+            let when = when.map(|when| when.to_string()).unwrap_or_default();
+            table.row([version.to_string(), when, who.clone(), why.clone()]);
+        }
+        table.to_string()
+    });
+    Ok(printed.context("printing the history")?)
 }
 
 fn show_change<W: Write>(old: &str, new: &str, verdict: &PolicyVerdict, output: &mut Output<W>) -> Result<(), Failure> {

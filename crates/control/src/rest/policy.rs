@@ -1,12 +1,13 @@
 //! The policy file in the API's words.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::policy::{Alias, Autogroup, Compiled, Difference, Effect, Party, Policy, PolicyError, Ports, Rule};
+use ::policy::{Compiled, Difference, Effect, Policy, PolicyError, Ports, Rule};
 use api::{
-    ApiError, Finding, InTailnet, PolicyBody, PolicyCheck, PolicyDetails, PolicyDifference, PolicyDocument, PolicyForm,
-    PolicyMatch, PolicyPreview, PolicyQuery, PolicyReach, PolicyUpload, PolicyVerdict, PreviewQuery, PreviewType,
+    ApiError, Finding, HistoryQuery, InTailnet, PolicyBody, PolicyCheck, PolicyDetails, PolicyDifference,
+    PolicyDocument, PolicyForm, PolicyHistory, PolicyMatch, PolicyPreview, PolicyQuery, PolicyReach, PolicyUpload,
+    PolicyVerdict, PolicyVersion, PreviewQuery, PreviewType,
 };
 use serde_json::Value;
 use tailcfg::UserId;
@@ -34,7 +35,7 @@ impl Rest {
             // Who wants to be warned asks for a validation first; programs that set policies can't be asked back.
             confirmed: true,
             who: author,
-            why: String::new(),
+            why: upload.why,
         };
         let set = self.coordination.execute(who.tailnet, Command::SetPolicy(new), who.actor.clone()).await;
         match set {
@@ -46,6 +47,27 @@ impl Rest {
             }
             Err(failure) => Err(failure.into()),
         }
+    }
+}
+
+impl Rest {
+    /// The policies that were in force, the newest first.
+    pub(super) async fn history(
+        &self,
+        who: &Identity,
+        at: &InTailnet,
+        query: HistoryQuery,
+    ) -> Result<PolicyHistory, ApiError> {
+        self.look_at(who, at, |_| Ok(()))?;
+        let records = self.coordination.policies(who.tailnet, query.version).await?;
+        let versions = records.into_iter().map(|record| PolicyVersion {
+            version: record.version,
+            who: record.who,
+            why: record.why,
+            when: Some(record.when),
+            policy: if query.version.is_some() { record.text } else { String::new() },
+        });
+        Ok(PolicyHistory { versions: versions.collect() })
     }
 }
 
@@ -140,54 +162,25 @@ fn with_tests(text: &str, tests: &str) -> Result<String, ApiError> {
 pub(super) fn preview(tailnet: &Tailnet, query: PreviewQuery, text: &str) -> Result<PolicyPreview, ApiError> {
     let text = if text.trim().is_empty() { &tailnet.policy().text } else { text };
     let policy = Policy::parse(text).map_err(|error: PolicyError| ApiError::bad_request(error.to_string()))?;
-    let policy = Arc::new(policy);
-    let concerned: Vec<usize> = match query.kind {
-        PreviewType::User => of_user(tailnet, &policy, &query.preview_for)?,
-        PreviewType::IpPort => to_address(tailnet, &policy, &query.preview_for)?,
+    let compiled = Compiled::new(Arc::new(policy), tailnet.compiled().topology().clone());
+    let concerned = match query.kind {
+        PreviewType::User => compiled.rules_of_user(user_named(tailnet, &query.preview_for)?),
+        PreviewType::IpPort => {
+            let address: SocketAddr = query.preview_for.parse().map_err(|_| {
+                ApiError::bad_request("previewFor must be an address and a port, like \"100.64.0.1:443\"")
+            })?;
+            compiled.rules_to_address(address.ip(), address.port())
+        }
     };
-    let matches = concerned.into_iter().filter_map(|at| policy.rules().get(at)).map(describe).collect();
+    let rules = compiled.policy().rules();
+    let matches = concerned.into_iter().filter_map(|at| rules.get(at)).map(describe).collect();
     Ok(PolicyPreview { matches, kind: query.kind, preview_for: query.preview_for })
 }
 
-/// The rules whose sources a user's devices are among.
-fn of_user(tailnet: &Tailnet, policy: &Policy, login: &str) -> Result<Vec<usize>, ApiError> {
+fn user_named(tailnet: &Tailnet, login: &str) -> Result<::policy::UserId, ApiError> {
     let user = tailnet.users().find(|user| user.login.as_str() == login);
     let user = user.ok_or_else(|| ApiError::not_found("there is no user of this name in this tailnet"))?;
-    let role = user.role;
-    let named = |alias: &Alias| match alias {
-        Alias::Anyone => true,
-        Alias::User(name) => **name == *login,
-        Alias::UsersOf(domain) => login.split_once('@').is_some_and(|(_, own)| *own == **domain),
-        Alias::Group(name) => {
-            policy.group(name).is_some_and(|members| members.iter().any(|member| member.matches(login)))
-        }
-        Alias::Auto(Autogroup::Member | Autogroup::DangerAll) => true,
-        Alias::Auto(Autogroup::Role(wanted)) => {
-            wanted.name() == role.name() || (*wanted == ::policy::Role::Admin && role == tailnet::Role::Owner)
-        }
-        _ => false,
-    };
-    let rules = policy.rules().iter().enumerate();
-    Ok(rules.filter(|(_, rule)| rule.sources.iter().any(named)).map(|(at, _)| at).collect())
-}
-
-/// The rules by which some device reaches an address and port.
-fn to_address(tailnet: &Tailnet, policy: &Arc<Policy>, address: &str) -> Result<Vec<usize>, ApiError> {
-    let unreadable = || ApiError::bad_request("previewFor must be an address and a port, like \"100.64.0.1:443\"");
-    let (ip, port): (IpAddr, u16) =
-        address.parse().map(|address: SocketAddr| (address.ip(), address.port())).map_err(|_| unreadable())?;
-    let topology = tailnet.compiled().topology().clone();
-    let sources: Vec<_> = topology.nodes.keys().copied().collect();
-    let compiled = Compiled::new(Arc::clone(policy), topology);
-    let mut rules = std::collections::BTreeSet::new();
-    for source in sources {
-        for protocol in [filter::Protocol::TCP, filter::Protocol::UDP] {
-            let query =
-                ::policy::Query { source: Party::Node(source), destination: Party::Address(ip), protocol, port };
-            rules.extend(compiled.decide(&query).allowed_by);
-        }
-    }
-    Ok(rules.into_iter().collect())
+    Ok(::policy::UserId(user.id.0))
 }
 
 fn describe(rule: &Rule) -> PolicyMatch {

@@ -7,7 +7,7 @@ use roaring::RoaringBitmap;
 use super::aliases::Meaning;
 use super::{Compiled, has_posture};
 use crate::policy::{Effect, Rule, SshAction, SshRule, SshUser};
-use crate::{Alias, Autogroup, Node, NodeId, Ports, User, internet};
+use crate::{Alias, Autogroup, Node, NodeId, Ports, User, UserId, internet};
 
 /// How many near misses a decision names.
 pub(crate) const NEAREST: usize = 5;
@@ -208,6 +208,28 @@ impl Compiled {
         }
         keep_nearest(&mut misses);
         SshDecision::Refuse { near_misses: misses }
+    }
+
+    /// The rules of which a user's devices are a source: those that the user has, and any that they might have.
+    pub fn rules_of_user(&self, user: UserId) -> Vec<usize> {
+        let Some(known) = self.topology.users.get(&user) else { return Vec::new() };
+        let devices = self.by_user.get(&user).map(|slots| self.node_ids(slots)).unwrap_or_default();
+        let any = crate::verify::users_device(known.clone());
+        let parties = devices.into_iter().map(Party::Node).chain([any]);
+        let rules = parties.map(|party| self.rules_from(&party)).fold(RoaringBitmap::new(), |all, some| all | some);
+        rules.iter().map(|rule| rule as usize).collect()
+    }
+
+    /// The rules that let packets of some protocol with ports through to an address and port, whoever sends them.
+    pub fn rules_to_address(&self, address: IpAddr, port: u16) -> Vec<usize> {
+        let fits = |rule: &usize| match &self.policy.rules()[*rule].effect {
+            Effect::Ports(ports) => {
+                [Protocol::TCP, Protocol::UDP].iter().any(|protocol| port_lacks(ports, *protocol, port).is_none())
+            }
+            Effect::Capabilities(_) => false,
+        };
+        let rules = self.rules_to(&Party::Address(address));
+        rules.iter().map(|rule| rule as usize).filter(fits).collect()
     }
 
     /// The rules of which a party is a source.
