@@ -1,0 +1,153 @@
+//! How long ten thousand nodes wait for a policy, beside the same without sharing: `cargo bench -p policy`.
+//!
+//! Two shapes over 10,000 nodes of 500 users. (a): 200 groups, 15,000 rules with tags, hosts, `autogroup:self` and
+//! `via`, where nobody sees more than 300 others. (b): a flat `*` to `*`. What is measured is what a coordination server
+//! does: the policy with one rule edited is read and compiled, every node's filter is made and encoded in chunks, one a
+//! rule; a node comes, is retagged and goes, and who must hear of it is known. All on one core, in the processor's time.
+//!
+//! Naive is the same meaning without anything shared: every rule resolved by a walk over all nodes, every node's filter by
+//! a walk over all rules. The latter is measured on a sample of the nodes and multiplied.
+
+#[path = "speed/naive.rs"]
+mod naive;
+#[path = "speed/shape.rs"]
+mod shape;
+
+use std::collections::BTreeMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use policy::{Compiled, NodeId, Policy, Topology};
+use shape::Shape;
+
+fn main() {
+    println!("{:52}{:>14}{:>14}", "median", "grouped (a)", "flat (b)");
+    let columns = [measure(&shape::grouped()), measure(&shape::flat())];
+    let names: Vec<&String> = columns[0].iter().map(|(name, _)| name).collect();
+    for (at, name) in names.iter().enumerate() {
+        println!("{name:52}{:>14}{:>14}", columns[0][at].1, columns[1][at].1);
+    }
+}
+
+fn measure(shape: &Shape) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
+    let before = resident();
+    let mut compiled =
+        Compiled::new(Arc::new(Policy::parse(&shape.text).expect("the shape is a policy")), shape.topology.clone());
+    let held = resident().saturating_sub(before);
+    let sent = encode_all(&compiled, &shape.topology);
+    row("nodes", shape.topology.nodes.len().to_string());
+    row("rules", compiled.policy().rules().len().to_string());
+    row("peers at most", most_peers(&compiled, &shape.topology).to_string());
+    row("policy, tailnet and compilation, MB", megabytes(held));
+
+    let rounds: Vec<Edit> = (0..5).map(|_| edit(shape, &sent)).collect();
+    row("one rule edited: read and compiled", millis(median(rounds.iter().map(|round| round.compiled))));
+    row("  and encoded for all nodes", millis(median(rounds.iter().map(|round| round.encoded))));
+    row("  chunks sent, at most to one node", rounds[0].most_chunks.to_string());
+    row("  nodes that are sent any", rounds[0].nodes.to_string());
+    row("  bytes sent, MB", megabytes(rounds[0].bytes));
+    row("  memory with all that nodes were sent, MB", megabytes(resident().saturating_sub(before)));
+
+    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
+    let mut heard: BTreeMap<&str, usize> = BTreeMap::new();
+    for round in 0..41 {
+        for (name, change) in shape.changes(round) {
+            let start = spent();
+            let affected = compiled.apply(change);
+            times.entry(name).or_default().push(spent() - start);
+            heard.insert(name, affected.concerned().len());
+        }
+    }
+    for name in ["one node added", "one node retagged", "one node removed"] {
+        row(&format!("{name}: who must hear"), millis(median(times[name].iter().copied())));
+        row("  nodes", heard[name].to_string());
+    }
+    let naive = naive::all(&Policy::parse(&shape.text).expect("the shape is a policy"), &shape.topology);
+    row("naive: the same edit", format!("{:.2} s", naive.as_secs_f64()));
+    rows
+}
+
+/// The chunks that each node has, by name, with their sizes.
+type Sent = BTreeMap<NodeId, BTreeMap<u64, usize>>;
+
+/// What an edit costs.
+struct Edit {
+    compiled: Duration,
+    encoded: Duration,
+    most_chunks: usize,
+    nodes: usize,
+    bytes: usize,
+}
+
+/// Reads and compiles the edited policy, encodes it for everybody, and compares with what was sent.
+fn edit(shape: &Shape, sent: &Sent) -> Edit {
+    let start = spent();
+    let policy = Policy::parse(&shape.edited).expect("the shape is a policy");
+    let compiled = Compiled::new(Arc::new(policy), shape.topology.clone());
+    let after_compiling = spent() - start;
+    let next = encode_all(&compiled, &shape.topology);
+    let encoded = spent() - start;
+    let fresh = next.iter().map(|(id, chunks)| {
+        let new = chunks.iter().filter(|(name, _)| !sent[id].contains_key(name)).map(|(_, size)| *size);
+        new.collect::<Vec<usize>>()
+    });
+    let fresh: Vec<Vec<usize>> = fresh.filter(|sizes| !sizes.is_empty()).collect();
+    Edit {
+        compiled: after_compiling,
+        encoded,
+        most_chunks: fresh.iter().map(Vec::len).max().unwrap_or_default(),
+        nodes: fresh.len(),
+        bytes: fresh.iter().flatten().sum(),
+    }
+}
+
+/// Every node's filter as JSON, a chunk a rule, each named by what it says.
+fn encode_all(compiled: &Compiled, topology: &Topology) -> Sent {
+    let mut text = Vec::new();
+    let mut all = Sent::new();
+    for id in topology.nodes.keys() {
+        let chunks = compiled.filter(*id).into_iter().map(|rule| {
+            text.clear();
+            serde_json::to_writer(&mut text, &rule).expect("a rule is JSON");
+            let mut hasher = DefaultHasher::new();
+            text.hash(&mut hasher);
+            (hasher.finish(), text.len())
+        });
+        all.insert(*id, chunks.collect());
+    }
+    all
+}
+
+/// The processor's time that was spent so far: on a busy machine, what else runs doesn't count.
+pub(crate) fn spent() -> Duration {
+    let time = rustix::time::clock_gettime(rustix::time::ClockId::ProcessCPUTime);
+    Duration::try_from(time).expect("time spent is not negative")
+}
+
+/// What the process has in memory, in bytes.
+fn resident() -> usize {
+    let status = std::fs::read_to_string("/proc/self/statm").unwrap_or_default();
+    let pages: usize = status.split_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or_default();
+    pages * 4096
+}
+
+fn most_peers(compiled: &Compiled, topology: &Topology) -> usize {
+    topology.nodes.keys().map(|id| compiled.peers(*id).len()).max().unwrap_or_default()
+}
+
+fn median(times: impl Iterator<Item = Duration>) -> Duration {
+    let mut times: Vec<Duration> = times.collect();
+    times.sort_unstable();
+    times[times.len() / 2]
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
+
+fn megabytes(bytes: usize) -> String {
+    format!("{:.0}", bytes as f64 / 1e6)
+}
