@@ -7,10 +7,12 @@ use engine::Event as EngineEvent;
 use jiff::Timestamp;
 use mesh::{BackendState, Mesh, Preferences};
 use serde_json::{Value, json};
+use tailcfg::request::CertificateAnswer;
 use tailcfg::{DnsConfig, EndpointType, MapResponse, NetInfo, RegionId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::CertificateError;
 use crate::config::{AuthKey, Config, DeviceConfig};
 use crate::control::{Client, ControlEvent, ControlUrl, Dialer, Login, Report, Session};
 use crate::control_pings::Pinger;
@@ -21,6 +23,7 @@ use crate::snapshot::Snapshot;
 use crate::user_space::UserSpace;
 
 mod cache;
+mod certificate;
 mod data_plane;
 mod login;
 mod machine;
@@ -44,9 +47,15 @@ const KEEP_AFTER: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) enum Command {
     EditPreferences(Value, oneshot::Sender<Result<Preferences, NodeError>>),
-    Start { preferences: Option<Value>, key: Option<AuthKey>, reply: oneshot::Sender<Result<(), NodeError>> },
+    Start {
+        preferences: Option<Value>,
+        key: Option<AuthKey>,
+        reply: oneshot::Sender<Result<(), NodeError>>,
+    },
     LogIn(oneshot::Sender<Result<(), NodeError>>),
     LogOut(oneshot::Sender<Result<(), NodeError>>),
+    /// To have a certificate request signed by the tailnet's authority.
+    Sign(Vec<u8>, oneshot::Sender<Result<CertificateAnswer, CertificateError>>),
 }
 
 /// The one task that owns a node's state and decides.

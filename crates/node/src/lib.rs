@@ -5,6 +5,8 @@
 //! ([`UserSpace`]), and serves the LocalAPI that command lines use. A [`Node`] is a handle: [`Node::snapshot`] and
 //! [`Node::watch`] tell how it stands, [`Node::whois`] who stands behind an address.
 //!
+//! [`Node::certificate`] is what a TLS server of the node shows.
+//!
 //! - `control`: the client of the coordination server; `daemon`: the one task that owns all state; `local_api` and `dns`:
 //!   what it serves; [`StateStore`]: where keys and settings are kept.
 //!
@@ -19,6 +21,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod certificate;
 mod config;
 mod control;
 mod control_pings;
@@ -34,6 +37,7 @@ mod store;
 mod user_space;
 
 pub use arguments::Arguments;
+pub use certificate::{CertificateStanding, NodeCertificate};
 pub use config::{AuthKey, Config, DeviceConfig, Wishes};
 pub use control::{ControlUrl, ControlUrlError};
 pub use dial::{Resolve, Roots};

@@ -5,6 +5,7 @@
 
 mod access;
 mod bus;
+mod certificate;
 mod own;
 mod reply;
 mod routes;

@@ -3,10 +3,12 @@ use std::sync::Arc;
 
 use mesh::{Preferences, Status, Whois};
 use serde_json::{Value, json};
+use tailcfg::request::CertificateAnswer;
 use telemetry::Shutdown;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::certificate::{CertificateError, Certifier, NodeCertificate};
 use crate::config::{AuthKey, Config, DeviceConfig};
 use crate::daemon::{Command, Daemon};
 use crate::local_api;
@@ -30,6 +32,7 @@ struct Inner {
     snapshot: watch::Receiver<Arc<Snapshot>>,
     bus: broadcast::Sender<Arc<Value>>,
     user_space: Option<UserSpace>,
+    certifier: Certifier,
     ends: CancellationToken,
     ended: watch::Receiver<bool>,
 }
@@ -78,6 +81,7 @@ impl Node {
         };
         other_daemon::look(config.local_api.as_deref(), interface)?;
         let socket = config.local_api.as_deref().map(local_api::bind).transpose()?;
+        let certifier = Certifier::new(config.store.clone());
         let (commands, wishes) = mpsc::channel(WISHES);
         let (daemon, started) = Daemon::new(config).await?;
         let (ended, is_ended) = watch::channel(false);
@@ -86,6 +90,7 @@ impl Node {
             snapshot: started.snapshot,
             bus: started.bus,
             user_space: started.user_space,
+            certifier,
             ends: started.ends.clone(),
             ended: is_ended,
         };
@@ -134,6 +139,21 @@ impl Node {
     /// The IP stack of a node in user space; `None` for one with an interface.
     pub fn user_space(&self) -> Option<&UserSpace> {
         self.inner.user_space.as_ref()
+    }
+
+    /// The certificate of the node's own name, from its tailnet's authority: asked for from now on, and kept current while
+    /// the value lives. Needs a tokio runtime.
+    pub fn certificate(&self) -> NodeCertificate {
+        NodeCertificate::of(self)
+    }
+
+    pub(crate) fn certifier(&self) -> &Certifier {
+        &self.inner.certifier
+    }
+
+    /// Has the tailnet's authority sign a request for the node's own name.
+    pub(crate) async fn sign(&self, request: Vec<u8>) -> Result<CertificateAnswer, CertificateError> {
+        self.ask(|reply| Command::Sign(request, reply)).await.map_err(|_| CertificateError::Stopped)?
     }
 
     /// Changes what the user wants: the changes of a LocalAPI `MaskedPrefs`.

@@ -45,6 +45,12 @@ impl Snapshot {
         self.mesh.addresses()
     }
 
+    /// The node's own full name, without a dot at its end; `None` before it has joined.
+    pub(crate) fn own_name(&self) -> Option<String> {
+        let name = self.mesh.netmap()?.node().name.trim_end_matches('.').to_ascii_lowercase();
+        (!name.is_empty()).then_some(name)
+    }
+
     /// Everything about the node and its peers, with what the data plane says of them now.
     pub async fn status(&self, with_peers: bool) -> Status {
         let peers = match &self.engine {

@@ -30,6 +30,10 @@ impl Daemon {
                 let left = self.leave().await;
                 Box::new(move || drop(reply.send(left)))
             }
+            Command::Sign(request, reply) => {
+                self.sign(request, reply);
+                Box::new(|| ())
+            }
         }
     }
 

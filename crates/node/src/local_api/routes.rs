@@ -12,7 +12,7 @@ use tailcfg::{CapMap, Node as Peer, UserProfile};
 
 use super::access::{check_headers, may_write};
 use super::reply::{Refusal, Reply, done, json_reply, text_reply, with_headers};
-use super::{bus, own};
+use super::{bus, certificate, own};
 use crate::config::AuthKey;
 use crate::control_pings::ping;
 use crate::node::{Node, WeakNode};
@@ -52,6 +52,9 @@ async fn route(asked: &mut Asked) -> Result<Reply, Refusal> {
     let Some(path) = asked.path.strip_prefix("/localapi/v0/").map(str::to_owned) else { return Err(not_found()) };
     if let Some(rest) = path.strip_prefix("profiles/") {
         return profiles(asked, rest);
+    }
+    if let Some(name) = path.strip_prefix("cert/").filter(|_| asked.method == Method::GET) {
+        return certificate::answer(asked, name).await;
     }
     match (path.as_str(), asked.method.as_str()) {
         ("status", "GET") => {

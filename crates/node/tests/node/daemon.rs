@@ -9,7 +9,7 @@ use node::{AuthKey, BackendState, Config, DeviceConfig, FileStore, Node, Snapsho
 use tailcfg::{MapResponse, NodeId, PingRequest, RegisterResponse};
 
 #[derive(Debug)]
-struct NoNames;
+pub(crate) struct NoNames;
 
 impl node::Resolve for NoNames {
     fn resolve<'a>(
@@ -20,7 +20,7 @@ impl node::Resolve for NoNames {
     }
 }
 
-fn config(folder: &Path, url: &str) -> Config {
+pub(crate) fn config(folder: &Path, url: &str) -> Config {
     Config {
         store: Arc::new(FileStore::open(&folder.join("node.state")).unwrap()),
         netmap_cache: Some(folder.join("node.netmap")),
@@ -61,7 +61,7 @@ fn peers(snapshot: &Snapshot) -> Vec<u64> {
     snapshot.mesh.netmap().map(|map| map.peers().keys().map(|id| id.0).collect()).unwrap_or_default()
 }
 
-async fn joined(folder: &Path, server: &Server) -> Node {
+pub(crate) async fn joined(folder: &Path, server: &Server) -> Node {
     server.script.lock().unwrap().peers = vec![peer(2, "server")];
     let node = Node::start(config(folder, &server.url)).await.unwrap();
     until(&node, "there is a map", |now| (!peers(now).is_empty()).then_some(())).await;
@@ -215,7 +215,7 @@ async fn a_second_daemon_at_the_same_socket_is_refused_by_name() {
 }
 
 /// Runs the stock command line against the node's socket.
-async fn stock(folder: &Path, arguments: &[&str]) -> (bool, String) {
+pub(crate) async fn stock(folder: &Path, arguments: &[&str]) -> (bool, String) {
     let cache = std::env::var_os("TOWLINE_CACHE").map(std::path::PathBuf::from);
     let cache = cache.unwrap_or_else(|| Path::new(&std::env::var_os("HOME").unwrap()).join(".cache/towline"));
     let program = cache.join("bin/tailscale");

@@ -2,6 +2,7 @@
 
 //! Nodes through their public API, against coordination servers that do what a test says, on loopback.
 
+mod certificate;
 mod daemon;
 mod support;
 mod user_space;

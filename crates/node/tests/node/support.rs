@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use bytes::Bytes;
@@ -34,6 +35,9 @@ pub(crate) struct Script {
     pub(crate) peers: Vec<Node>,
     pub(crate) tweak: Option<fn(&mut MapResponse)>,
     pub(crate) pongs: Vec<(String, Vec<u8>)>,
+    /// The certificate requests that came, and how long the certificates begin before now and live; none are signed without.
+    pub(crate) certificates: Vec<tailcfg::request::Certificate>,
+    pub(crate) life: Option<(Duration, Duration)>,
     /// The node's number in the map, less one.
     pub(crate) number: u64,
 }
@@ -217,6 +221,14 @@ async fn answer(
                 Response::new(StreamBody::new(frames).boxed_unsync())
             }
         }
+        tailcfg::request::CERTIFICATE_PATH => {
+            let mut script = script.lock().unwrap();
+            script.certificates.push(serde_json::from_slice(&body).unwrap());
+            match script.life {
+                Some(life) => full(serde_json::to_string(&sign(&script.certificates, life)).unwrap()),
+                None => Response::builder().status(403).body(Full::from("not today").boxed_unsync()).unwrap(),
+            }
+        }
         other => {
             script.lock().unwrap().pongs.push((other.to_owned(), body.to_vec()));
             full(String::new())
@@ -224,6 +236,25 @@ async fn answer(
     };
     news.notify_waiters();
     Ok(reply)
+}
+
+/// Signs the last request for the laptop's name.
+fn sign(
+    requests: &[tailcfg::request::Certificate],
+    (age, life): (Duration, Duration),
+) -> tailcfg::request::CertificateAnswer {
+    use rcgen::{CertificateParams, CertificateSigningRequestParams, IsCa, Issuer, KeyPair};
+    let key = KeyPair::generate().unwrap();
+    let mut authority = CertificateParams::new(Vec::new()).unwrap();
+    authority.is_ca = IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let root = authority.self_signed(&key).unwrap().pem();
+    let csr = &requests.last().unwrap().csr;
+    let mut request = CertificateSigningRequestParams::from_der(&csr.as_slice().into()).unwrap();
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    request.params.not_before = rcgen::date_time_ymd(1970, 1, 1) + (now - age);
+    request.params.not_after = request.params.not_before + life;
+    let chain = request.signed_by(&Issuer::new(authority, key)).unwrap().pem();
+    tailcfg::request::CertificateAnswer { chain, root }
 }
 
 /// The server's half of a Noise channel.
