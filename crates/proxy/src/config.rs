@@ -2,6 +2,9 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::PathBuf;
 
 use kubeapi::DomainName;
+use node::DeviceConfig;
+
+use crate::rules;
 
 /// What a proxy is started from: the environment of its pod, understood.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,6 +27,27 @@ pub struct Config {
     pub metrics: Option<SocketAddr>,
     /// The address that the cluster's API server is reached at, which no traffic of the tailnet is sent to by name.
     pub api_server: Option<String>,
+}
+
+/// A workload of the cluster as a node of the tailnet: what its pod says of that.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Member {
+    /// The pod's UID: tells the state that this pod wrote from that of one before.
+    pub pod_uid: String,
+    /// The name of its state Secret, in the pod's namespace.
+    pub state_secret: String,
+    /// The folder with its configuration files.
+    pub config_folder: PathBuf,
+    /// A file of PEM certificates to believe besides the public web's.
+    pub certificates: Option<PathBuf>,
+    /// What the node says that it is for.
+    pub app: String,
+    /// How packets enter and leave the pod.
+    pub device: DeviceConfig,
+    /// The UDP port of the mesh; 0 lets the system choose.
+    pub port: u16,
+    /// Whether the node manages the firewall: not where other rules have to stand in its one table.
+    pub manage_firewall: bool,
 }
 
 /// The pod that a proxy runs in.
@@ -92,6 +116,29 @@ pub struct Port {
     pub transport: Transport,
     /// The port's number, of the pod and of the target.
     pub number: u16,
+}
+
+impl Config {
+    /// The proxy as a node.
+    pub(crate) fn member(&self) -> Member {
+        let (device, port) = if self.user_space {
+            (DeviceConfig::UserSpace, 0)
+        } else {
+            (DeviceConfig::Tun { name: rules::INTERFACE.to_owned() }, rules::UDP_PORT)
+        };
+        // In kernel mode the proxy's own rules have to stand in the node's one table.
+        let own_rules = !self.user_space && !matches!(self.purpose, Purpose::Connector);
+        Member {
+            pod_uid: self.pod.uid.clone(),
+            state_secret: self.state_secret.clone(),
+            config_folder: self.config_folder.clone(),
+            certificates: self.certificates.clone(),
+            app: self.app.clone(),
+            device,
+            port,
+            manage_firewall: !own_rules,
+        }
+    }
 }
 
 impl Destination {

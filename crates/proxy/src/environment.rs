@@ -4,9 +4,10 @@ use std::path::PathBuf;
 
 use kubeapi::DomainName;
 use kubeapi::environment as names;
+use node::DeviceConfig;
 
 use crate::address::{self, Unusable};
-use crate::config::{Config, Destination, Pod, Port, Purpose, Target, Transport};
+use crate::config::{Config, Destination, Member, Pod, Port, Purpose, Target, Transport};
 
 /// The variables that a process was started with.
 ///
@@ -72,15 +73,38 @@ impl Environment {
         Ok(Config {
             pod: self.pod(&purpose)?,
             state_secret: self.state_secret()?,
-            config_folder: PathBuf::from(
-                self.required(names::CONFIG_FOLDER, "name the folder that the config Secret is mounted at")?,
-            ),
+            config_folder: self.config_folder()?,
             metrics: self.metrics(&purpose, user_space)?,
             purpose,
             user_space,
             app: self.app(app)?,
-            certificates: self.get(names::CERTIFICATE_FILE).map(PathBuf::from),
+            certificates: self.certificates(),
             api_server: self.get("KUBERNETES_SERVICE_HOST").map(str::to_owned),
+        })
+    }
+
+    /// Understands what the variables say of the API server's proxy as a node: it is in user space, and forwards nothing.
+    ///
+    /// # Errors
+    /// The first variable that is missing or unknown, with what to do.
+    pub fn member(&self) -> Result<Member, EnvironmentError> {
+        for (name, advice) in ELSEWHERE {
+            if self.get(name).is_some() {
+                return Err(wrong(name, "has no meaning here", advice));
+            }
+        }
+        if !self.boolean(names::USERSPACE, true)? {
+            return Err(wrong(names::USERSPACE, "is false, and this runs in user space only", "remove it"));
+        }
+        Ok(Member {
+            pod_uid: self.pod_uid()?,
+            state_secret: self.state_secret()?,
+            config_folder: self.config_folder()?,
+            certificates: self.certificates(),
+            app: self.app(names::app::API_SERVER_PROXY)?,
+            device: DeviceConfig::UserSpace,
+            port: 0,
+            manage_firewall: true,
         })
     }
 
@@ -208,9 +232,23 @@ impl Environment {
         }
         Ok(Pod {
             name: self.required(names::POD_NAME, &advice("metadata.name"))?.to_owned(),
-            uid: self.required(names::POD_UID, &advice("metadata.uid"))?.to_owned(),
+            uid: self.pod_uid()?,
             addresses,
         })
+    }
+
+    fn pod_uid(&self) -> Result<String, EnvironmentError> {
+        let advice = "set it from the pod's metadata.uid by the downward API";
+        self.required(names::POD_UID, advice).map(str::to_owned)
+    }
+
+    fn config_folder(&self) -> Result<PathBuf, EnvironmentError> {
+        let advice = "name the folder that the config Secret is mounted at";
+        self.required(names::CONFIG_FOLDER, advice).map(PathBuf::from)
+    }
+
+    fn certificates(&self) -> Option<PathBuf> {
+        self.get(names::CERTIFICATE_FILE).map(PathBuf::from)
     }
 
     fn state_secret(&self) -> Result<String, EnvironmentError> {

@@ -11,10 +11,12 @@
 //! by nf_tables, and this crate keeps the rules.
 //!
 //! ```text
-//!   configuration folder ──▶ settings ──┐            ┌──▶ relay, ingress, egress (user space)
-//!                                       ├─▶ session ─┼──▶ rules (kernel)
-//!   state Secret ◀──▶ secret, account ──┘   a node   └──▶ health, which the probe asks
+//!   configuration folder ──▶ settings ──┐                             ┌──▶ relay, ingress, egress (user space)
+//!                                       ├─▶ membership ──▶ forwarder ─┼──▶ rules (kernel)
+//!   state Secret ◀──▶ secret, account ──┘   a node                    └──▶ health, which the probe asks
 //! ```
+//!
+//! A [`Membership`] alone is for other workloads that are nodes by the same contract: what they do is their [`Duty`].
 //!
 //! Invariants:
 //! - Nothing that is missing ends a proxy or makes it start over and over: it waits, says in one line for what, and goes
@@ -39,20 +41,23 @@ mod egress;
 mod environment;
 #[cfg(test)]
 mod fake_api_server;
+mod forwarder;
 mod health;
 mod ingress;
+mod membership;
 mod relay;
 mod rules;
 mod run;
 mod secret;
-mod session;
 mod settings;
 mod standing;
 mod target;
 mod traffic;
 
 pub use arguments::{Arguments, Probe, Task};
-pub use config::{Config, Destination, Pod, Port, Purpose, Target, Transport};
+pub use config::{Config, Destination, Member, Pod, Port, Purpose, Target, Transport};
 pub use environment::{Environment, EnvironmentError};
 pub use health::{Unwell, ask};
+pub use kubeapi::NodeConfig;
+pub use membership::{Duty, Membership, Surroundings};
 pub use run::run;

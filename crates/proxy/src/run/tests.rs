@@ -1,12 +1,15 @@
 use std::io;
 use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 
 use super::*;
 use crate::config::Pod;
+use kubeapi::NodeConfig;
+
 use crate::fake_api_server::{kept, present, serve};
 
 /// How long anything here may take.
@@ -41,6 +44,19 @@ fn configure(folder: &Path, key: Option<&str>) {
     config.auth_key = key.map(str::to_owned);
     std::fs::write(folder.join("new"), config.write()).unwrap();
     std::fs::rename(folder.join("new"), folder.join("cap-95.hujson")).unwrap();
+}
+
+/// Runs a proxy in a cluster of a test's own.
+fn begin(
+    config: Config,
+    run_folder: &Path,
+    client: kube::Client,
+    shutdown: &Shutdown,
+) -> impl Future<Output = anyhow::Result<()>> + Send + use<> {
+    let (run_folder, resolver) = (run_folder.to_owned(), Arc::new(NoNames));
+    let surroundings = Surroundings { run_folder, resolver, health: Health::new(), shutdown: shutdown.clone() };
+    let cluster = (client, "tailscale".to_owned());
+    run_with(config, surroundings, |member, surroundings| Membership::open_in(cluster, member, surroundings))
 }
 
 async fn until<T>(mut look: impl FnMut() -> Option<T>) -> T {
@@ -81,9 +97,7 @@ async fn a_proxy_without_a_key_asks_for_one_and_goes_on_with_it_while_control_is
     }
     let (api, client) = serve(server).await;
     let shutdown = Shutdown::new(Duration::from_secs(5));
-    let (config, run) = (config(folder.path()), run_folder.path().to_owned());
-    let cluster = (client, "tailscale".to_owned());
-    let proxy = tokio::spawn(run_with(config, run, Arc::new(NoNames), cluster, shutdown.clone()));
+    let proxy = tokio::spawn(begin(config(folder.path()), run_folder.path(), client, &shutdown));
 
     until(|| (kept(&api, "pod_uid").as_deref() == Some("pod-1")).then_some(())).await;
     assert_eq!(kept(&api, "device_fqdn"), None);
@@ -111,9 +125,7 @@ async fn a_proxy_that_can_never_start_its_node_says_why_and_stays() {
     broken.auth_key = Some("tskey-auth-1".to_owned());
     std::fs::write(folder.path().join("cap-95.hujson"), broken.write()).unwrap();
     let shutdown = Shutdown::new(Duration::from_secs(5));
-    let (config, run) = (config(folder.path()), run_folder.path().to_owned());
-    let cluster = (client, "tailscale".to_owned());
-    let proxy = tokio::spawn(run_with(config, run, Arc::new(NoNames), cluster, shutdown.clone()));
+    let proxy = tokio::spawn(begin(config(folder.path()), run_folder.path(), client, &shutdown));
     until_probe_says(run_folder.path(), "is not the URL of a coordination server").await;
     shutdown.request();
     tokio::time::timeout(PATIENCE, proxy).await.unwrap().unwrap().unwrap();
