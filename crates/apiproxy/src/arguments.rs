@@ -3,9 +3,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use dial::Resolve;
-use rustls::server::ResolvesServerCert;
 
-use crate::{Allowed, Cluster, Config, Identify, Limits};
+use crate::{Allowed, Cluster, Config, Limits};
 
 /// Run the Kubernetes API server proxy: people reach the cluster as who they are on the tailnet.
 #[derive(Debug, Clone, clap::Args)]
@@ -47,13 +46,9 @@ pub struct Arguments {
 impl Arguments {
     /// Checks the arguments and reads the files that they name; opens nothing.
     ///
-    /// Who stands behind an address, and the certificate, come from the node that the proxy is.
-    pub fn resolve(
-        self,
-        identify: Arc<dyn Identify>,
-        certificates: Arc<dyn ResolvesServerCert>,
-        resolver: Arc<dyn Resolve>,
-    ) -> anyhow::Result<Config> {
+    /// # Errors
+    /// A process in no pod that names no API server, and files that are not what they should be.
+    pub fn resolve(self, resolver: Arc<dyn Resolve>) -> anyhow::Result<Config> {
         // An empty variable is how the chart writes an empty list.
         let named = |names: Vec<String>| names.into_iter().filter(|name| !name.is_empty());
         let allowed = Allowed::groups(named(self.groups)).and_users(named(self.users));
@@ -62,7 +57,7 @@ impl Arguments {
             _ => Cluster::of_pod(resolver)?,
         };
         let limits = Limits { upgrades_per_caller: self.max_sessions_per_caller, ..Limits::default() };
-        Ok(Config { identify, certificates, cluster, allowed, admin_listen: self.admin_listen, limits })
+        Ok(Config { cluster, allowed, admin_listen: self.admin_listen, limits })
     }
 }
 

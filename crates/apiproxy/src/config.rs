@@ -1,18 +1,11 @@
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
-use rustls::server::ResolvesServerCert;
-
-use crate::{Allowed, Cluster, Identify};
+use crate::{Allowed, Cluster};
 
 /// What a proxy is and how much it may hold.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Config {
-    /// Who stands behind an address.
-    pub identify: Arc<dyn Identify>,
-    /// The certificate of the proxy's name on the tailnet; asked at each handshake, so that a renewed one is used at once.
-    pub certificates: Arc<dyn ResolvesServerCert>,
     /// The API server.
     pub cluster: Cluster,
     /// Who may be impersonated.
@@ -21,17 +14,6 @@ pub struct Config {
     pub admin_listen: Option<SocketAddr>,
     /// How much there may be at once.
     pub limits: Limits,
-}
-
-impl std::fmt::Debug for Config {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Config")
-            .field("cluster", &self.cluster)
-            .field("allowed", &self.allowed)
-            .field("admin_listen", &self.admin_listen)
-            .field("limits", &self.limits)
-            .finish_non_exhaustive()
-    }
 }
 
 /// How much there may be at once, and how long it may take.

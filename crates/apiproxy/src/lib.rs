@@ -1,9 +1,9 @@
 //! The Kubernetes API server proxy: whoever reaches it over the tailnet is to the cluster who they are to the tailnet.
 //!
-//! What it does not do: join the tailnet (whoever runs it says who stands behind an address, see [`Identify`], and where
-//! connections come from, see [`Listener`]; [`TailnetIdentities`] and [`TailnetListener`] are both, for a [`node`]),
-//! authorize (the cluster's RBAC does), or record sessions (a grant that enforces recording closes what would have to be
-//! recorded).
+//! What it does not do: join the tailnet (whoever runs it makes an [`Entrance`]: who stands behind an address, see
+//! [`Identify`], and where connections come from, see [`Listener`]; [`TailnetIdentities`] and [`TailnetListener`] are these
+//! for a [`node`]), authorize (the cluster's RBAC does), or record sessions (a grant that enforces recording closes what
+//! would have to be recorded).
 //!
 //! A request passes: TLS and HTTP ([`Server`]), the question who stands behind its source address ([`Identify`]), the rules
 //! of the capability `tailscale.com/cap/kubernetes` ([`Impersonated`]), the removal of every header that could name
@@ -46,5 +46,5 @@ pub use config::{Config, Limits};
 pub use identity::{Identify, IdentifyError, Identity};
 pub use impersonation::{Allowed, Impersonated, Refusal};
 pub use listener::{AdmittedStream, Listener};
-pub use server::{Server, run};
+pub use server::{Entrance, Server};
 pub use tailnet::{TailnetIdentities, TailnetListener};

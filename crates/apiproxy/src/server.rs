@@ -8,6 +8,7 @@ use anyhow::Context as _;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto::Builder;
+use rustls::server::ResolvesServerCert;
 use telemetry::{Condition, Health, Metrics, Shutdown};
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
@@ -20,86 +21,88 @@ use crate::leash::Leash;
 use crate::metrics::ProxyMetrics;
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
-use crate::{AdmittedStream, Config, Limits, Listener};
+use crate::{AdmittedStream, Allowed, Config, Identify, Limits, Listener};
 
 /// How often it is looked whether the API server is there.
 const PROBE: Duration = Duration::from_secs(10);
 
-/// Serves the connections of a listener until shutdown, then lets what is under way end.
-///
-/// # Errors
-///
-/// When it can't start. Once it serves, it goes on: also while the API server is away.
-pub async fn run(config: Config, listener: impl Listener, shutdown: Shutdown) -> anyhow::Result<()> {
-    Server::new(config).await?.run(listener, shutdown).await
+/// Where callers come in, and what is known of them there: one life of the node that the proxy is.
+pub struct Entrance<L> {
+    /// Who stands behind an address.
+    pub identify: Arc<dyn Identify>,
+    /// The certificate of the proxy's name on the tailnet; asked at each handshake, so that a renewed one is used at once.
+    pub certificates: Arc<dyn ResolvesServerCert>,
+    /// Where connections come from.
+    pub listener: L,
 }
 
-/// A proxy that is ready to serve.
+/// A proxy that is ready to serve; clones are the same proxy.
+#[derive(Clone)]
 pub struct Server {
-    proxy: Arc<Proxy>,
-    tls: TlsAcceptor,
-    limits: Limits,
-    admin: Option<TcpListener>,
-    metrics: Metrics,
-    health: Health,
-    upstream: Upstream,
-    reachable: Condition,
+    config: Arc<Config>,
+    allowed: Arc<Allowed>,
+    callers: Arc<Callers>,
+    metrics: ProxyMetrics,
+    admin: Option<SocketAddr>,
 }
 
 impl Server {
-    /// Opens the admin listener; needs a tokio runtime.
-    pub async fn new(config: Config) -> anyhow::Result<Self> {
-        let (metrics, health) = (Metrics::new(), Health::new());
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let mut tls = rustls::ServerConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .context("choosing the versions of TLS")?
-            .with_no_client_auth()
-            .with_cert_resolver(config.certificates);
-        tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    /// Opens the admin listener and begins to look after the API server, until shutdown; needs a tokio runtime.
+    ///
+    /// Readiness is told of `health`, which others may have conditions in too.
+    ///
+    /// # Errors
+    /// When the admin listener's address is taken.
+    pub async fn new(config: Config, health: Health, shutdown: &Shutdown) -> anyhow::Result<Self> {
+        let metrics = Metrics::new();
+        let counters = ProxyMetrics::register(&metrics);
+        let upstream = Upstream::new(config.cluster.clone(), config.limits.connect_time);
+        let reachable = health.condition("api-server");
         let admin = match config.admin_listen {
-            Some(address) => Some(
-                TcpListener::bind(address)
+            Some(address) => {
+                let listener = TcpListener::bind(address)
                     .await
-                    .with_context(|| format!("listening on {address} for health checks"))?,
-            ),
+                    .with_context(|| format!("listening on {address} for health checks"))?;
+                let bound = listener.local_addr().ok();
+                tokio::spawn(telemetry::serve_admin(listener, metrics, health, shutdown.clone()));
+                bound
+            }
             None => None,
         };
-        let upstream = Upstream::new(config.cluster, config.limits.connect_time);
-        let proxy = Proxy {
-            identify: config.identify,
-            allowed: Arc::new(config.allowed),
-            callers: Arc::new(Callers::new(upstream.clone(), config.limits)),
-            metrics: ProxyMetrics::register(&metrics),
-            sessions: TaskTracker::new(),
-            stop: CancellationToken::new(),
-        };
+        let groups: Vec<&str> = config.allowed.iter().collect();
+        tracing::info!(api_server = %upstream.cluster().authority(), ?groups, "API server proxy");
+        tokio::spawn(keep_probing(upstream.clone(), reachable, shutdown.clone()));
         Ok(Self {
-            proxy: Arc::new(proxy),
-            tls: TlsAcceptor::from(Arc::new(tls)),
-            limits: config.limits,
+            allowed: Arc::new(config.allowed.clone()),
+            callers: Arc::new(Callers::new(upstream, config.limits)),
+            config: Arc::new(config),
+            metrics: counters,
             admin,
-            reachable: health.condition("api-server"),
-            metrics,
-            health,
-            upstream,
         })
     }
 
     /// Where health and metrics are served.
     pub fn admin_address(&self) -> Option<SocketAddr> {
-        self.admin.as_ref().and_then(|listener| listener.local_addr().ok())
+        self.admin
     }
 
-    /// Serves until shutdown, then lets what is under way end.
-    pub async fn run(self, mut listener: impl Listener, shutdown: Shutdown) -> anyhow::Result<()> {
-        let Self { proxy, tls, limits, admin, metrics, health, upstream, reachable } = self;
-        let groups: Vec<&str> = proxy.allowed.iter().collect();
-        tracing::info!(api_server = %upstream.cluster().authority(), ?groups, "API server proxy");
-        if let Some(admin) = admin {
-            tokio::spawn(telemetry::serve_admin(admin, metrics, health, shutdown.clone()));
-        }
-        tokio::spawn(keep_probing(upstream, reachable, shutdown.clone()));
+    /// Serves what comes in by an entrance until shutdown, then lets what is under way end. One entrance may follow another.
+    ///
+    /// Once it serves, it goes on: also while the API server is away.
+    ///
+    /// # Errors
+    /// When TLS can't be set up.
+    pub async fn serve<L: Listener>(self, entrance: Entrance<L>, shutdown: Shutdown) -> anyhow::Result<()> {
+        let Entrance { identify, certificates, mut listener } = entrance;
+        let (tls, limits) = (acceptor(certificates)?, self.config.limits);
+        let proxy = Arc::new(Proxy {
+            identify,
+            allowed: self.allowed,
+            callers: self.callers,
+            metrics: self.metrics,
+            sessions: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        });
         let (connections, gate) = (TaskTracker::new(), Gate::new(limits));
         loop {
             let accepted = tokio::select! {
@@ -136,6 +139,23 @@ impl Server {
         }
         Ok(())
     }
+}
+
+impl std::fmt::Debug for Server {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Server").field("config", &self.config).field("admin", &self.admin).finish_non_exhaustive()
+    }
+}
+
+fn acceptor(certificates: Arc<dyn ResolvesServerCert>) -> anyhow::Result<TlsAcceptor> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let mut tls = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .context("choosing the versions of TLS")?
+        .with_no_client_auth()
+        .with_cert_resolver(certificates);
+    tls.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(tls)))
 }
 
 /// Serves one connection.

@@ -10,8 +10,8 @@ use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use apiproxy::{Allowed, Cluster, Config, Limits, Server};
-use telemetry::Shutdown;
+use apiproxy::{Allowed, Cluster, Config, Entrance, Limits, Server};
+use telemetry::{Health, Shutdown};
 use tokio::net::TcpListener;
 
 use crate::world::{Everybody, NAME, alice, certificate, nobody, resolver};
@@ -162,8 +162,6 @@ async fn kubectl_acts_as_the_tailnet_identity() {
     let ca = kubernetes.path("proxy.crt");
     std::fs::write(&ca, &own.pem).unwrap();
     let config = Config {
-        identify: everybody.clone(),
-        certificates: resolver(&own),
         cluster: Cluster::new(&kubernetes.url, &kubernetes.path("ca.crt"), kubernetes.path("token"), nobody()).unwrap(),
         allowed: Allowed::groups(["tailnet-readers", "system:masters", "unheard-of"].map(str::to_owned)),
         admin_listen: None,
@@ -172,7 +170,9 @@ async fn kubectl_acts_as_the_tailnet_identity() {
     let shutdown = Shutdown::new(Duration::from_millis(500));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
-    let running = tokio::spawn(Server::new(config).await.unwrap().run(listener, shutdown.clone()));
+    let entrance = Entrance { identify: everybody.clone(), certificates: resolver(&own), listener };
+    let proxy = Server::new(config, Health::new(), &shutdown).await.unwrap();
+    let running = tokio::spawn(proxy.serve(entrance, shutdown.clone()));
     let kubernetes = Arc::new(kubernetes);
 
     let say = |arguments: &'static str| {

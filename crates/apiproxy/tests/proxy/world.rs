@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use apiproxy::{Allowed, CAPABILITY, Cluster, Config, Identify, IdentifyError, Identity, Limits, Server};
+use apiproxy::{Allowed, CAPABILITY, Cluster, Config, Entrance, Identify, IdentifyError, Identity, Limits, Server};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{HeaderMap, Request, Response, StatusCode};
@@ -20,7 +20,7 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use serde_json::json;
-use telemetry::Shutdown;
+use telemetry::{Health, Shutdown};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
@@ -253,19 +253,14 @@ impl World {
         let (upstream_address, upstream) = serve_recording(server.clone(), upstream_certificate).await;
         let cluster = Cluster::new(&format!("https://{upstream_address}"), &ca, token.clone(), nobody()).unwrap();
         let (everybody, own) = (Everybody::new(Some(alice(&["a", "b"]))), certificate(NAME));
-        let config = Config {
-            identify: everybody.clone(),
-            certificates: resolver(&own),
-            cluster,
-            allowed: Allowed::groups(["a", "b"].map(str::to_owned)),
-            admin_listen: None,
-            limits,
-        };
+        let config =
+            Config { cluster, allowed: Allowed::groups(["a", "b"].map(str::to_owned)), admin_listen: None, limits };
         let shutdown = Shutdown::new(Duration::from_millis(200));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let proxy = Server::new(config).await.unwrap();
-        let running = tokio::spawn(proxy.run(listener, shutdown.clone()));
+        let entrance = Entrance { identify: everybody.clone(), certificates: resolver(&own), listener };
+        let proxy = Server::new(config, Health::new(), &shutdown).await.unwrap();
+        let running = tokio::spawn(proxy.serve(entrance, shutdown.clone()));
         Self { everybody, server, address, certificate: own, token, shutdown, running, upstream, _folder: folder }
     }
 
