@@ -2,6 +2,7 @@
 
 #![forbid(unsafe_code)]
 
+mod apiserver_proxy;
 mod daemon;
 mod role;
 

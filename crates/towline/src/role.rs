@@ -10,6 +10,8 @@ use cli::{Failure, Output};
 use telemetry::{LogArguments, Shutdown};
 use tokio::runtime::{Builder, Runtime};
 
+use crate::apiserver_proxy;
+
 /// How long a server may take to end what is under way once it was asked to stop.
 const DRAIN: Duration = Duration::from_secs(25);
 
@@ -26,6 +28,8 @@ pub(crate) enum Role {
     Operator(Box<operator::Arguments>),
     /// Run a proxy in a pod, or ask the one that runs there with `proxy health`
     Proxy(Box<proxy::Arguments>),
+    /// Run the API server's proxy in a pod: people reach the cluster as who they are on the tailnet
+    ApiserverProxy(Box<apiserver_proxy::Arguments>),
     #[command(flatten)]
     Local(NodeCommand),
     #[command(flatten)]
@@ -72,6 +76,10 @@ pub(crate) fn run<W: Write>(
                 })
             }
         },
+        Role::ApiserverProxy(arguments) => {
+            let member = proxy::Environment::of_process().member().map_err(Failure::usage)?;
+            serve(logs, move |shutdown| apiserver_proxy::run(*arguments, member, shutdown))
+        }
         Role::Local(command) => command_runtime()?.block_on(async {
             let connection = connection(asked.connection)?;
             command.run(&Session::new(asked.socket, connection, asked.program), output).await
