@@ -52,6 +52,11 @@ impl Client {
         &self.lab_box
     }
 
+    /// Whether its commands are ours, and not the stock ones.
+    pub fn has_our_commands(&self) -> bool {
+        matches!(self.program, Program::Towline("towline"))
+    }
+
     /// Begins a command of the client.
     pub fn cli<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Command<'_> {
         match &self.program {

@@ -51,7 +51,6 @@ impl Installation {
             this.control.write(&format!("{FOLDER}/{name}-password"), password, 0o600)?;
         }
         this.control.write(&format!("{FOLDER}/relays.json"), relay_map().to_string(), 0o644)?;
-        this.control.write(&format!("{FOLDER}/policy.hujson"), policy, 0o644)?;
         this.once("server", || this.init())?;
         let token = this.control.read(&format!("{DATA}/relay.token"))?;
         for relay in [&this.control, &this.relay2] {
@@ -62,10 +61,7 @@ impl Installation {
         this.start_relay1()?;
         this.start_relay2()?;
         this.once("member", || this.make_member())?;
-        let policy_file = format!("{FOLDER}/policy.hujson");
-        this.once("policy", || {
-            this.towline(["policy", "set", &policy_file, "--yes"]).run().map(drop).map_err(Into::into)
-        })?;
+        this.once("policy", || this.set_policy(policy))?;
         Ok(this)
     }
 
@@ -77,6 +73,15 @@ impl Installation {
     /// Whether there is a server to ask.
     pub fn is_running(&self) -> Result<bool> {
         Ok(self.control.find_daemon(CONTROL)?.is_some_and(|daemon| daemon.is_running()))
+    }
+
+    /// Puts another policy in force.
+    pub fn set_policy(&self, policy: &str) -> Result<()> {
+        self.control.write(&format!("{FOLDER}/policy.hujson"), policy, 0o644)?;
+        self.towline(["policy", "set", "/etc/towline/policy.hujson", "--yes"])
+            .run()
+            .map(drop)
+            .context("setting a policy")
     }
 
     /// The password of a user of the walkthrough.

@@ -47,8 +47,8 @@ pub struct Habits {
     pub ready_is_ready: bool,
     /// The definitions of its resources outlive it, and its device does not; else, the other way round.
     pub leaves_in_order: bool,
-    /// It is a device of the tailnet as soon as it runs.
-    pub is_a_device: bool,
+    /// It serves the cluster's API server to the tailnet, with a certificate of the tailnet's own authority.
+    pub proxies_the_api_server: bool,
     /// It knows the resource Tailnet, for credentials besides its own.
     pub takes_tailnets: bool,
 }

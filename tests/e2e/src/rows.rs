@@ -4,6 +4,7 @@ use anyhow::{Context, Result};
 
 use crate::{Checks, Stage};
 
+mod api_server;
 mod connector;
 mod credentials;
 mod egress;
@@ -25,8 +26,9 @@ pub struct Act {
 }
 
 /// All acts, in the order in which they are played.
-static ACTS: [Act; 9] = [
+static ACTS: [Act; 10] = [
     Act { rows: &[3], needs: &[], play: install::play },
+    Act { rows: &[4, 5, 6], needs: &[], play: api_server::play },
     Act { rows: &[7, 8], needs: &[], play: egress::play },
     Act { rows: &[9, 10, 11], needs: &[], play: connector::play },
     Act { rows: &[13], needs: &[], play: expose::play },

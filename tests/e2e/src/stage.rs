@@ -9,7 +9,8 @@ use crate::{ADMIN, Cast, Client, Installation, Marks, Operator, Parts};
 
 mod furniture;
 
-const POLICY: &str = include_str!("../../../examples/policy.hujson");
+/// The policy of the walkthrough.
+pub(crate) const POLICY: &str = include_str!("../../../examples/policy.hujson");
 
 /// How long something may take that needs the network, or a pod, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);

@@ -21,7 +21,12 @@ pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
         deployment: "operator",
         // Seen with 1.104.2: conditions of Services and Connectors turn True before a pod runs; the chart takes the
         // definitions with it, and nobody deletes the operator's device.
-        habits: Habits { ready_is_ready: false, leaves_in_order: false, is_a_device: true, takes_tailnets: true },
+        habits: Habits {
+            ready_is_ready: false,
+            leaves_in_order: false,
+            proxies_the_api_server: false,
+            takes_tailnets: true,
+        },
         version: version.trim_start_matches('v').to_owned(),
         chart: published(&parts.stock_sources()?.join(DEPLOY))?,
         values: json!({}),

@@ -15,11 +15,17 @@ pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
     Ok(Operator {
         name: "towline",
         deployment: "operator",
-        habits: Habits { ready_is_ready: true, leaves_in_order: true, is_a_device: false, takes_tailnets: false },
+        habits: Habits {
+            ready_is_ready: true,
+            leaves_in_order: true,
+            proxies_the_api_server: true,
+            takes_tailnets: false,
+        },
         version: pushed.tag,
         chart: chart::read(Path::new(CHART))?,
         values: json!({
             "caBundle": world.public_authority()?.certificate(),
+            "apiServerProxy": {"enabled": true, "groups": ["system:masters", "tailnet-readers"]},
             // By digest: another build under the same tag is another image.
             "operatorConfig": {"image": {"repository": pushed.repository, "digest": digest.to_string()}},
         }),

@@ -12,9 +12,6 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         marks.reached("installed after");
         let deployment = format!("deployment/{}", stage.operator.deployment);
         stage.cluster.wait(NAMESPACE, &deployment, "condition=Available", 4 * PATIENCE)?;
-        if !stage.operator.habits.is_a_device {
-            return Ok(());
-        }
         let peer = stage.laptop.sees(NODE, 2 * PATIENCE)?;
         marks.reached("seen from the laptop after");
         ensure!(peer["Tags"] == serde_json::json!(["tag:k8s-operator"]), "{peer}");
