@@ -2,7 +2,7 @@
 //!
 //! Every box has a group `towline/WORLD/BOX` in every hierarchy of the machine, and a cgroup namespace in which that group is
 //! the root: what a kubelet or containerd makes inside lies below it and goes with the world. The box's own processes are in
-//! its child `box`, since a version 2 group with children may hold none. Version 1 (each controller a hierarchy of its own),
+//! its child `box`, since a version 2 group with children may hold none; each daemon is in a child of its own, to be measured. Version 1 (each controller a hierarchy of its own),
 //! version 2 and the mixture of both are served.
 
 use std::collections::BTreeSet;
@@ -165,7 +165,7 @@ fn folders(group: &str) -> Vec<PathBuf> {
 }
 
 /// Calls `each` for every group from the leaves to the root.
-fn visit(folder: &Path, each: &mut dyn FnMut(&Path)) {
+pub(crate) fn visit(folder: &Path, each: &mut dyn FnMut(&Path)) {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             visit(&entry.path(), each);

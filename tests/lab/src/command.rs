@@ -90,8 +90,13 @@ pub enum CommandError {
 
 impl<'a> Command<'a> {
     pub(crate) fn new(lab_box: &'a LabBox, arguments: Vec<String>) -> Self {
-        let request =
-            Request { arguments, environment: usual_environment(), directory: "/root".to_owned(), keep: false };
+        let request = Request {
+            arguments,
+            environment: usual_environment(),
+            directory: "/root".to_owned(),
+            keep: false,
+            group: None,
+        };
         Self { lab_box, request, input: Vec::new(), more_input: false, timeout: USUAL_TIMEOUT }
     }
 

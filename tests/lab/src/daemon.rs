@@ -167,6 +167,11 @@ impl Daemon {
         self.record.process
     }
 
+    /// The computer that it runs on.
+    pub fn lab_box(&self) -> &LabBox {
+        &self.lab_box
+    }
+
     /// The command it was started by.
     pub fn arguments(&self) -> &[String] {
         &self.record.spec.arguments
@@ -304,6 +309,7 @@ fn launch(lab_box: &LabBox, spec: DaemonSpec) -> Result<Daemon> {
         environment: spec.environment.clone(),
         directory: spec.directory.clone(),
         keep: true,
+        group: Some(group_of(&spec.name)),
     };
     let process = command::start(lab_box, &request, Some(log.as_fd())).with_context(what)?.process;
     let ended_at_once = || {
@@ -320,6 +326,11 @@ fn launch(lab_box: &LabBox, spec: DaemonSpec) -> Result<Daemon> {
         return Err(error);
     }
     Ok(daemon)
+}
+
+/// The cgroup of a daemon, below the root that its box sees.
+pub(crate) fn group_of(name: &str) -> String {
+    format!("daemon-{name}")
 }
 
 /// Kills what runs this very command in the box without a record: the rest of a start that was cut off.

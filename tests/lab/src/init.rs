@@ -77,6 +77,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["create", spec] => create(Path::new(spec)),
         ["first", spec] => first(Path::new(spec)),
         ["init", spec] => init(Path::new(spec)),
+        ["enter", group, program, rest @ ..] => enter(group, program, rest),
         ["echo"] => crate::echo::serve_caller_address(),
         ["web", text] => crate::echo::serve_page(text),
         _ => bail!(
@@ -131,6 +132,17 @@ fn init(path: &Path) -> Result<()> {
     writeln!(out, "ready").and_then(|()| out.flush()).context("reporting readiness")?;
     mounts::detach_standard_streams().context("letting go of the caller's pipes")?;
     server::serve(listener)
+}
+
+/// Joins a cgroup of the box, made where it is missing, and becomes `program`.
+fn enter(group: &str, program: &str, arguments: &[&str]) -> Result<()> {
+    for hierarchy in cgroup::hierarchies()? {
+        let folder = hierarchy.mount.join(group);
+        fs::create_dir_all(&folder).with_context(|| format!("making the cgroup {}", folder.display()))?;
+        cgroup::join(&folder)?;
+    }
+    let error = Command::new(program).args(arguments).exec();
+    Err(error).with_context(|| format!("starting {program}"))
 }
 
 fn read(path: &Path) -> Result<BoxSpec> {

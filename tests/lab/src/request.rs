@@ -32,6 +32,8 @@ pub(crate) struct Request {
     pub(crate) directory: String,
     /// Keep it running when the asker goes away: a daemon.
     pub(crate) keep: bool,
+    /// The cgroup that it is counted in, below the root that the box sees; none: that of the box's own processes.
+    pub(crate) group: Option<String>,
 }
 
 /// What the init answers.

@@ -33,7 +33,7 @@ pub use scratch::ScratchWorld;
 pub use status::{BoxStatus, DaemonStatus, Status};
 
 /// Changes when records or the talk with `lab-init` change: worlds of another version can only be taken down.
-const RECORD_VERSION: u32 = 2;
+const RECORD_VERSION: u32 = 3;
 
 /// How long `up` and `down` wait for another process that changes the same world.
 const LOCK_PATIENCE: Duration = Duration::from_secs(120);

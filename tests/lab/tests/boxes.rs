@@ -284,6 +284,18 @@ fn the_worlds_key_logs_in_to_robbinsdale_and_a_password_does_not() {
 }
 
 #[test]
+fn a_daemons_processor_time_and_memory_are_counted_apart() {
+    let world = boxes();
+    let laptop = world.lab_box("laptop").unwrap();
+    let before = laptop.usage().unwrap();
+    let busy = "for number in {1..100000}; do :; done; touch /done; sleep 1000";
+    let daemon = laptop.daemon("busy", ["bash", "-c", busy]).ready(Ready::File("/done".to_owned())).start().unwrap();
+    let (used, after) = (daemon.usage().unwrap(), laptop.usage().unwrap());
+    assert!(used.processor > Duration::from_millis(20) && used.working_set_bytes > 100_000, "{used:?}");
+    assert!(after.processor < before.processor + used.processor / 2, "{before:?} {after:?} {used:?}");
+}
+
+#[test]
 fn a_boxs_processor_time_and_memory_are_counted() {
     let world = boxes();
     let laptop = world.lab_box("laptop").unwrap();

@@ -177,6 +177,7 @@ fn pod_usage(world: &World) {
     let usage = second.pod_usage(&uid).unwrap();
     assert!((100_000..50_000_000).contains(&usage.working_set_bytes), "{usage:?}");
     assert!(first.pod_usage(&uid).is_err());
+    assert!(second.pods_usage().unwrap().contains_key(&uid) && !first.pods_usage().unwrap().contains_key(&uid));
 }
 
 fn up_again(world: &World) {

@@ -97,7 +97,15 @@ fn begin(commands: &Commands, request: (Request, Vec<OwnedFd>), asker: &Arc<Owne
     let [input, output, errors]: [OwnedFd; 3] =
         descriptors.try_into().ok().context("a request comes with three descriptors")?;
     let (program, arguments) = request.arguments.split_first().context("no program")?;
-    let mut command = Command::new(program);
+    let mut command = match &request.group {
+        None => Command::new(program),
+        Some(group) => {
+            // This program once more, so that what becomes of it is in its group from its first page of memory on.
+            let mut enter = Command::new("/proc/self/exe");
+            enter.args(["enter", group, program]);
+            enter
+        }
+    };
     command
         .args(arguments)
         .env_clear()
