@@ -211,6 +211,11 @@ impl Coordination {
         Ok(decision.reply)
     }
 
+    /// What is counted.
+    pub(crate) fn metrics(&self) -> &ControlMetrics {
+        &self.metrics
+    }
+
     /// Tells whoever must hear of something.
     fn spread(&self, tailnet: TailnetId, effects: &tailnet::Effects) {
         self.streams.end(&effects.cut);

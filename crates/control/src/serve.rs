@@ -195,12 +195,13 @@ fn routes(
     let machines = Arc::new(Machines(coordination.clone()));
     let entrance = Entrance::new(machine_key, machines, open.clone(), shutdown.token());
     let lost = || async { (StatusCode::NOT_FOUND, "there is nothing here\n") };
-    web::router(Arc::new(web))
+    let router = web::router(Arc::new(web))
         .merge(entrance.routes())
         .merge(pages::router(Arc::new(pages)))
         .merge(api::router(Arc::new(rest)))
         .fallback(lost)
-        .layer(axum::extract::DefaultBodyLimit::max(api::BODY_LIMIT))
+        .layer(axum::extract::DefaultBodyLimit::max(api::BODY_LIMIT));
+    coordination.metrics().count_requests(router)
 }
 
 async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {

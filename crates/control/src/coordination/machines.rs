@@ -22,6 +22,10 @@ pub(crate) struct Machines(pub(crate) Arc<Coordination>);
 impl Coordinator for Machines {
     type Source = NodeStream;
 
+    fn asked(&self, route: &'static str) {
+        self.0.metrics.requested(route);
+    }
+
     async fn register(&self, caller: Caller, request: RegisterRequest) -> Result<RegisterResponse, Refusal> {
         let this = &self.0;
         let source = caller.source.ip().to_canonical();

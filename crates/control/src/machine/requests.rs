@@ -14,6 +14,7 @@ use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse};
 
 use super::map_stream::{self, KeepAlive, MapSource};
 use super::{Caller, Refusal, body};
+use crate::metrics::NO_ROUTE;
 
 type Body = UnsyncBoxBody<Bytes, Infallible>;
 
@@ -30,6 +31,9 @@ pub(crate) enum MapAnswer<S> {
 pub(crate) trait Coordinator: Send + Sync + 'static {
     /// Where map streams come from.
     type Source: MapSource;
+
+    /// Counts a request of a machine.
+    fn asked(&self, route: &'static str);
 
     /// Answers a registration; with a followup it is held until the login has been decided.
     fn register(
@@ -72,6 +76,7 @@ pub(super) async fn answer<C: Coordinator>(
 ) -> Response<Body> {
     let (head, body) = request.into_parts();
     let path = head.uri.path();
+    coordinator.asked(route(path));
     let answered = match (&head.method, path) {
         (&Method::POST, "/machine/register") => register(&*coordinator, caller, body).await,
         (&Method::POST, "/machine/map") => map(&*coordinator, caller, body).await,
@@ -92,6 +97,27 @@ pub(super) async fn answer<C: Coordinator>(
         tracing::debug!(%path, status = refusal.status.as_u16(), reason = %refusal.text, "refused a machine's request");
         refusal.into_response().map(|body| body.boxed_unsync())
     })
+}
+
+/// What a path is counted as.
+fn route(path: &str) -> &'static str {
+    const KNOWN: &[&str] = &[
+        "/machine/register",
+        "/machine/map",
+        CERTIFICATE_PATH,
+        "/machine/audit-log",
+        "/machine/update-health",
+        "/machine/whoami",
+        "/machine/set-dns",
+        "/machine/id-token",
+        "/machine/feature/query",
+        "/machine/set-device-attr",
+    ];
+    match KNOWN.iter().find(|known| **known == path) {
+        Some(known) => known,
+        None if path.starts_with("/machine/ping/") => "/machine/ping/{number}",
+        None => NO_ROUTE,
+    }
 }
 
 async fn register<C: Coordinator>(coordinator: &C, caller: Caller, body: Incoming) -> Result<Response<Body>, Refusal> {
