@@ -3,6 +3,7 @@
 //! Each task is a type that clap fills and [`Task::run`] runs; the table [`TASKS`] names them all. What tasks share is
 //! here too: the [`checkout`] that they work on, the [`progress`] that they show, and the [`cache`] that outlives both.
 
+mod bench;
 mod build;
 mod checkout;
 mod elf;
@@ -25,6 +26,7 @@ const TASKS: &[Entry] = &[
     entry::<fetch::Fetch>(),
     entry::<build::Build>(),
     entry::<test::Test>(),
+    entry::<bench::Bench>(),
     entry::<tidy::Tidy>(),
     entry::<prune::Prune>(),
     entry::<up::Up>(),

@@ -2,7 +2,7 @@
 //! lines. What the programs of a step print goes to a log of its own, named when the step fails.
 
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, IsTerminal, Read, Seek, SeekFrom, Write};
+use std::io::{self, BufRead, BufReader, IsTerminal, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -145,6 +145,19 @@ impl Step<'_> {
             bail!("{} ended with {}", name_of(command), output.status);
         }
         String::from_utf8(output.stdout).with_context(|| format!("{} printed no text", name_of(command)))
+    }
+
+    /// Runs a program to its end and hands over each line as soon as it is printed; its errors go to the log, and the lines too.
+    pub(crate) fn lines(&self, command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+        let mut log = self.open_log(command)?;
+        command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(Stdio::piped());
+        let mut child = command.spawn().with_context(|| format!("starting {}", name_of(command)))?;
+        for line in child.stdout.take().into_iter().flat_map(|output| BufReader::new(output).lines()) {
+            let line = line.with_context(|| format!("reading what {} prints", name_of(command)))?;
+            writeln!(log, "{line}").with_context(|| format!("writing {}", self.log.display()))?;
+            each(&line);
+        }
+        child.wait().with_context(|| format!("waiting for {}", name_of(command)))
     }
 
     /// Like [`Step::run`], and again, `attempts` times in all, when the log reads as if the network failed.
@@ -343,6 +356,19 @@ mod tests {
         let result = progress.step("probe", |step| step.run_over_network(3, || shell(&script)));
         assert!(result.is_err());
         assert_eq!(fs::read_to_string(&count).unwrap().lines().count(), 1);
+    }
+
+    #[test]
+    fn lines_are_handed_over_and_kept() {
+        let (_folder, progress) = progress();
+        let mut heard = Vec::new();
+        let log = progress.step("probe", |step| {
+            let status = step.lines(&mut shell("echo one; echo two; exit 3"), |line| heard.push(line.to_owned()))?;
+            assert_eq!(status.code(), Some(3));
+            Ok(fs::read_to_string(step.log())?)
+        });
+        assert_eq!(heard, ["one", "two"]);
+        assert!(log.unwrap().ends_with("one\ntwo\n"));
     }
 
     #[test]

@@ -68,15 +68,20 @@ impl Client {
         }
     }
 
-    /// Stops the client's daemon.
-    pub fn stop(&self) -> Result<()> {
+    /// The client's daemon.
+    pub fn daemon(&self) -> Result<Daemon> {
         match &self.program {
-            Program::Stock(node) => node.daemon()?.stop(),
+            Program::Stock(node) => node.daemon(),
             Program::Towline(_) => {
                 let daemon = self.lab_box.find_daemon(DAEMON)?;
-                daemon.with_context(|| format!("box {}: our daemon was stopped", self.lab_box.name()))?.stop()
+                daemon.with_context(|| format!("box {}: our daemon was stopped", self.lab_box.name()))
             }
         }
+    }
+
+    /// Stops the client's daemon.
+    pub fn stop(&self) -> Result<()> {
+        self.daemon()?.stop()
     }
 
     /// Joins with a key, under the box's name.

@@ -227,6 +227,11 @@ impl Installation {
         self.ask(create.into_iter().chain(scopes).chain(tags))
     }
 
+    /// What the coordination server counts, in the text format of its metrics.
+    pub fn metrics(&self) -> Result<String> {
+        Ok(self.control.run(["curl", "-fsS", "--max-time", "5", "http://127.0.0.1:9090/metrics"])?.stdout)
+    }
+
     /// The device of this short name, as the server lists it.
     pub fn device(&self, name: &str) -> Result<Option<Value>> {
         let devices = self.ask(["devices", "list"])?;

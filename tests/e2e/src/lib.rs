@@ -9,13 +9,15 @@
 //! - [`Browser`]: a person at a login page.
 //! - [`Conversation`]: one TCP connection that nothing may break.
 //! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
+//! - [`measure`]: what a system costs, beside another on the same cluster.
 //! - [`eventually`]: waits for what a command shows, with a deadline.
 //!
-//! The test programs under `tests/` are stages of `cargo xtask test`, which hands them the binary in `TOWLINE_BINARY` and, where
+//! The test programs under `tests/` are stages of `cargo xtask test` or benchmarks of `cargo xtask bench`, which hand them the binary in `TOWLINE_BINARY` and, where
 //! they need it, the folder of the stock programs' sources in `STOCK_SOURCES`.
 
 #![forbid(unsafe_code)]
 
+pub mod measure;
 pub mod rows;
 
 mod arguments;

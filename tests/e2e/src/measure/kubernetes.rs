@@ -1,0 +1,211 @@
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Error, Result, anyhow, ensure};
+use serde_json::{Value, json};
+
+use super::counters::Counters;
+use super::figures::median;
+use super::first_byte::await_first_bytes;
+use super::ground::Nodes;
+use super::image_size::image_size;
+use super::memory::{MemoryWatch, Peak};
+use super::nodes::{count_while_idle, per_minute};
+use super::{Extent, Figures, Ground, Row, let_be};
+use crate::operator::NAMESPACE;
+use crate::{Operator, PATIENCE, eventually};
+
+const ROWS: [Row; 13] = [
+    Row::OperatorMemory,
+    Row::OperatorResident,
+    Row::InstalledMemory,
+    Row::ProxyMemory,
+    Row::ProxyResident,
+    Row::LargestProxyMemory,
+    Row::MedianFirstByte,
+    Row::LastFirstByte,
+    Row::IdleCalls,
+    Row::IdleWrites,
+    Row::IdleProcessor,
+    Row::OperatorImage,
+    Row::ProxyImage,
+];
+
+/// Labels of the pods that an operator makes, and of those that its chart does.
+const PROXIES: &str = "tailscale.com/parent-resource";
+const INSTALLED: &str = "!tailscale.com/parent-resource";
+/// The label of the Services that are measured.
+const SERVICES: &str = "bench=footprint";
+
+/// How many Services are exposed before anything is measured: enough for both nodes to have had each image.
+const WARMERS: usize = 4;
+/// How long Services may take to answer, all of them.
+const LIMIT: Duration = Duration::from_secs(420);
+/// How long after the last Service has answered the system has come to rest: proxies have measured their network and told
+/// so, kubelets have seen them ready, and nobody has a backlog.
+const REST: Duration = Duration::from_secs(60);
+
+/// A system that exposes Services.
+pub(super) struct Exposed<'a> {
+    pub(super) ground: &'a Ground,
+    pub(super) nodes: &'a Nodes,
+    pub(super) operator: &'a Operator,
+    pub(super) system: &'static str,
+}
+
+/// Notes that nothing more could be measured.
+pub(super) fn failed(system: &'static str, error: &Error, figures: &mut Figures) {
+    println!("{system}: {error:#}");
+    ROWS.into_iter().for_each(|row| figures.note_missing(row, system, &format!("{error:#}")));
+}
+
+impl Exposed<'_> {
+    /// Installs the operator, exposes the Services, lets it all be, and measures on the way.
+    pub(super) fn measure(&self, extent: &Extent, before: &Counters, figures: &mut Figures) -> Result<()> {
+        let system = self.system;
+        println!("{system}: installing the operator");
+        let watch = MemoryWatch::pods(self.ground.cluster.nodes().into_iter().cloned().collect());
+        self.operator.install(&self.ground.cluster, &self.ground.installation)?;
+        self.warm_up()?;
+        self.first_bytes(extent, figures)?;
+
+        println!("{system}: let be for {} s", (REST + extent.idle).as_secs());
+        let_be(REST);
+        let used = self.processor()?;
+        let counted = count_while_idle(self.ground, extent);
+        let used = self.processor()?.saturating_sub(used);
+        if let Ok(counted) = &counted {
+            println!("{system}: with {} Services: {counted}", extent.services);
+        }
+        // What nodes and cluster do by themselves was counted when there was nothing else.
+        let net = counted.map(|counted| {
+            [counted.calls() - before.calls(), counted.writes() - before.writes()].map(|more| per_minute(more, extent))
+        });
+        figures.note_all([Row::IdleCalls, Row::IdleWrites], system, net);
+        figures.note(Row::IdleProcessor, system, Ok(per_minute(used.as_secs_f64(), extent)));
+        self.memory(&watch.peaks()?, figures)?;
+        self.images(figures)
+    }
+
+    /// Removes the Services, then the operator.
+    pub(super) fn uninstall(&self) -> Result<()> {
+        self.remove_services()?;
+        self.operator.uninstall(&self.ground.cluster)
+    }
+
+    /// Has each image pulled and started once on both nodes.
+    fn warm_up(&self) -> Result<()> {
+        println!("{}: warming up", self.system);
+        let names = self.expose("warm", WARMERS)?;
+        let answers = await_first_bytes(self.nodes.laptop.lab_box(), &names, Instant::now(), 4 * PATIENCE)?;
+        answers.into_iter().collect::<Result<Vec<Duration>>>()?;
+        self.remove_services()
+    }
+
+    fn first_bytes(&self, extent: &Extent, figures: &mut Figures) -> Result<()> {
+        let system = self.system;
+        println!("{system}: exposing {} Services", extent.services);
+        let names = device_names("bench", extent.services);
+        let began = Instant::now();
+        let answers = std::thread::scope(|scope| -> Result<_> {
+            let asking = scope.spawn(|| await_first_bytes(self.nodes.laptop.lab_box(), &names, began, LIMIT));
+            self.expose("bench", extent.services)?;
+            asking.join().map_err(|_| anyhow!("asking the Services broke off"))?
+        })?;
+        let (answered, silent): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
+        let seconds: Vec<f64> = answered.into_iter().flatten().map(|after| after.as_secs_f64()).collect();
+        let last = seconds.iter().copied().fold(0.0, f64::max);
+        figures.note(Row::MedianFirstByte, system, median(seconds.iter().copied()).context("no Service answered"));
+        let last = match silent.into_iter().find_map(Result::err) {
+            None => Ok(last),
+            Some(error) => {
+                Err(error.context(format!("only {} of {} Services answered", seconds.len(), extent.services)))
+            }
+        };
+        if let Ok(last) = &last {
+            println!("{system}: the last of {} Services answered after {last:.1} s", extent.services);
+        }
+        figures.note(Row::LastFirstByte, system, last);
+        Ok(())
+    }
+
+    fn expose(&self, prefix: &str, count: usize) -> Result<Vec<String>> {
+        let names = device_names(prefix, count);
+        let service = |name: &String| {
+            json!({
+                "apiVersion": "v1",
+                "kind": "Service",
+                "metadata": {
+                    "name": name, "namespace": "home", "labels": {"bench": "footprint"},
+                    "annotations": {"tailscale.com/expose": "true", "tailscale.com/hostname": name},
+                },
+                "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]},
+            })
+        };
+        let list = json!({"apiVersion": "v1", "kind": "List", "items": names.iter().map(service).collect::<Vec<_>>()});
+        self.ground.cluster.apply(&list.to_string())?;
+        Ok(names)
+    }
+
+    fn remove_services(&self) -> Result<()> {
+        let delete = ["-n", "home", "delete", "services", "--selector", SERVICES, "--timeout=240s"];
+        self.ground.cluster.kubectl(delete).within(Duration::from_secs(250)).run()?;
+        eventually("no proxy left", 8 * PATIENCE, || {
+            let pods = self.pods(PROXIES)?;
+            ensure!(pods.is_empty(), "{} pods are left", pods.len());
+            Ok(())
+        })
+    }
+
+    /// Processor time of all the system's pods until now.
+    fn processor(&self) -> Result<Duration> {
+        let pods = [self.pods(PROXIES)?, self.pods(INSTALLED)?].concat();
+        let usages = self.ground.cluster.nodes().map(lab::LabBox::pods_usage);
+        let usages: BTreeMap<String, lab::Usage> =
+            usages.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
+        Ok(pods.iter().filter_map(|pod| usages.get(uid(pod)?)).map(|usage| usage.processor).sum())
+    }
+
+    fn memory(&self, peaks: &BTreeMap<String, Peak>, figures: &mut Figures) -> Result<()> {
+        let of = |labels| -> Result<Vec<Peak>> {
+            let pods = self.pods(labels)?;
+            let found: Vec<Peak> = pods.iter().filter_map(|pod| peaks.get(uid(pod)?).copied()).collect();
+            ensure!(!found.is_empty(), "no pod's memory was seen");
+            Ok(found)
+        };
+        let largest = |peaks: &[Peak]| peaks.iter().copied().fold(Peak::default(), Peak::or);
+        let installed = of(INSTALLED).map(|peaks| {
+            let Peak { working_set, resident } = largest(&peaks);
+            [working_set, resident, peaks.iter().map(|peak| peak.working_set).sum()]
+        });
+        figures.note_all([Row::OperatorMemory, Row::OperatorResident, Row::InstalledMemory], self.system, installed);
+        let proxies = of(PROXIES).map(|peaks| {
+            let middle = |part: fn(&Peak) -> f64| median(peaks.iter().map(part)).unwrap_or_default();
+            [middle(|peak| peak.working_set), middle(|peak| peak.resident), largest(&peaks).working_set]
+        });
+        figures.note_all([Row::ProxyMemory, Row::ProxyResident, Row::LargestProxyMemory], self.system, proxies);
+        Ok(())
+    }
+
+    fn images(&self, figures: &mut Figures) -> Result<()> {
+        for (row, labels) in [(Row::OperatorImage, INSTALLED), (Row::ProxyImage, PROXIES)] {
+            let pods = self.pods(labels)?;
+            let image = pods.first().and_then(|pod| pod["spec"]["containers"][0]["image"].as_str());
+            let size = image.context("no pod names an image").and_then(|image| image_size(&self.ground.world, image));
+            figures.note(row, self.system, size);
+        }
+        Ok(())
+    }
+
+    fn pods(&self, labels: &str) -> Result<Vec<Value>> {
+        self.ground.cluster.list(NAMESPACE, "pods", labels)
+    }
+}
+
+fn device_names(prefix: &str, count: usize) -> Vec<String> {
+    (1..=count).map(|number| format!("{prefix}-{number}")).collect()
+}
+
+fn uid(pod: &Value) -> Option<&str> {
+    pod["metadata"]["uid"].as_str()
+}
