@@ -132,13 +132,6 @@ fn make(cache: &Cache, checkout: &Checkout, progress: &Progress, parts: Vec<Part
     Ok(())
 }
 
-/// The sources of the stock operator, of the version that this checkout pins: its chart is among them.
-pub(crate) fn stock_sources(cache: &Cache, checkout: &Checkout, progress: &Progress) -> Result<PathBuf> {
-    let operator = peers().iter().find(|peer| peer.name == "k8s-operator").context("no stock operator is pinned")?;
-    let found = progress.step("stock chart", |step| operator.sources(cache, checkout, step))?;
-    found.context("the stock operator's sources are not copied")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

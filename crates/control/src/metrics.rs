@@ -94,7 +94,7 @@ mod tests {
         let text = metrics.encode().unwrap();
         let count = |route: &str| format!("towline_control_requests_total{{route=\"{route}\"}}");
         assert!(text.contains(&format!("{} 2\n", count("/api/v2/device/{device}"))), "{text}");
-        assert!(text.contains(&format!("{} 2\n", count(NO_ROUTE))), "{text}");
+        assert!(text.contains(&format!("{} 3\n", count(NO_ROUTE))), "{text}");
         assert!(text.contains(&format!("{} 1\n", count("/machine/map"))), "{text}");
         assert!(!text.contains("what") && !text.contains("ever"), "{text}");
     }

@@ -18,6 +18,8 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// It is a device of the tailnet, and serves port 443 there with a certificate of the tailnet's own authority. What it is
 /// as a device stands in the pod's environment and configuration, as the operator's chart writes them.
 #[derive(Debug, clap::Args)]
+// The flattened arguments have a group of the same name.
+#[group(skip)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     proxy: apiproxy::Arguments,

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::kubernetes::{self, Exposed};
 use super::{Extent, Figures, nodes};
 use crate::operator::NAMESPACE;
-use crate::{ADMIN, Cast, Client, Installation, Operator, PATIENCE, binary, eventually};
+use crate::{ADMIN, Cast, Client, Installation, Operator, PATIENCE, Parts, binary, eventually};
 
 const POLICY: &str = include_str!("../../../../examples/policy.hujson");
 
@@ -90,7 +90,7 @@ impl Ground {
             nodes::busy(&nodes, system.name, extent, figures);
         }
         if extent.kubernetes {
-            let operator = (system.cast.operator)(&self.world);
+            let operator = Parts::of_the_test().and_then(|parts| (system.cast.operator)(&self.world, &parts));
             let measured = operator.and_then(|operator| {
                 let exposed = Exposed { ground: self, nodes: &nodes, operator: &operator, system: system.name };
                 let measured = exposed.measure(extent, &before?, figures);

@@ -67,9 +67,9 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
             ensure!(say(stage, &["-n", "home", "get", "pods"])?.contains("web"), "the pods are not shown");
             Ok(())
         })?;
-        refused(stage, &["-n", "home", "create", "configmap", "parcel"], &["Forbidden", MEMBER, "cannot create"])?;
-        refused(stage, &["-n", "home", "delete", "pod", "web"], &["Forbidden", MEMBER, "cannot delete"])?;
-        refused(stage, &["get", "secrets", "-A"], &["Forbidden", MEMBER, "cannot list"])
+        refused(stage, &["-n", "home", "create", "configmap", "parcel"], &["forbidden", MEMBER, "cannot create"])?;
+        refused(stage, &["-n", "home", "delete", "pod", "web"], &["forbidden", MEMBER, "cannot delete"])?;
+        refused(stage, &["get", "secrets", "-A"], &["forbidden", MEMBER, "cannot list"])
     });
     checks.check("row 6: the cluster knows the member and the groups, and nobody acts as somebody else", || {
         let known = say(stage, &["auth", "whoami"])?;
