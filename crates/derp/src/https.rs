@@ -98,7 +98,7 @@ pub(crate) async fn request(
         if url.tls {
             exchange(TokioIo::new(dialer.tls(&relay).await?), request, most).await
         } else {
-            exchange(TokioIo::new(Socket::new(dialer.tcp(&relay).await?)), request, most).await
+            exchange(TokioIo::new(Socket::new(dialer.tcp(&relay, false).await?)), request, most).await
         }
     };
     tokio::time::timeout(time, Box::pin(exchange)).await.unwrap_or(Err(RequestError::TimedOut(time)))

@@ -7,6 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use bytes::{Buf, Bytes, BytesMut};
+use dial::Metered;
 use futures_util::{Sink, Stream};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
@@ -44,18 +45,18 @@ fn read_shared<T: AsyncRead + Unpin>(
 /// A TCP connection that reads large pieces for a reader of small ones, and counts what it wrote.
 #[derive(Debug)]
 pub(crate) struct Socket {
-    tcp: TcpStream,
+    tcp: Metered<TcpStream>,
     unread: Bytes,
     written: u64,
 }
 
 impl Socket {
-    pub(crate) fn new(tcp: TcpStream) -> Self {
+    pub(crate) fn new(tcp: Metered<TcpStream>) -> Self {
         Self { tcp, unread: Bytes::new(), written: 0 }
     }
 
     pub(crate) fn local_address(&self) -> io::Result<SocketAddr> {
-        self.tcp.local_addr()
+        self.tcp.get_ref().local_addr()
     }
 }
 

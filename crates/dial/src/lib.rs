@@ -1,19 +1,23 @@
-//! What every client of ours shares on its way out: who turns names into addresses, and which certificates are believed.
+//! What every client of ours shares on its way out: who turns names into addresses, which certificates are believed, and
+//! what is written down of it.
 //!
 //! - [`Resolve`] is asked wherever a host name becomes an address; [`SystemResolver`] asks the name servers of
 //!   `/etc/resolv.conf`. Nothing asks libc: the binary is static, and a container without NSS files must do.
 //! - [`Roots`] are the trusted certificate authorities: the public web's, which are built in, this machine's, and those
 //!   of files that the user names.
 //! - [`CertificateFault`] tells people why a server's certificate is not believed, and what helps.
+//! - A [`Ledger`] knows whom a client connected to, and how many bytes its sockets moved.
 //!
 //! What it does not do: open connections. Each client has its own rules for ports, marks, proxies and races.
 
 #![forbid(unsafe_code)]
 
 mod certificate;
+mod ledger;
 mod names;
 mod roots;
 
 pub use certificate::CertificateFault;
+pub use ledger::{Account, Ledger, Metered, OpenConnection, Remote};
 pub use names::{Resolve, ResolverError, SystemResolver};
 pub use roots::{Roots, RootsError};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
-use dial::{CertificateFault, Resolve, Roots};
+use dial::{CertificateFault, Ledger, Metered, Resolve, Roots};
 use rustls::ClientConfig;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::ServerCertVerifier;
@@ -124,6 +124,7 @@ pub struct Dialer {
     by_name: Arc<ClientConfig>,
     setup: Option<SocketSetup>,
     proxy: Option<Proxy>,
+    ledger: Ledger,
     prefer_ipv6: bool,
 }
 
@@ -139,7 +140,16 @@ impl Dialer {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let by_name = builder(&provider).with_root_certificates(roots.store()).with_no_client_auth();
         let by_name = finish(by_name);
-        Self { resolver, provider, roots: roots.clone(), by_name, setup: None, proxy: None, prefer_ipv6: false }
+        Self {
+            resolver,
+            provider,
+            roots: roots.clone(),
+            by_name,
+            setup: None,
+            proxy: None,
+            ledger: Ledger::default(),
+            prefer_ipv6: false,
+        }
     }
 
     /// Has every socket set up by this before it connects.
@@ -153,6 +163,13 @@ impl Dialer {
     #[must_use]
     pub fn with_proxy(mut self, proxy: Proxy) -> Self {
         self.proxy = Some(proxy);
+        self
+    }
+
+    /// Writes down in this ledger what goes to relays and comes from them, in place of one that nobody reads.
+    #[must_use]
+    pub fn with_ledger(mut self, ledger: Ledger) -> Self {
+        self.ledger = ledger;
         self
     }
 
@@ -173,7 +190,7 @@ impl Dialer {
             }
         };
         let name = server_name(&relay.host)?;
-        let tcp = self.tcp(relay).await?;
+        let tcp = self.tcp(relay, true).await?;
         let connected = TlsConnector::from(config).connect(name, Socket::new(tcp)).await;
         connected.map_err(|error| match CertificateFault::find(&error) {
             Some(fault) => ConnectError::Certificate { host: relay.host.clone(), fault },
@@ -182,9 +199,10 @@ impl Dialer {
     }
 
     /// Connects to where a relay is, directly or through the proxy.
-    pub(crate) async fn tcp(&self, relay: &Relay) -> Result<TcpStream, ConnectError> {
-        let Some(proxy) = &self.proxy else { return self.connect(relay).await };
-        let mut tcp = self.connect(&Relay::named(proxy.host.clone(), proxy.port)).await?;
+    pub(crate) async fn tcp(&self, relay: &Relay, tls: bool) -> Result<Metered<TcpStream>, ConnectError> {
+        let enter = |tcp| self.ledger.enter(&relay.host, tls, tcp).map_err(ConnectError::Connect);
+        let Some(proxy) = &self.proxy else { return enter(self.connect(relay).await?) };
+        let mut tcp = enter(self.connect(&Relay::named(proxy.host.clone(), proxy.port)).await?)?;
         let target = relay.authority();
         let mut request = format!("CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n");
         if let Some((user, password)) = &proxy.credentials {

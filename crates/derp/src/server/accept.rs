@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use dial::Metered;
 use socket2::{SockRef, TcpKeepalive};
 use telemetry::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -117,7 +118,7 @@ pub(crate) async fn serve_tls(
 ) {
     let _counted = Counted::new(&shared);
     let deadline = http::deadline(&shared);
-    let handshake = acceptor.accept(Socket::new(tcp));
+    let handshake = acceptor.accept(Socket::new(Metered::unwritten(tcp)));
     let stream = match tokio::time::timeout_at(deadline, handshake).await {
         Ok(Ok(stream)) => stream,
         Ok(Err(_)) | Err(_) => {
