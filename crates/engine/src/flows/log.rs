@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::time::SystemTime;
+use std::time::{Instant, SystemTime};
 
 use crypto::NodePublic;
 
@@ -21,29 +21,35 @@ struct Record {
     received: Volume,
     refused: Refused,
     initiator: Initiator,
+    /// When the packet that made it the initiator was seen.
+    began: Instant,
     first: SystemTime,
     last: SystemTime,
 }
 
 impl FlowLog {
-    /// Takes what a thread counted. What was sent is to be taken first: who asks comes before who answers.
+    /// Takes what a thread counted. Whichever thread saw the earliest packet tells who began.
     pub(crate) fn take(&mut self, batch: &Batch, now: SystemTime) {
-        let direction = batch.direction;
+        let initiator = match batch.direction {
+            Direction::Sent => Initiator::Local,
+            Direction::Received => Initiator::Remote,
+        };
         for (key, tally) in batch.take() {
             let record = self.flows.entry(key).or_insert_with(|| Record {
                 sent: Volume::default(),
                 received: Volume::default(),
                 refused: Refused::default(),
-                initiator: match direction {
-                    Direction::Sent => Initiator::Local,
-                    Direction::Received => Initiator::Remote,
-                },
+                initiator,
+                began: tally.since,
                 first: now,
                 last: now,
             });
             record.last = now;
+            if tally.since < record.began {
+                (record.initiator, record.began) = (initiator, tally.since);
+            }
             record.refused.add(&tally.refused);
-            match direction {
+            match batch.direction {
                 Direction::Sent => record.sent.add(tally.passed),
                 Direction::Received => record.received.add(tally.passed),
             }
@@ -87,7 +93,7 @@ impl FlowLog {
 }
 
 fn flow(peer: NodePublic, ends: &Ends, record: &Record) -> Flow {
-    let Record { sent, received, refused, initiator, first, last } = *record;
+    let Record { sent, received, refused, initiator, began: _, first, last } = *record;
     let unspecified = SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0));
     let (protocol, local, remote) = match *ends {
         Ends::Physical(via) => return Flow::Physical(PhysicalFlow { peer, via, sent, received, first, last }),
@@ -141,6 +147,25 @@ mod tests {
         let [Flow::Mesh(flow)] = flows.as_slice() else { panic!("one flow, not {flows:?}") };
         assert_eq!((flow.sent, flow.received), (Volume { packets: 2, bytes: 20 }, volume(7)));
         assert_eq!(flow.initiator, Initiator::Local);
+    }
+
+    #[test]
+    fn who_was_seen_first_is_the_initiator_whichever_thread_is_asked_first() {
+        let peer = NodePublic::from_bytes([1; 32]);
+        let (sent, received) = (Arc::new(Batch::new(Direction::Sent)), Arc::new(Batch::new(Direction::Received)));
+        let (mut tx, mut rx) = (Recorder::new(sent.clone()), Recorder::new(received.clone()));
+        let answer = flow_to(53);
+        let question = filter::Flow { source: answer.destination, destination: answer.source, ..answer };
+        rx.mesh(&peer, &question, volume(7), None);
+        tx.mesh(&peer, &answer, volume(10), None);
+        tx.flush();
+        rx.flush();
+        let mut log = FlowLog::default();
+        log.take(&sent, SystemTime::UNIX_EPOCH);
+        log.take(&received, SystemTime::UNIX_EPOCH);
+        let flows = log.flows();
+        let [Flow::Mesh(flow)] = flows.as_slice() else { panic!("one flow, not {flows:?}") };
+        assert_eq!(flow.initiator, Initiator::Remote);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
 
 use crypto::NodePublic;
 use filter::{Flow, Refusal};
@@ -32,8 +33,10 @@ pub(crate) enum Direction {
 }
 
 /// What one thread counted of a flow.
-#[derive(Debug, Clone, Copy, Default)]
+#[derive(Debug, Clone, Copy)]
 pub(crate) struct Tally {
+    /// When its first packet was seen: what tells who asked from who answered.
+    pub(crate) since: Instant,
     pub(crate) passed: Volume,
     pub(crate) refused: Refused,
 }
@@ -73,7 +76,8 @@ impl Batch {
         let mut flows = self.flows.lock().unwrap_or_else(PoisonError::into_inner);
         let (node, ends) = run.key;
         let is_new = matches!(ends, Ends::Mesh { .. }) && flows.len() >= MOST_FLOWS && !flows.contains_key(&run.key);
-        flows.entry((node, if is_new { Ends::OtherMesh } else { ends })).or_default().add(&run.tally);
+        let ends = if is_new { Ends::OtherMesh } else { ends };
+        flows.entry((node, ends)).and_modify(|tally| tally.add(&run.tally)).or_insert(run.tally);
     }
 }
 
@@ -88,18 +92,18 @@ impl Recorder {
             Direction::Sent => (flow.source, flow.destination),
             Direction::Received => (flow.destination, flow.source),
         };
-        let tally = match refusal {
-            None => Tally { passed: volume, ..Tally::default() },
-            Some(_) => Tally { refused: Refused { volume, reason: refusal }, ..Tally::default() },
+        let (passed, refused) = match refusal {
+            None => (volume, Refused::default()),
+            Some(_) => (Volume::default(), Refused { volume, reason: refusal }),
         };
         let key = (*node, Ends::Mesh { protocol: flow.protocol.0, local, remote });
-        Self::count(&self.batch, &mut self.mesh, key, tally);
+        Self::count(&self.batch, &mut self.mesh, key, passed, refused);
     }
 
     /// Counts messages of a physical flow.
     pub(crate) fn physical(&mut self, node: &NodePublic, via: Via, volume: Volume) {
-        let tally = Tally { passed: volume, ..Tally::default() };
-        Self::count(&self.batch, &mut self.physical, (*node, Ends::Physical(via)), tally);
+        let key = (*node, Ends::Physical(via));
+        Self::count(&self.batch, &mut self.physical, key, volume, Refused::default());
     }
 
     /// Makes all that was counted visible: to be called before waiting.
@@ -109,10 +113,14 @@ impl Recorder {
         }
     }
 
-    fn count(batch: &Batch, current: &mut Option<Run>, key: (NodePublic, Ends), tally: Tally) {
+    fn count(batch: &Batch, current: &mut Option<Run>, key: (NodePublic, Ends), passed: Volume, refused: Refused) {
         match current {
-            Some(run) if run.key == key => run.tally.add(&tally),
+            Some(run) if run.key == key => {
+                run.tally.passed.add(passed);
+                run.tally.refused.add(&refused);
+            }
             _ => {
+                let tally = Tally { since: Instant::now(), passed, refused };
                 if let Some(before) = current.replace(Run { key, tally }) {
                     batch.add(before);
                 }
@@ -122,7 +130,8 @@ impl Recorder {
 }
 
 impl Tally {
-    pub(crate) fn add(&mut self, other: &Self) {
+    fn add(&mut self, other: &Self) {
+        self.since = self.since.min(other.since);
         self.passed.add(other.passed);
         self.refused.add(&other.refused);
     }
