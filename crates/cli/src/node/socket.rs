@@ -6,15 +6,15 @@ use tokio::net::UnixStream;
 
 use super::LocalApiError;
 
-/// Where our daemon listens.
-pub const OUR_SOCKET: &str = "/var/run/towline/towlined.sock";
+/// Where our daemon listens, on a device and in a pod; images of containers have no `/var/run` that leads there.
+pub const OUR_SOCKET: &str = "/run/towline/towlined.sock";
 /// Where the stock daemon listens.
 pub const STOCK_SOCKET: &str = "/var/run/tailscale/tailscaled.sock";
 
 /// Which daemon to ask.
 #[derive(Debug, Clone, Default, Args)]
 pub struct SocketArguments {
-    /// The daemon's socket; otherwise /var/run/towline/towlined.sock, then /var/run/tailscale/tailscaled.sock
+    /// The daemon's socket; otherwise /run/towline/towlined.sock, then /var/run/tailscale/tailscaled.sock
     #[arg(long, global = true, env = "TOWLINE_SOCKET", value_name = "PATH", help_heading = "Daemon")]
     pub socket: Option<PathBuf>,
 }
