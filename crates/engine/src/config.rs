@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crypto::NodePrivate;
 use derp::client::{Proxy, SocketSetup};
-use dial::{Resolve, Roots};
+use dial::{Ledger, Resolve, Roots};
 
 /// What an engine needs to start. Peers, routes and filter come later, as a view.
 #[derive(Clone)]
@@ -22,6 +22,8 @@ pub struct Config {
     pub resolver: Arc<dyn Resolve>,
     /// The HTTPS proxy that relays are reached through.
     pub proxy: Option<Proxy>,
+    /// Where connections to relays are written down: whom to, and how many bytes.
+    pub ledger: Ledger,
     /// Endpoints that the user says lead to this node.
     pub explicit_endpoints: Vec<SocketAddr>,
     /// Sends everything by relay: UDP sockets are opened for nothing but STUN.
@@ -85,6 +87,7 @@ impl Config {
             roots,
             resolver,
             proxy: None,
+            ledger: Ledger::default(),
             explicit_endpoints: Vec::new(),
             relay_only: false,
             offloads: Offloads::ALL,

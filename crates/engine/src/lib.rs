@@ -40,7 +40,7 @@ pub use config::{Config, Offloads, StartError};
 pub use counters::Counters;
 pub use derp::client::{Proxy, SocketSetup};
 pub use device::{Device, PacketQueue, QueueDevice, SuperPacket, VNET_HEADER};
-pub use dial::{Resolve, Roots};
+pub use dial::{Ledger, Resolve, Roots};
 pub use engine::Engine;
 pub use event::{Event, Events, Problem};
 pub use flows::{Flow, Initiator, MeshFlow, PhysicalFlow, Refused, Volume};

@@ -19,7 +19,7 @@ use crate::control_pings::Pinger;
 use crate::hostinfo::Machine;
 use crate::identity::Identity;
 use crate::node::NodeError;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Ledgers, Snapshot};
 use crate::user_space::UserSpace;
 
 mod cache;
@@ -65,6 +65,7 @@ pub(crate) enum Command {
 pub(crate) struct Daemon {
     config: Config,
     dialer: Dialer,
+    ledgers: Ledgers,
     host: Machine,
     identity: Identity,
     mesh: Arc<Mesh>,
@@ -124,8 +125,13 @@ impl Daemon {
         let mut tls = config.roots.tls();
         // The upgrade to Noise is HTTP/1.1's; a server that was offered HTTP/2 would not do it.
         tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let dialer =
-            Dialer { resolver: config.resolver.clone(), tls: Arc::new(tls), socket_setup: machine.socket_setup() };
+        let ledgers = Ledgers::default();
+        let dialer = Dialer {
+            resolver: config.resolver.clone(),
+            tls: Arc::new(tls),
+            socket_setup: machine.socket_setup(),
+            ledger: ledgers.control.clone(),
+        };
         let mut mesh = Mesh::new(identity.preferences.clone(), Timestamp::now());
         let cache = Cache::new(config.netmap_cache.clone());
         if let Some(key) = identity.node_key.as_ref().map(crypto::NodePrivate::public) {
@@ -153,6 +159,7 @@ impl Daemon {
             tun: user_space.is_none(),
             hostname: host.name(&identity.preferences),
             engine: None,
+            ledgers: ledgers.clone(),
             profile: Arc::new(identity.login_profile()),
         });
         let (snapshot, published) = watch::channel(snapshot);
@@ -164,6 +171,7 @@ impl Daemon {
             login_wanted: login.auth_key.is_some(),
             login,
             dialer,
+            ledgers,
             host,
             identity,
             mesh,
@@ -362,7 +370,8 @@ impl Daemon {
             self.drop_data_plane().await;
         }
         if self.data_plane.is_none() {
-            match DataPlane::start(&self.config, key, &mut self.machine, self.user_space.as_ref()) {
+            match DataPlane::start(&self.config, key, &self.ledgers.relays, &mut self.machine, self.user_space.as_ref())
+            {
                 Ok(plane) => {
                     plane.engine.set_control_connected(self.session.is_some() && self.control_error.is_none());
                     let change = self.machine.look();

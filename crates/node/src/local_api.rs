@@ -6,6 +6,7 @@
 mod access;
 mod bus;
 mod certificate;
+mod flows;
 mod own;
 mod reply;
 mod routes;

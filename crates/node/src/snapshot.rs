@@ -3,6 +3,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use crypto::NodePublic;
+use dial::Ledger;
 use engine::Engine;
 use mesh::{BackendState, LivePeer, LiveStatus, Mesh, Names, Status};
 use tailcfg::RegionId;
@@ -36,7 +37,15 @@ pub struct Snapshot {
     pub tun: bool,
     pub(crate) hostname: String,
     pub(crate) engine: Option<Engine>,
+    pub(crate) ledgers: Ledgers,
     pub(crate) profile: Arc<serde_json::Value>,
+}
+
+/// What went to servers and came from them since the daemon started.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Ledgers {
+    pub(crate) control: Ledger,
+    pub(crate) relays: Ledger,
 }
 
 impl Snapshot {

@@ -2,8 +2,10 @@ use std::io::Write;
 
 use clap::Args;
 use http::StatusCode;
+use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::Value;
+use tailcfg::Time;
 use tailcfg::go::nullable;
 
 use super::settings::parse_bool;
@@ -16,8 +18,9 @@ const PATH: &str = "/towline/v0/flows";
 
 /// Shows what flows through this node.
 ///
-/// Mesh flows are connections inside the tunnels: who, whom, port, bytes. Physical flows are what carries them: UDP to a
-/// peer's endpoint, or HTTPS to a relay or the coordination server.
+/// Mesh flows are connections inside the tunnels: who, whom, port, bytes. Physical flows are what leaves this machine:
+/// tunnels by UDP to a peer's endpoint or through a relay (derp), and HTTPS to the relays and the coordination server.
+/// What goes through a relay counts for its peer and, with the relay's own framing and TLS, for the HTTPS to the relay.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Only flows of this peer, by name
@@ -42,6 +45,9 @@ struct Flow {
     /// `mesh` or `physical`.
     #[serde(deserialize_with = "nullable")]
     kind: String,
+    /// Whom a physical flow leads to: `peer`, `control` or `relay`.
+    #[serde(deserialize_with = "nullable")]
+    service: String,
     /// The peer's short name; empty for one that has left.
     #[serde(deserialize_with = "nullable")]
     peer: String,
@@ -53,6 +59,17 @@ struct Flow {
     local: String,
     #[serde(deserialize_with = "nullable")]
     remote: String,
+    /// The host name of a server.
+    #[serde(deserialize_with = "nullable")]
+    name: String,
+    /// The region of a relay.
+    #[serde(deserialize_with = "nullable")]
+    region: String,
+    /// The connections to a server that are open now, the oldest first.
+    #[serde(deserialize_with = "nullable")]
+    open: Vec<OpenConnection>,
+    /// When its first packet was seen.
+    first: Time,
     #[serde(deserialize_with = "nullable")]
     initiator: String,
     #[serde(deserialize_with = "nullable")]
@@ -61,6 +78,12 @@ struct Flow {
     received: Volume,
     #[serde(deserialize_with = "nullable")]
     refused: Volume,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct OpenConnection {
+    since: Time,
 }
 
 #[derive(Debug, Default, Clone, Copy, Deserialize)]
@@ -91,7 +114,7 @@ pub(super) async fn run<W: Write>(
     }
     let flows = Flows::deserialize(&answer)
         .map_err(|error| Failure::failed(format!("the daemon's answer can't be used: {error}")))?;
-    output.print(&answer, |_| flows.text())?;
+    output.print(&answer, |_| flows.text(Timestamp::now()))?;
     Ok(())
 }
 
@@ -108,13 +131,13 @@ async fn ask(api: &LocalApi) -> Result<Value, Failure> {
 }
 
 impl Flows {
-    fn text(&self) -> String {
-        let mut physical = Table::new(["PEER", "BY", "TO", "SENT", "RECEIVED"]);
+    fn text(&self, now: Timestamp) -> String {
+        let mut physical = Table::new(["WITH", "BY", "TO", "SENT", "RECEIVED", "SINCE"]);
         let mut mesh = Table::new(["PEER", "PROTO", "LOCAL", "", "REMOTE", "SENT", "RECEIVED", "REFUSED"]);
         for flow in &self.flows {
             let [sent, received] = [flow.sent, flow.received].map(|volume| bytes(volume.bytes));
             if flow.kind != "mesh" {
-                physical.row([flow.peer(), flow.protocol(), flow.remote.clone(), sent, received]);
+                physical.row([flow.with(), flow.protocol(), flow.to(), sent, received, flow.since(now)]);
                 continue;
             }
             let arrow = if flow.initiator == "remote" { "<-" } else { "->" };
@@ -128,11 +151,39 @@ impl Flows {
         if physical.is_empty() && mesh.is_empty() {
             return "Nothing flows.".to_owned();
         }
-        format!("Physical flows, which carry the tunnels:\n{physical}\nMesh flows, inside the tunnels:\n{mesh}")
+        format!("Physical flows, out of this machine:\n{physical}\nMesh flows, inside the tunnels:\n{mesh}")
     }
 }
 
 impl Flow {
+    /// Whom a physical flow leads to.
+    fn with(&self) -> String {
+        match self.service.as_str() {
+            "control" => "coordination server".to_owned(),
+            "relay" => format!("relay {}", self.region).trim_end().to_owned(),
+            _ => self.peer(),
+        }
+    }
+
+    /// Where a physical flow leads to; a server by the name that it was looked up by, too.
+    fn to(&self) -> String {
+        let is_address = self.remote.starts_with(&self.name);
+        match self.name.is_empty() || is_address {
+            true => self.remote.clone(),
+            false => format!("{} ({})", self.remote, self.name),
+        }
+    }
+
+    /// For how long it has been there, or a connection to the server has been open.
+    fn since(&self, now: Timestamp) -> String {
+        let is_server = matches!(self.service.as_str(), "control" | "relay");
+        match (is_server, self.open.first()) {
+            (true, None) => "closed".to_owned(),
+            (_, Some(oldest)) => age(&oldest.since, now),
+            (false, None) => age(&self.first, now),
+        }
+    }
+
     fn peer(&self) -> String {
         if self.peer.is_empty() { self.node_key.chars().take(16).collect() } else { self.peer.clone() }
     }
@@ -142,6 +193,17 @@ impl Flow {
             Value::String(name) => name.clone(),
             number => number.as_u64().and_then(|number| u8::try_from(number).ok()).map(protocol).unwrap_or_default(),
         }
+    }
+}
+
+/// `40s`, `12m`, `5h` or `3d`: a span in the largest unit that is full once.
+fn age(since: &Time, now: Timestamp) -> String {
+    let Some(since) = since.get() else { return String::new() };
+    match now.duration_since(since).as_secs().max(0) {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3_600 => format!("{}m", seconds / 60),
+        seconds @ 3_600..86_400 => format!("{}h", seconds / 3_600),
+        seconds => format!("{}d", seconds / 86_400),
     }
 }
 
@@ -181,11 +243,32 @@ mod tests {
                 "remote": "100.64.0.1:4000", "initiator": "remote", "sent": {"packets": 2, "bytes": 1500},
                 "received": {"packets": 1, "bytes": 90}, "refused": {"packets": 0, "bytes": 0}},
             {"kind": "physical", "peer": "", "nodeKey": "nodekey:0123456789", "protocol": "udp",
-                "remote": "203.0.113.20:41641", "sent": {"packets": 9, "bytes": 2_500_000}, "received": {"packets": 1, "bytes": 1}},
+                "remote": "203.0.113.20:41641", "sent": {"packets": 9, "bytes": 2_500_000}, "received": {"packets": 1, "bytes": 1},
+                "first": "2026-01-10T00:00:00Z"},
         ]}))
         .unwrap();
-        let text = flows.text();
-        assert!(text.contains("nodekey:01234567  udp  203.0.113.20:41641  2.5 MB  1 B"), "{text}");
+        let text = flows.text(now());
+        assert!(text.contains("nodekey:01234567  udp  203.0.113.20:41641  2.5 MB  1 B       2h"), "{text}");
         assert!(text.contains("alpha  tcp    10.0.0.5:80  <-  100.64.0.1:4000  1.5 kB  90 B"), "{text}");
+    }
+    #[test]
+    fn connections_to_servers_are_shown_with_name_and_age_or_as_closed() {
+        let flows = Flows::deserialize(json!({"flows": [
+            {"kind": "physical", "service": "control", "protocol": "https", "name": "control.example",
+                "remote": "203.0.113.10:443", "sent": {"bytes": 1200}, "received": {"bytes": 34000},
+                "open": [{"local": "10.0.0.5:4001", "since": "2026-01-10T02:24:00Z"}], "first": "2026-01-10T00:00:00Z"},
+            {"kind": "physical", "service": "relay", "region": "near", "protocol": "https", "name": "198.51.100.7",
+                "remote": "198.51.100.7:443", "sent": {"bytes": 7}, "received": {"bytes": 8}, "open": []},
+        ]}))
+        .unwrap();
+        let text = flows.text(now());
+        let control = "coordination server  https  203.0.113.10:443 (control.example)  1.2 kB  34.0 kB   6m";
+        assert!(text.contains(control), "{text}");
+        assert!(text.contains("relay near           https  198.51.100.7:443"), "{text}");
+        assert!(text.contains("7 B     8 B       closed"), "{text}");
+    }
+
+    fn now() -> Timestamp {
+        "2026-01-10T02:30:00Z".parse().unwrap()
     }
 }

@@ -100,7 +100,7 @@ impl Driver {
     pub(super) fn new(config: Config, shared: Arc<Shared>, backlog: Arc<Backlog>, orders: Arc<OrderBox>) -> Self {
         let now = Instant::now();
         let mut entropy = SystemEntropy;
-        let mut dialer = Dialer::new(config.resolver.clone(), &config.roots);
+        let mut dialer = Dialer::new(config.resolver.clone(), &config.roots).with_ledger(config.ledger.clone());
         if let Some(setup) = &config.socket_setup {
             dialer = dialer.with_socket_setup(setup.clone());
         }

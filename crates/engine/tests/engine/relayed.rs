@@ -32,6 +32,24 @@ async fn nodes_that_know_no_address_talk_by_relay() {
 }
 
 #[tokio::test]
+async fn what_a_relays_socket_moves_is_in_the_ledger() {
+    let relay = TestRelay::start();
+    let ledger = engine::Ledger::default();
+    let entered = ledger.clone();
+    let mut node = Node::start_with(1, relay.roots.clone(), |config| config.ledger = entered).await;
+    node.show(&[], &relay.map_without_stun()).await;
+    node.await_home().await;
+    let accounts = ledger.accounts();
+    let [account] = accounts.as_slice() else { panic!("one account, not {accounts:?}") };
+    assert!(account.remote.as_ref().is_some_and(|remote| remote.tls && remote.address.ip().is_loopback()));
+    // TLS alone takes more than this.
+    assert!(account.sent > 200 && account.received > 500, "{account:?}");
+    assert_eq!(account.open.len(), 1);
+    node.engine.shutdown().await;
+    assert!(ledger.accounts()[0].open.is_empty());
+}
+
+#[tokio::test]
 async fn many_packets_cross_a_relay_in_order() {
     let relay = TestRelay::start();
     let (one, mut other) = by_relay(&relay).await;

@@ -6,7 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use derp::client::SocketSetup;
-use dial::Resolve;
+use dial::{Ledger, Metered, Resolve};
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
@@ -27,18 +27,20 @@ pub(crate) struct Dialer {
     pub(crate) resolver: Arc<dyn Resolve>,
     pub(crate) tls: Arc<ClientConfig>,
     pub(crate) socket_setup: Option<SocketSetup>,
+    /// Where connections to the server are written down.
+    pub(crate) ledger: Ledger,
 }
 
 /// A connection to the server, with TLS or without.
 pub(crate) enum Stream {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
+    Plain(Metered<TcpStream>),
+    Tls(Box<TlsStream<Metered<TcpStream>>>),
 }
 
 impl Dialer {
     /// Connects; by TLS when the URL says so, and the server's certificate is checked then.
     pub(crate) async fn connect(&self, url: &ControlUrl) -> io::Result<Stream> {
-        let tcp = self.tcp(url.host(), url.port()).await?;
+        let tcp = self.ledger.enter(url.host(), url.is_tls(), self.tcp(url.host(), url.port()).await?)?;
         if !url.is_tls() {
             return Ok(Stream::Plain(tcp));
         }

@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
 use crypto::{NodePrivate, NodePublic};
-use engine::{Engine, Events, Offloads, QueueDevice};
+use engine::{Engine, Events, Ledger, Offloads, QueueDevice};
 use mesh::View;
 
 use super::machine::MachineNetwork;
@@ -24,11 +24,13 @@ impl DataPlane {
     pub(super) fn start(
         config: &Config,
         key: NodePrivate,
+        ledger: &Ledger,
         machine: &mut MachineNetwork,
         user_space: Option<&UserSpace>,
     ) -> Result<Self, String> {
         let public = key.public();
         let mut settings = engine::Config::new(key, config.roots.clone(), config.resolver.clone());
+        settings.ledger = ledger.clone();
         settings.port = config.port;
         settings.socket_setup = machine.socket_setup();
         settings.offloads = Offloads::without(&std::env::var(NO_OFFLOADS).unwrap_or_default())?;

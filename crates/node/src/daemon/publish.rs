@@ -25,6 +25,7 @@ impl Daemon {
             tun: self.user_space.is_none(),
             hostname: self.host.name(&self.identity.preferences),
             engine: self.data_plane.as_ref().map(|plane| plane.engine.clone()),
+            ledgers: self.ledgers.clone(),
             profile: Arc::new(self.identity.login_profile()),
         };
         let warnings = snapshot.health != before.health;

@@ -1,82 +1,31 @@
-use engine::{Flow, NatKind};
+use engine::NatKind;
 use http::StatusCode;
 use serde_json::{Value, json};
 
+use super::flows;
 use super::reply::{Refusal, Reply, json_reply, text_reply};
 use super::routes::Asked;
-use crate::snapshot::{Snapshot, wall};
+use crate::snapshot::Snapshot;
 
 /// What this daemon serves and the stock one does not, below `/towline/v0/`.
 pub(super) async fn route(asked: &mut Asked, path: &str) -> Result<Reply, Refusal> {
     match (path, asked.method.as_str()) {
-        ("flows", "GET") => flows(asked).await,
+        ("flows", "GET") => flows::all(asked).await,
         ("netcheck", "POST" | "GET") => netcheck(asked).await,
         _ => Err(Refusal::new(StatusCode::NOT_FOUND, "this daemon does not serve that")),
     }
 }
 
-fn engine(snapshot: &Snapshot) -> Result<&engine::Engine, Refusal> {
+pub(super) fn engine(snapshot: &Snapshot) -> Result<&engine::Engine, Refusal> {
     let stopped = || Refusal::new(StatusCode::CONFLICT, "the node is not connected: run `towline up` first");
     snapshot.engine.as_ref().ok_or_else(stopped)
 }
 
-fn gone(error: engine::Stopped) -> Refusal {
+pub(super) fn gone(error: engine::Stopped) -> Refusal {
     Refusal::new(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
 }
 
-/// All flows since the data plane started: who spoke with whom, and what carried it.
-async fn flows(asked: &Asked) -> Result<Reply, Refusal> {
-    let snapshot = asked.node.snapshot();
-    let flows = engine(&snapshot)?.flows().await.map_err(gone)?;
-    let all: Vec<Value> = flows.iter().map(|flow| shown(flow, &snapshot)).collect();
-    json_reply(&json!({"flows": all}))
-}
-
-fn shown(flow: &Flow, snapshot: &Snapshot) -> Value {
-    let name = |key| {
-        let peer = snapshot.mesh.netmap().and_then(|netmap| netmap.peer_by_key(key));
-        peer.map(|peer| snapshot.mesh.short_name(peer)).unwrap_or_default()
-    };
-    let volume = |volume: &engine::Volume| json!({"packets": volume.packets, "bytes": volume.bytes});
-    match flow {
-        Flow::Mesh(flow) => json!({
-            "kind": "mesh",
-            "peer": name(&flow.peer),
-            "nodeKey": flow.peer,
-            "protocol": flow.protocol,
-            "local": flow.local,
-            "remote": flow.remote,
-            "initiator": match flow.initiator {
-                engine::Initiator::Local => "local",
-                engine::Initiator::Remote => "remote",
-            },
-            "sent": volume(&flow.sent),
-            "received": volume(&flow.received),
-            "refused": volume(&flow.refused.volume),
-            "first": wall(Some(flow.first)),
-            "last": wall(Some(flow.last)),
-        }),
-        Flow::Physical(flow) => json!({
-            "kind": "physical",
-            "peer": name(&flow.peer),
-            "nodeKey": flow.peer,
-            "protocol": match flow.via {
-                engine::Via::Direct(_) => "udp",
-                engine::Via::Relay(_) => "derp",
-            },
-            "remote": match flow.via {
-                engine::Via::Direct(endpoint) => endpoint.to_string(),
-                engine::Via::Relay(region) => region_code(region.get(), snapshot),
-            },
-            "sent": volume(&flow.sent),
-            "received": volume(&flow.received),
-            "first": wall(Some(flow.first)),
-            "last": wall(Some(flow.last)),
-        }),
-    }
-}
-
-fn region_code(region: u16, snapshot: &Snapshot) -> String {
+pub(super) fn region_code(region: u16, snapshot: &Snapshot) -> String {
     let known = snapshot.mesh.netmap().and_then(|netmap| netmap.relays().region(tailcfg::RegionId(region)));
     known.map_or_else(|| region.to_string(), |region| region.region_code.clone())
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use crate::support::{Server, peer};
 use node::{AuthKey, BackendState, Config, DeviceConfig, FileStore, Node, Snapshot, StateStore, Wishes};
 use tailcfg::{MapResponse, NodeId, PingRequest, RegisterResponse};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[derive(Debug)]
 pub(crate) struct NoNames;
@@ -227,6 +228,36 @@ pub(crate) async fn stock(folder: &Path, arguments: &[&str]) -> (bool, String) {
     let output = output.unwrap_or_else(|_| panic!("tailscale {arguments:?} does not end")).unwrap();
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8(bytes).unwrap()).concat();
     (output.status.success(), text)
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_connection_to_the_server_is_among_the_flows() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let node = joined(folder.path(), &server).await;
+    let address = server.url.trim_start_matches("http://").trim_end_matches('/').to_owned();
+    let told = flows(folder.path()).await;
+    let [control] = told.as_slice() else { panic!("one flow, not {told:?}") };
+    assert_eq!((&control["kind"], &control["service"]), (&"physical".into(), &"control".into()));
+    assert_eq!((&control["protocol"], &control["remote"]), (&"http".into(), &address.clone().into()));
+    // A registration and a map request, with the Noise handshake before them.
+    assert!(control["sent"]["bytes"].as_u64() > Some(500), "{control}");
+    assert!(control["received"]["bytes"].as_u64() > Some(200), "{control}");
+    assert_eq!(control["open"].as_array().map(Vec::len), Some(1), "{control}");
+    let time = |text: &serde_json::Value| text.as_str().unwrap().parse::<jiff::Timestamp>().unwrap();
+    assert!(time(&control["open"][0]["since"]) >= time(&control["first"]), "{control}");
+    node.stop().await;
+}
+
+/// What the node tells of its flows over its socket.
+async fn flows(folder: &Path) -> Vec<serde_json::Value> {
+    let mut stream = tokio::net::UnixStream::connect(folder.join("node.sock")).await.unwrap();
+    let request = b"GET /towline/v0/flows HTTP/1.1\r\nHost: local-tailscaled.sock\r\nConnection: close\r\n\r\n";
+    stream.write_all(request).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let body = answer.find('{').map(|start| &answer[start..]).unwrap_or_else(|| panic!("{answer}"));
+    let told: serde_json::Value = serde_json::Deserializer::from_str(body).into_iter().next().unwrap().unwrap();
+    told["flows"].as_array().cloned().unwrap_or_else(|| panic!("{answer}"))
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
