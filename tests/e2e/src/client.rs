@@ -57,6 +57,11 @@ impl Client {
         matches!(self.program, Program::Towline("towline"))
     }
 
+    /// Whether our daemon runs, whichever command line commands it.
+    pub fn is_ours(&self) -> bool {
+        matches!(self.program, Program::Towline(_))
+    }
+
     /// Begins a command of the client.
     pub fn cli<S: Into<String>>(&self, arguments: impl IntoIterator<Item = S>) -> Command<'_> {
         match &self.program {

@@ -51,6 +51,8 @@ pub struct Habits {
     pub proxies_the_api_server: bool,
     /// It knows the resource Tailnet, for credentials besides its own.
     pub takes_tailnets: bool,
+    /// Its proxies tell what flows through them.
+    pub tells_flows: bool,
 }
 
 impl Operator {

@@ -10,6 +10,7 @@ mod credentials;
 mod egress;
 mod exit_node;
 mod expose;
+mod flows;
 mod install;
 mod refusal;
 mod removal;
@@ -26,11 +27,12 @@ pub struct Act {
 }
 
 /// All acts, in the order in which they are played.
-static ACTS: [Act; 10] = [
+static ACTS: [Act; 11] = [
     Act { rows: &[3], needs: &[], play: install::play },
     Act { rows: &[4, 5, 6], needs: &[], play: api_server::play },
     Act { rows: &[7, 8], needs: &[], play: egress::play },
     Act { rows: &[9, 10, 11], needs: &[], play: connector::play },
+    Act { rows: &[14], needs: &[9], play: flows::play },
     Act { rows: &[13], needs: &[], play: expose::play },
     Act { rows: &[15], needs: &[], play: exit_node::play },
     Act { rows: &[17], needs: &[7, 13], play: trouble::play },

@@ -26,6 +26,7 @@ pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
             leaves_in_order: false,
             proxies_the_api_server: false,
             takes_tailnets: true,
+            tells_flows: false,
         },
         version: version.trim_start_matches('v').to_owned(),
         chart: published(&parts.stock_sources()?.join(DEPLOY))?,

@@ -20,6 +20,7 @@ pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
             leaves_in_order: true,
             proxies_the_api_server: true,
             takes_tailnets: false,
+            tells_flows: true,
         },
         version: pushed.tag,
         chart: chart::read(Path::new(CHART))?,
