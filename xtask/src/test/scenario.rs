@@ -83,6 +83,22 @@ pub(super) fn operator(context: &Context<'_>) -> Result<Counts> {
     play(context, "operator", &["--operator=towline", "--laptop=towline", "--robbinsdale=towline"])
 }
 
+/// Our operator and proxies, with stock clients on one side or on both.
+pub(super) fn clients(context: &Context<'_>) -> Result<Counts> {
+    let pairs: [(&str, &str, &[&str]); 3] = [
+        ("stock", "stock", &["--row=4", "--row=8", "--row=10", "--row=13"]),
+        ("towline", "stock", &["--row=8"]),
+        ("stock", "towline", &["--row=8"]),
+    ];
+    let each = pairs.into_iter().map(|(laptop, robbinsdale, rows)| {
+        let title = format!("operator, {laptop} and {robbinsdale} node");
+        let (laptop, robbinsdale) = (format!("--laptop={laptop}"), format!("--robbinsdale={robbinsdale}"));
+        let cast = ["--operator=towline", &laptop, &robbinsdale];
+        play(context, &title, &[&cast, rows].concat())
+    });
+    each.sum()
+}
+
 /// Rows of the walkthrough, by whom the stage's own options name; ours where they don't.
 pub(super) fn walkthrough(context: &Context<'_>) -> Result<Counts> {
     let named = |role: &str| context.options.iter().any(|option| option.starts_with(role));

@@ -77,6 +77,12 @@ pub(crate) const STAGES: &[Stage] = &[
         run: scenario::operator,
     },
     Stage {
+        name: "clients",
+        about: "our Kubernetes operator and its proxies, with stock clients on one side or on both",
+        standard: true,
+        run: scenario::clients,
+    },
+    Stage {
         name: "walkthrough",
         about: "rows of the walkthrough: --row 8 --operator, --laptop, --robbinsdale towline|stock",
         standard: false,

@@ -173,15 +173,20 @@ fn parrot(stage: &Stage) -> Result<()> {
 
 /// A shell with a terminal: what is typed is heard, and the size of the window is known.
 fn terminal(stage: &Stage, way: &Way) -> Result<()> {
-    let inside = "tty; stty size; read -r word; echo heard $word; exit 7";
+    let inside = "tty; while read -r word; do [ $word = enough ] && exit 7; stty size; echo heard $word; done";
     let line = format!("stty cols 91 rows 37; kubectl -n home exec -it shell -- bash -c '{inside}'");
     let command = ["script", "--quiet", "--return", "--command", &line, "/dev/null"];
     let command = stage.laptop.lab_box().command(command).with_more_input();
     let mut session = by(command, way).spawn()?;
     session.wait_for("/dev/pts/", PATIENCE)?;
-    session.wait_for("37 91", PATIENCE)?;
     session.say("swallow\n", PATIENCE)?;
     session.wait_for("heard swallow", PATIENCE)?;
+    // The size follows the session's begin by a message of its own, whenever it comes.
+    eventually("the window's size in the pod", PATIENCE, || {
+        session.say("again\n", PATIENCE)?;
+        Ok(session.wait_for("37 91", Duration::from_secs(1))?)
+    })?;
+    session.say("enough\n", PATIENCE)?;
     let ended = session.finish(PATIENCE)?.ended;
     ensure!(ended.to_string().contains('7'), "the shell's own exit status is lost: {ended}");
     Ok(())
