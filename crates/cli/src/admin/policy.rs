@@ -56,7 +56,7 @@ pub enum Command {
     History {
         /// Print this one
         #[arg(value_name = "VERSION")]
-        version: Option<u64>,
+        of: Option<u64>,
     },
 }
 
@@ -114,7 +114,7 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
             }
             done
         }
-        Command::History { version } => history(client, version, output).await,
+        Command::History { of } => history(client, of, output).await,
     }
 }
 
