@@ -10,6 +10,12 @@ const USER: HeaderName = HeaderName::from_static("impersonate-user");
 const GROUP: HeaderName = HeaderName::from_static("impersonate-group");
 const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
+/// What a browser says of the page that makes it send a request (Fetch Metadata Request Headers, section 2.4).
+const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// How a WebSocket protocol begins that is a bearer token to the API server.
+const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
+
 /// What may be upgraded to: what `kubectl exec`, `attach`, `cp` and `port-forward` speak.
 const PROTOCOLS: [&str; 2] = ["websocket", "SPDY/3.1"];
 
@@ -60,6 +66,8 @@ pub(crate) fn for_upstream(
     token: &HeaderValue,
     source: IpAddr,
 ) -> Result<HeaderMap, Refusal> {
+    refuse_pages(client)?;
+    refuse_tokens_of_websockets(client)?;
     if let Some(own) = client.keys().find(|name| normalized(name).starts_with("impersonate")) {
         return Err(Refusal::ImpersonatesItself(own.to_string()));
     }
@@ -86,6 +94,36 @@ pub(crate) fn for_upstream(
     }
     check(&headers, impersonated)?;
     Ok(headers)
+}
+
+/// Refuses what a page in a browser has sent: the caller is proven by the device, and a page is not its user's will.
+///
+/// Browsers let any page open a WebSocket to any host, and send it some requests; they say so by these headers, which no
+/// client of the API server sends.
+fn refuse_pages(client: &HeaderMap) -> Result<(), Refusal> {
+    if client.contains_key(header::ORIGIN) {
+        return Err(Refusal::FromAPage("origin"));
+    }
+    // `none`: the user typed the address.
+    if client.get_all(FETCH_SITE).into_iter().any(|site| site != "none") {
+        return Err(Refusal::FromAPage("sec-fetch-site"));
+    }
+    Ok(())
+}
+
+/// Refuses a token in the place where browsers' WebSockets carry one for the API server, which takes it for `Authorization`.
+fn refuse_tokens_of_websockets(client: &HeaderMap) -> Result<(), Refusal> {
+    let mut offered = client.get_all(header::SEC_WEBSOCKET_PROTOCOL).into_iter();
+    let has_token = |value: &HeaderValue| {
+        let value = String::from_utf8_lossy(value.as_bytes()).to_ascii_lowercase();
+        value.split(',').any(|protocol| protocol.trim().starts_with(TOKEN_PROTOCOL))
+    };
+    if offered.any(has_token) {
+        return Err(Refusal::Malformed(
+            "it offers a token among its WebSocket protocols; this proxy knows you by your device, so leave it out",
+        ));
+    }
+    Ok(())
 }
 
 /// Looks once more at what is about to leave: one identity, the decided one, and nothing beside it.
@@ -219,6 +257,22 @@ mod tests {
     }
 
     #[test]
+    fn what_a_page_in_a_browser_sends_is_refused() {
+        assert_eq!(sent(&headers(&[("origin", "https://evil.example.com")])), Err(Refusal::FromAPage("origin")));
+        for site in ["cross-site", "same-site", "same-origin"] {
+            assert_eq!(sent(&headers(&[("sec-fetch-site", site)])), Err(Refusal::FromAPage("sec-fetch-site")));
+        }
+        assert!(sent(&headers(&[("sec-fetch-site", "none")])).is_ok());
+    }
+
+    #[test]
+    fn a_token_among_the_protocols_of_a_websocket_is_refused() {
+        let offers = |protocols: &str| sent(&headers(&[("sec-websocket-protocol", protocols)]));
+        assert!(offers("v5.channel.k8s.io, v4.channel.k8s.io").is_ok());
+        assert!(offers("v4.channel.k8s.io, Base64url.bearer.authorization.k8s.io.c2VjcmV0").is_err());
+    }
+
+    #[test]
     fn a_connection_header_takes_away_only_the_clients_own() {
         let client = headers(&[
             ("connection", "Impersonate-User, authorization"),
@@ -267,6 +321,7 @@ mod tests {
     fn hostile_name() -> impl Strategy<Value = String> {
         prop_oneof![
             "(?i)(impersonate|x-remote|authorization|x-forwarded|connection|te|upgrade)[-_]?(user|group|uid|extra-a)?",
+            "(?i)(origin|sec-fetch-site|sec-websocket-protocol)",
             "[a-zA-Z][a-zA-Z0-9_-]{0,12}",
         ]
     }
@@ -287,7 +342,9 @@ mod tests {
                     prop_assert_eq!(sent.get_all("x-forwarded-for").iter().count(), 1);
                     prop_assert!(sent.get("connection").is_none() && sent.get("upgrade").is_none());
                 }
-                Err(refusal) => prop_assert!(matches!(refusal, Refusal::ImpersonatesItself(_))),
+                Err(refusal) => {
+                    prop_assert!(matches!(refusal, Refusal::ImpersonatesItself(_) | Refusal::FromAPage(_)));
+                }
             }
         }
     }

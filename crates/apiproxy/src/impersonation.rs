@@ -7,7 +7,8 @@ use crate::{IdentifyError, Identity};
 
 /// Whom the proxy may impersonate: the chart's lists, by name.
 ///
-/// The proxy's own role in the cluster names the same, so that a mistake here gives nobody more.
+/// The proxy's own role in the cluster names the same groups, and the same users where there are any, so that a mistake here
+/// gives nobody more than the role does.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Allowed {
     groups: BTreeSet<String>,
@@ -90,6 +91,12 @@ pub enum Refusal {
          so leave out --as, --as-group, --as-uid and the like"
     )]
     ImpersonatesItself(String),
+    /// A browser sent it on behalf of a page.
+    #[error(
+        "the request comes from a page in a browser (it has a header {0:?}): who you are follows from your device, \
+         so a page that you only look at could act as you; use kubectl, or a program that sends no such header"
+    )]
+    FromAPage(&'static str),
     /// What would have to be recorded.
     #[error(
         "the tailnet policy enforces recording ({0}), and this proxy has no recorder: \
@@ -135,6 +142,7 @@ impl Refusal {
             | Self::UserNotAllowed(_)
             | Self::GroupNotAllowed(_)
             | Self::ImpersonatesItself(_)
+            | Self::FromAPage(_)
             | Self::RecordingEnforced(_)
             | Self::Revoked => StatusCode::FORBIDDEN,
             Self::Path(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
@@ -153,6 +161,7 @@ impl Refusal {
             Self::UserNotAllowed(_) => "user_not_allowed",
             Self::GroupNotAllowed(_) => "group_not_allowed",
             Self::ImpersonatesItself(_) => "impersonates_itself",
+            Self::FromAPage(_) => "from_a_page",
             Self::RecordingEnforced(_) => "recording_enforced",
             Self::Path(_) => "path",
             Self::Malformed(_) => "malformed",
