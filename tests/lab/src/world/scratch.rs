@@ -65,12 +65,9 @@ impl Drop for ScratchWorld {
 /// Takes down the scratch worlds whose process is gone.
 fn sweep() -> Result<()> {
     for name in World::all().into_iter().filter(|name| name.as_str().starts_with(PREFIX)) {
-        let record = record_of(&WorldFolder::new(name.clone()));
-        let owner = match record {
-            Ok(Some(record)) => record.owner,
-            // Half made: its name says whose it is.
-            _ => owner_by_name(name.as_str()),
-        };
+        let record = record_of(&WorldFolder::new(name.clone())).ok().flatten();
+        // Half made, or completed by an `up` that names no owner: its name says whose it is.
+        let owner = record.and_then(|record| record.owner).or_else(|| owner_by_name(name.as_str()));
         if owner.is_none_or(|owner| !owner.is_alive()) {
             World::down(&name)?;
         }
