@@ -31,7 +31,7 @@ pub struct Limits {
     pub headers: usize,
     /// Bytes of all header fields of one request.
     pub header_bytes: u32,
-    /// The time for a TLS handshake, and then for the head of a request.
+    /// The time for a TLS handshake, then for the first request, and for the head of each.
     pub head_time: Duration,
     /// The time for connecting to the API server.
     pub connect_time: Duration,

@@ -11,7 +11,7 @@ use hyper_util::server::conn::auto::Builder;
 use rustls::server::ResolvesServerCert;
 use telemetry::{Condition, Health, Metrics, Shutdown};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -174,9 +174,11 @@ async fn serve(
     };
     proxy.metrics.connections.inc();
     let leash = Leash::new(proxy.identify.clone(), proxy.allowed.clone(), source, limits.recheck);
+    let asked = Arc::new(Notify::new());
     let service = {
-        let proxy = proxy.clone();
+        let (proxy, asked) = (proxy.clone(), asked.clone());
         service_fn(move |request| {
+            asked.notify_one();
             let answer = proxy.clone().answer(request, source, leash.clone());
             async move { Ok::<_, Infallible>(answer.await) }
         })
@@ -184,8 +186,18 @@ async fn serve(
     let builder = builder(limits);
     let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
     let mut connection = std::pin::pin!(connection);
+    // The first bytes choose the version of HTTP, and whatever waits for them has no limit of its own.
+    let silence = async {
+        if tokio::time::timeout(limits.head_time, asked.notified()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    };
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
+        () = silence => {
+            tracing::debug!(%source, "no request in time");
+            Ok(())
+        }
         () = shutdown.requested() => {
             connection.as_mut().graceful_shutdown();
             tokio::select! {

@@ -1,6 +1,8 @@
 //! Whatever a client sends arrives with exactly one identity, the decided one, or not at all.
 
-use apiproxy::{CAPABILITY, Identity};
+use std::time::Duration;
+
+use apiproxy::{CAPABILITY, Identity, Limits};
 use bytes::Bytes;
 use http::{HeaderMap, Request};
 use http_body_util::{BodyExt as _, StreamBody};
@@ -8,6 +10,7 @@ use hyper::body::Frame;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use proptest::prelude::*;
 use serde_json::json;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
 use crate::world::{World, alice, status};
 
@@ -34,6 +37,21 @@ async fn a_request_arrives_as_its_sender_over_both_versions_of_http() {
     assert!(arrived.iter().all(|request| request.is_alice()), "{arrived:?}");
     assert_eq!(arrived[0].target, "/api/v1/pods?limit=5");
     assert_eq!(arrived[1].body, "body");
+    world.stop().await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_nothing_is_hung_up_on_whatever_it_speaks() {
+    let world = World::with(Limits { head_time: Duration::from_secs(2), ..Limits::default() }).await;
+    let clients = [("http/1.1", ""), ("http/1.1", "P"), ("h2", ""), ("h2", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")];
+    let proxy = &world;
+    let silent = clients.map(|(protocol, said)| async move {
+        let mut stream = proxy.connect(&[protocol]).await;
+        stream.write_all(said.as_bytes()).await.unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "{protocol} with {said:?} is not hung up on");
+    });
+    futures_util::future::join_all(silent).await;
     world.stop().await;
 }
 
