@@ -36,7 +36,7 @@ pub(crate) struct Granted {
 }
 
 /// What the policy wants recorded, without which it wants nothing to happen.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub(crate) enum Recording {
     /// Nothing.
     #[default]

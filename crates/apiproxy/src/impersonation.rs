@@ -41,14 +41,7 @@ impl Allowed {
 pub struct Impersonated {
     user: String,
     groups: Vec<String>,
-    recording: Recorded,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Recorded {
-    Nothing,
-    Sessions,
-    Everything,
+    recording: Recording,
 }
 
 /// Why a request is not sent on. Its text is for the user.
@@ -215,12 +208,7 @@ impl Impersonated {
         } else {
             granted.groups.into_iter().collect()
         };
-        let recording = match granted.recording {
-            Recording::None => Recorded::Nothing,
-            Recording::Sessions => Recorded::Sessions,
-            Recording::Everything => Recorded::Everything,
-        };
-        Ok(Self { user: user.to_owned(), groups, recording })
+        Ok(Self { user: user.to_owned(), groups, recording: granted.recording })
     }
 
     /// The user.
@@ -236,9 +224,9 @@ impl Impersonated {
     /// Refuses what would have to be recorded.
     pub(crate) fn check_recording(&self, is_session: bool) -> Result<(), Refusal> {
         match self.recording {
-            Recorded::Everything => Err(Refusal::RecordingEnforced("of every request")),
-            Recorded::Sessions if is_session => Err(Refusal::RecordingEnforced("of sessions")),
-            Recorded::Sessions | Recorded::Nothing => Ok(()),
+            Recording::Everything => Err(Refusal::RecordingEnforced("of every request")),
+            Recording::Sessions if is_session => Err(Refusal::RecordingEnforced("of sessions")),
+            Recording::Sessions | Recording::None => Ok(()),
         }
     }
 }
