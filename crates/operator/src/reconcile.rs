@@ -8,12 +8,19 @@ mod service;
 
 use std::time::Duration;
 
+use jiff::Timestamp;
+use kube::Resource;
+use kubeapi::condition::event;
+
 pub(crate) use api_server_proxy::owner as api_server_proxy_owner;
 pub(crate) use service::without_finalizer;
 
 use crate::context::Context;
+use crate::event::Note;
+use crate::owner::Owner;
 use crate::provision::ProvisionError;
 use crate::queue::Key;
+use crate::removal::{self, Removal};
 use crate::service::Trouble;
 use crate::writer::WriteError;
 
@@ -34,7 +41,7 @@ pub(crate) async fn reconcile(context: &Context, key: &Key) -> Result<Next, Prov
         Key::Connector(name) => connector::reconcile(context, name).await,
         Key::ProxyClass(name) => proxy_class::reconcile(context, name).await,
         Key::Orphan(owner) => orphan::reconcile(context, owner).await,
-        Key::Tombstone(name) => crate::removal::tombstone(context, name).await,
+        Key::Tombstone(name) => removal::tombstone(context, name).await,
         Key::ApiServerProxy => api_server_proxy::reconcile(context).await,
     }
 }
@@ -58,6 +65,28 @@ fn outcome(executed: Result<Next, ProvisionError>, said: Option<Trouble>) -> Res
     match (executed, said) {
         (Err(_), Some(trouble)) if !trouble.passing => Ok(Some(REFUSED)),
         (executed, _) => executed,
+    }
+}
+
+/// Removes what was made for an object that goes, and says on it what is waited for or stays behind. With a time to look
+/// again the object has to stay until then.
+async fn take_back<K: Resource<DynamicType = ()>>(
+    context: &Context,
+    owner: &Owner,
+    object: &K,
+) -> Result<Next, ProvisionError> {
+    let since = object.meta().deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
+    let about = object.object_ref(&());
+    match removal::everything(context, owner, since).await? {
+        Removal::Waiting(what, again) => {
+            context.tell_once(Note::normal(event::WAITING, &what), &about).await;
+            Ok(Some(again))
+        }
+        Removal::LeftBehind(what) => {
+            context.tell_once(Note::warning(event::LEFT_BEHIND, &what), &about).await;
+            Ok(None)
+        }
+        Removal::Gone => Ok(None),
     }
 }
 

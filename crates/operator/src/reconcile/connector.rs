@@ -1,14 +1,12 @@
 use jiff::Timestamp;
 use kube::Resource;
 use kube::api::Api;
-use kubeapi::condition::event;
 use kubeapi::{Connector, name};
 
 use super::service::without_finalizer;
-use super::{Next, outcome, sooner, trouble};
+use super::{Next, outcome, sooner, take_back, trouble};
 use crate::connector::{self, Observed, Plan};
 use crate::context::Context;
-use crate::event::Note;
 use crate::provision::{self, ProvisionError};
 use crate::removal::{self, Removal};
 
@@ -76,17 +74,8 @@ async fn tear_down(
     connector: &Connector,
 ) -> Result<Next, ProvisionError> {
     let owner = connector::owner(connector);
-    let since = connector.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
-    let about = connector.object_ref(&());
-    match removal::everything(context, &owner, since).await? {
-        Removal::Waiting(what, again) => {
-            context.tell_once(Note::normal(event::WAITING, &what), &about).await;
-            return Ok(Some(again));
-        }
-        Removal::LeftBehind(what) => {
-            context.tell_once(Note::warning(event::LEFT_BEHIND, &what), &about).await;
-        }
-        Removal::Gone => {}
+    if let Some(again) = take_back(context, &owner, connector).await? {
+        return Ok(Some(again));
     }
     let name = connector.metadata.name.as_deref().unwrap_or_default();
     context.writer.patch(connectors, name, MANAGER, &without_finalizer(&connector.metadata)).await?;

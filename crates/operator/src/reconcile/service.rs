@@ -4,15 +4,12 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 use kube::Resource;
 use kube::api::Api;
-use kubeapi::condition::event;
 use kubeapi::name;
 use serde_json::{Value, json};
 
-use super::{Next, outcome, sooner, trouble};
+use super::{Next, outcome, sooner, take_back, trouble};
 use crate::context::Context;
-use crate::event::Note;
 use crate::provision::{self, ProvisionError};
-use crate::removal::{self, Removal};
 use crate::service::{self, Observed, Plan};
 
 const MANAGER: &str = name::manager::SERVICE;
@@ -70,17 +67,8 @@ fn was_egress(observed: &Observed) -> bool {
 
 async fn tear_down(context: &Context, services: &Api<Service>, service: &Service) -> Result<Next, ProvisionError> {
     let owner = service::owner(service);
-    let since = service.metadata.deletion_timestamp.as_ref().map_or_else(Timestamp::now, |time| time.0);
-    let about = service.object_ref(&());
-    match removal::everything(context, &owner, since).await? {
-        Removal::Waiting(what, again) => {
-            context.tell_once(Note::normal(event::WAITING, &what), &about).await;
-            return Ok(Some(again));
-        }
-        Removal::LeftBehind(what) => {
-            context.tell_once(Note::warning(event::LEFT_BEHIND, &what), &about).await;
-        }
-        Removal::Gone => {}
+    if let Some(again) = take_back(context, &owner, service).await? {
+        return Ok(Some(again));
     }
     drop_finalizer(context, services, service).await?;
     context.forget(&owner.uid);
