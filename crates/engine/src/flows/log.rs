@@ -128,23 +128,36 @@ mod tests {
         log.flows().into_iter().map(bytes).sum()
     }
 
-    #[test]
-    fn both_directions_of_a_flow_are_one_flow() {
-        let peer = NodePublic::from_bytes([1; 32]);
+    /// The one flow that the log has after what two recorders, for sent and for received packets, were told.
+    fn the_flow(told: impl FnOnce(&mut Recorder, &mut Recorder)) -> MeshFlow {
         let (sent, received) = (Arc::new(Batch::new(Direction::Sent)), Arc::new(Batch::new(Direction::Received)));
         let (mut tx, mut rx) = (Recorder::new(sent.clone()), Recorder::new(received.clone()));
-        let out = flow_to(53);
-        let back = filter::Flow { source: out.destination, destination: out.source, ..out };
-        tx.mesh(&peer, &out, volume(10), None);
-        tx.mesh(&peer, &out, volume(10), None);
-        rx.mesh(&peer, &back, volume(7), None);
+        told(&mut tx, &mut rx);
         tx.flush();
         rx.flush();
         let mut log = FlowLog::default();
         log.take(&sent, SystemTime::UNIX_EPOCH);
         log.take(&received, SystemTime::UNIX_EPOCH);
-        let flows = log.flows();
-        let [Flow::Mesh(flow)] = flows.as_slice() else { panic!("one flow, not {flows:?}") };
+        let mut flows = log.flows();
+        match (flows.pop(), flows.is_empty()) {
+            (Some(Flow::Mesh(flow)), true) => flow,
+            (last, _) => panic!("one flow, not {flows:?} and {last:?}"),
+        }
+    }
+
+    fn back(flow: &filter::Flow) -> filter::Flow {
+        filter::Flow { source: flow.destination, destination: flow.source, ..*flow }
+    }
+
+    #[test]
+    fn both_directions_of_a_flow_are_one_flow() {
+        let peer = NodePublic::from_bytes([1; 32]);
+        let out = flow_to(53);
+        let flow = the_flow(|tx, rx| {
+            tx.mesh(&peer, &out, volume(10), None);
+            tx.mesh(&peer, &out, volume(10), None);
+            rx.mesh(&peer, &back(&out), volume(7), None);
+        });
         assert_eq!((flow.sent, flow.received), (Volume { packets: 2, bytes: 20 }, volume(7)));
         assert_eq!(flow.initiator, Initiator::Local);
     }
@@ -152,19 +165,11 @@ mod tests {
     #[test]
     fn who_was_seen_first_is_the_initiator_whichever_thread_is_asked_first() {
         let peer = NodePublic::from_bytes([1; 32]);
-        let (sent, received) = (Arc::new(Batch::new(Direction::Sent)), Arc::new(Batch::new(Direction::Received)));
-        let (mut tx, mut rx) = (Recorder::new(sent.clone()), Recorder::new(received.clone()));
         let answer = flow_to(53);
-        let question = filter::Flow { source: answer.destination, destination: answer.source, ..answer };
-        rx.mesh(&peer, &question, volume(7), None);
-        tx.mesh(&peer, &answer, volume(10), None);
-        tx.flush();
-        rx.flush();
-        let mut log = FlowLog::default();
-        log.take(&sent, SystemTime::UNIX_EPOCH);
-        log.take(&received, SystemTime::UNIX_EPOCH);
-        let flows = log.flows();
-        let [Flow::Mesh(flow)] = flows.as_slice() else { panic!("one flow, not {flows:?}") };
+        let flow = the_flow(|tx, rx| {
+            rx.mesh(&peer, &back(&answer), volume(7), None);
+            tx.mesh(&peer, &answer, volume(10), None);
+        });
         assert_eq!(flow.initiator, Initiator::Remote);
     }
 

@@ -9,14 +9,18 @@ use crate::support::{Node, Tap, TestRelay, reach, within};
 async fn by_relay(relay: &TestRelay) -> (Node, Node) {
     let mut one = Node::start(1, relay.roots.clone()).await;
     let mut other = Node::start(2, relay.roots.clone()).await;
-    let map = relay.map_without_stun();
-    for node in [&mut one, &mut other] {
-        node.show(&[], &map).await;
+    introduce(&mut one, &mut other, &relay.map_without_stun()).await;
+    (one, other)
+}
+
+/// Shows two nodes the relays, waits until each has its home, and shows each the other.
+async fn introduce(one: &mut Node, other: &mut Node, relays: &tailcfg::DerpMap) {
+    for node in [&mut *one, &mut *other] {
+        node.show(&[], relays).await;
         node.await_home().await;
     }
-    one.show(&[&other], &map).await;
-    other.show(&[&one], &map).await;
-    (one, other)
+    one.show(&[other], relays).await;
+    other.show(&[one], relays).await;
 }
 
 #[tokio::test]
@@ -76,13 +80,10 @@ async fn nodes_move_from_the_relay_to_a_direct_path() {
     let relay = TestRelay::start();
     let mut one = Node::start(1, relay.roots.clone()).await;
     let mut other = Node::start(2, relay.roots.clone()).await;
-    for node in [&mut one, &mut other] {
+    for node in [&one, &other] {
         node.engine.set_interfaces(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
-        node.show(&[], &relay.map).await;
-        node.await_home().await;
     }
-    one.show(&[&other], &relay.map).await;
-    other.show(&[&one], &relay.map).await;
+    introduce(&mut one, &mut other, &relay.map).await;
     reach(&one, &mut other).await;
     let key = other.key;
     let choice = one.await_path(key, |choice| matches!(choice, PathChoice::Direct(_))).await;
@@ -138,13 +139,10 @@ async fn a_node_that_is_told_to_goes_by_relay_only() {
     let relay = TestRelay::start();
     let mut one = Node::start_with(1, relay.roots.clone(), |config| config.relay_only = true).await;
     let mut other = Node::start(2, relay.roots.clone()).await;
-    for node in [&mut one, &mut other] {
+    for node in [&one, &other] {
         node.engine.set_interfaces(vec![std::net::Ipv4Addr::LOCALHOST.into()]);
-        node.show(&[], &relay.map).await;
-        node.await_home().await;
     }
-    one.show(&[&other], &relay.map).await;
-    other.show(&[&one], &relay.map).await;
+    introduce(&mut one, &mut other, &relay.map).await;
     reach(&one, &mut other).await;
     assert!(one.engine.peer(other.key).await.unwrap().unwrap().path.direct().is_none());
 }
