@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use http::Uri;
 use http::uri::Scheme;
 use ipnet::IpNet;
+use listen::CertificateFiles;
 use serde::Deserialize;
 use tailcfg::DerpMap;
 
 use crate::files::{self, FileError};
 use crate::origin::TrustedProxies;
-use crate::tls::CertificateFiles;
 
 /// Everything that the server needs to know to run, resolved: nothing is read or bound yet but the files it was made from.
 #[derive(Debug, Clone)]

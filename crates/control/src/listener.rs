@@ -10,17 +10,16 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
+use listen::Places;
 use rustls::ServerConfig;
 use telemetry::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::origin::{Arrival, TrustedProxies};
-use crate::sources::Sources;
 
 /// What strangers may take of the server before they have shown who they are.
 #[derive(Debug, Clone, Copy)]
@@ -67,11 +66,9 @@ pub(crate) struct Listener {
 impl Listener {
     /// Serves until the shutdown is requested; with TLS when `tls` says so.
     pub(crate) async fn serve(self, listener: TcpListener, tls: Option<Arc<ServerConfig>>) -> io::Result<()> {
-        let slots = Arc::new(Semaphore::new(self.limits.connections));
-        let sources = Sources::new(self.limits.connections_of_source);
+        let places = Places::new(self.limits.connections_of_source, self.limits.connections);
         let acceptor = tls.map(TlsAcceptor::from);
         loop {
-            let Ok(slot) = slots.clone().acquire_owned().await else { return Ok(()) };
             let (stream, peer) = tokio::select! {
                 () = self.shutdown.requested() => return Ok(()),
                 accepted = listener.accept() => match accepted {
@@ -85,15 +82,18 @@ impl Listener {
                 },
             };
             let source = peer.ip();
-            let place = if self.proxies.trust(source) { None } else { Some(sources.take(source)) };
-            if matches!(place, Some(None)) {
+            let place = if self.proxies.trust(source) { places.take_unshared() } else { places.take(source) };
+            let place = match place {
+                Ok(place) => place,
                 // Nothing is said: an answer would cost more than the connection did.
-                tracing::debug!("a source has as many connections as it may");
-                continue;
-            }
+                Err(full) => {
+                    tracing::debug!(?full, "a connection was turned away");
+                    continue;
+                }
+            };
             let (this, acceptor) = (self.clone(), acceptor.clone());
             self.open.spawn(async move {
-                let (_slot, _place) = (slot, place);
+                let _place = place;
                 this.connection(stream, peer, acceptor).await;
             });
         }

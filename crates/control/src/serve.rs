@@ -2,12 +2,11 @@ use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
-use anyhow::Context;
 use axum::Router;
 use crypto::MachinePrivate;
 use http::StatusCode;
+use listen::ServerCertificate;
 use telemetry::{Health, Metrics, Shutdown};
-use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 use tokio_util::task::TaskTracker;
 
@@ -22,7 +21,6 @@ use crate::rest::Rest;
 use crate::session::Sessions;
 use crate::sign_in::SignIn;
 use crate::store::Store;
-use crate::tls::ServerCertificate;
 use crate::web::{self, Web};
 
 /// Runs the coordination server until the shutdown is requested.
@@ -117,11 +115,11 @@ impl Running {
             open: self.open.clone(),
         };
         if let (Some(address), Some(certificate)) = (config.https, certificate) {
-            let socket = bind(address).await?;
+            let socket = listen::tcp(address)?;
             self.https = Some(socket.local_addr()?);
-            let (listener, tls) = (listener(router.clone()), certificate.server_config()?);
+            let (listener, tls) = (listener(router.clone()), Arc::new(certificate.server_config()));
             self.tasks.spawn(async move { Ok(listener.serve(socket, Some(tls)).await?) });
-            let (keep_current, stop) = (certificate.keep_current(), self.shutdown.clone());
+            let (keep_current, stop) = (certificate.keep_current(|_| ()), self.shutdown.clone());
             self.tasks.spawn(async move {
                 tokio::select! {
                     () = keep_current => {}
@@ -131,14 +129,14 @@ impl Running {
             });
         }
         if let Some(address) = config.http {
-            let socket = bind(address).await?;
+            let socket = listen::tcp(address)?;
             self.http = Some(socket.local_addr()?);
             let router = if config.url.is_https() { web::plain_only(router, config.url.to_string()) } else { router };
             let listener = listener(router);
             self.tasks.spawn(async move { Ok(listener.serve(socket, None).await?) });
         }
         if let Some(address) = config.admin {
-            let socket = bind(address).await?;
+            let socket = listen::tcp(address)?;
             self.admin = Some(socket.local_addr()?);
             let shutdown = self.shutdown.clone();
             self.tasks.spawn(async move { Ok(telemetry::serve_admin(socket, metrics, health, shutdown).await?) });
@@ -202,10 +200,6 @@ fn routes(
         .fallback(lost)
         .layer(axum::extract::DefaultBodyLimit::max(api::BODY_LIMIT));
     coordination.metrics().count_requests(router)
-}
-
-async fn bind(address: SocketAddr) -> anyhow::Result<TcpListener> {
-    TcpListener::bind(address).await.with_context(|| format!("can't listen on {address}"))
 }
 
 /// The hash of the token that relays show.

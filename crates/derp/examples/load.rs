@@ -52,8 +52,8 @@ async fn relay() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let made = rcgen::generate_simple_self_signed(vec!["derp.test".to_owned()])?;
     let certificate =
-        CertificateFiles { chain: directory.path().join("tls.crt"), key: directory.path().join("tls.key") };
-    std::fs::write(&certificate.chain, made.cert.pem())?;
+        CertificateFiles { certificate: directory.path().join("tls.crt"), key: directory.path().join("tls.key") };
+    std::fs::write(&certificate.certificate, made.cert.pem())?;
     std::fs::write(&certificate.key, made.signing_key.serialize_pem())?;
     let any: SocketAddr = ([127, 0, 0, 1], 0).into();
     let server = Server::bind(Config {
@@ -77,7 +77,7 @@ async fn relay() -> anyhow::Result<()> {
         resolver: Arc::new(Loopback),
         roots: Roots::public(),
     })?;
-    println!("{} {}", server.tls_addresses()[0], certificate.chain.display());
+    println!("{} {}", server.tls_addresses()[0], certificate.certificate.display());
     server.run(Shutdown::on_signals(Duration::from_secs(5))?).await
 }
 

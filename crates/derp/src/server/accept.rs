@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use dial::Metered;
+use listen::{Full, Place, Places, site};
 use socket2::{SockRef, TcpKeepalive};
 use telemetry::Shutdown;
 use tokio::net::{TcpListener, TcpStream};
@@ -16,7 +17,6 @@ use super::metrics::RefusedReason;
 use super::second_counts::SecondCounts;
 use super::serve::Newcomer;
 use super::shared::Shared;
-use super::sources::{Full, Place, Sources, site};
 use crate::bucket::TokenBucket;
 use crate::wire::Socket;
 
@@ -32,7 +32,7 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// What all listeners of a relay let in together.
 #[derive(Debug)]
 pub(crate) struct Gate {
-    sources: Arc<Sources>,
+    places: Arc<Places>,
     rate: Mutex<TokenBucket>,
     per_source: Mutex<SecondCounts>,
     accepts_per_source: u32,
@@ -43,7 +43,7 @@ impl Gate {
         let now = Instant::now();
         let rate = f64::from(limits.accepts_per_second);
         Self {
-            sources: Sources::new(limits.connections_per_source, limits.connections),
+            places: Places::new(limits.connections_per_source, limits.connections),
             rate: Mutex::new(TokenBucket::new(rate, rate, now)),
             per_source: Mutex::new(SecondCounts::new(now)),
             accepts_per_source: limits.accepts_per_source,
@@ -57,7 +57,7 @@ impl Gate {
             return Err(Full::Source);
         }
         drop(per_source);
-        self.sources.take(source.ip())
+        self.places.take(source.ip())
     }
 
     /// How long to wait before the next handshake may begin.
@@ -93,7 +93,7 @@ where
             Err(full) => {
                 let reason = match full {
                     Full::Source => RefusedReason::SourceLimit,
-                    Full::Relay => RefusedReason::RelayLimit,
+                    Full::Server => RefusedReason::RelayLimit,
                 };
                 shared.metrics.refuse(reason);
                 continue;

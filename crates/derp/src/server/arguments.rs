@@ -7,12 +7,12 @@ use std::sync::Arc;
 use anyhow::Context as _;
 
 use super::admission::AdmissionConfig;
-use super::certificate::CertificateFiles;
 use super::config::{Config, Limits, MeshConfig};
 use super::mesh::MeshKey;
 use crate::client::Relay;
 use crate::https::ServerUrl;
 use dial::{Resolve, Roots};
+use listen::CertificateFiles;
 
 /// Run a relay: it passes encrypted packets between nodes that can't reach each other directly.
 #[derive(Debug, Clone, clap::Args)]
@@ -142,7 +142,7 @@ impl Arguments {
             http_listen: self.http_listen,
             stun_listen: if self.no_stun { Vec::new() } else { self.stun_listen },
             admin_listen: self.admin_listen,
-            certificate: CertificateFiles { chain: self.tls_cert, key: self.tls_key },
+            certificate: CertificateFiles { certificate: self.tls_cert, key: self.tls_key },
             key_file: self.state_dir.join("derp.key"),
             resolver,
             roots,

@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::admission::AdmissionConfig;
-use super::certificate::CertificateFiles;
 use super::mesh::MeshKey;
 use super::stun::StunLimits;
 use crate::client::Relay;
 use dial::{Resolve, Roots};
+use listen::CertificateFiles;
 
 /// Everything that a relay needs to know.
 #[derive(Debug, Clone)]

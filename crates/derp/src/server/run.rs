@@ -3,6 +3,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crypto::{Entropy, NodePublic, SystemEntropy};
+use listen::ServerCertificate;
 use packet::derp::Frame;
 use telemetry::{Condition, Health, Metrics, Shutdown};
 use tokio::net::{TcpListener, UdpSocket};
@@ -13,13 +14,12 @@ use tokio_util::task::TaskTracker;
 use super::accept::{self, Gate};
 use super::admission::{Admission, AdmissionConfig, AdmissionSet, Follower, Questioner, follow};
 use super::bootstrap_dns::BootstrapDns;
-use super::certificate::Certificate;
 use super::config::{Config, MeshConfig};
 use super::hub::Hub;
 use super::metrics::RelayMetrics;
 use super::outbox::Ending;
 use super::shared::Shared;
-use super::{http, key_file, listen, mesh, stun};
+use super::{certificate, http, key_file, mesh, stun};
 use crate::client::Dialer;
 use crate::link::Outgoing;
 
@@ -39,7 +39,7 @@ pub async fn run(config: Config, shutdown: Shutdown) -> anyhow::Result<()> {
 #[derive(Debug)]
 pub struct Server {
     shared: Arc<Shared>,
-    certificate: Arc<Certificate>,
+    certificate: Arc<ServerCertificate>,
     tls: Vec<TcpListener>,
     plain: Vec<TcpListener>,
     stun: Vec<UdpSocket>,
@@ -57,7 +57,7 @@ impl Server {
     pub fn bind(config: Config) -> anyhow::Result<Self> {
         let key = key_file::load_or_create(&config.key_file)?;
         let public = key.public();
-        let certificate = Certificate::load(config.certificate, &public)?;
+        let certificate = certificate::load(config.certificate, &public)?;
         let (metrics, health) = (Metrics::new(), Health::new());
         let relay_metrics = RelayMetrics::register(&metrics);
         let dialer = Dialer::new(config.resolver, &config.roots);
@@ -130,7 +130,7 @@ impl Server {
         if shared.admission.is_open() {
             tracing::warn!("this relay is open: anybody may use it");
         }
-        let acceptor = TlsAcceptor::from(certificate.server_config());
+        let acceptor = TlsAcceptor::from(certificate::server_config(&certificate));
         for listener in tls {
             helpers.spawn(serve_tls(
                 listener,
@@ -155,7 +155,7 @@ impl Server {
         for socket in stun {
             helpers.spawn(stun::serve(socket, shared.limits.stun, shared.metrics.clone(), shutdown.clone()));
         }
-        helpers.spawn(certificate.keep_current(shared.metrics.clone(), shutdown.clone()));
+        helpers.spawn(keep_certificate(certificate, shared.metrics.clone(), shutdown.clone()));
         if let Some(follower) = follower {
             helpers.spawn(follow(follower, shutdown.clone()));
         }
@@ -203,6 +203,16 @@ async fn serve_tls(
         }
     };
     accept::accept(listener, shared, gate, shutdown, serve).await;
+}
+
+async fn keep_certificate(certificate: Arc<ServerCertificate>, metrics: RelayMetrics, shutdown: Shutdown) {
+    let count = move |_: &_| {
+        metrics.certificate_failures.inc();
+    };
+    tokio::select! {
+        () = shutdown.requested() => {}
+        () = certificate.keep_current(count) => {}
+    }
 }
 
 fn admission(

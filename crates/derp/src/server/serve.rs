@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use listen::Place;
 use packet::derp::Limits;
 use tokio::time::Instant;
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -13,7 +14,6 @@ use super::metrics::RefusedReason;
 use super::outbox::Ending;
 use super::session::Session;
 use super::shared::Shared;
-use super::sources::Place;
 use crate::link::Link;
 use crate::wire::Wire;
 

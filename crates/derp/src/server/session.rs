@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use crypto::{Entropy, NodePublic, SystemEntropy};
+use listen::Place;
 use packet::derp::{Frame, FrameError, FrameKind, GoneReason, RawFrame};
 use packet::disco::Envelope;
 use tokio::time::Sleep;
@@ -18,7 +19,6 @@ use super::hub::{Connection, MOST_SENT_TO, Presence};
 use super::metrics::DroppedReason;
 use super::outbox::{Ending, Lane, MOST_PACKETS};
 use super::shared::Shared;
-use super::sources::Place;
 use crate::bucket::TokenBucket;
 use crate::link::{Link, Outgoing};
 

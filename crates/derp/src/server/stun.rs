@@ -3,13 +3,13 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Instant;
 
+use listen::site;
 use packet::stun;
 use telemetry::Shutdown;
 use tokio::net::UdpSocket;
 
 use super::metrics::{RelayMetrics, StunResult};
 use super::second_counts::SecondCounts;
-use super::sources::site;
 
 /// Longer than any request: what fills it is none.
 const BUFFER: usize = 128;

@@ -60,7 +60,7 @@ impl Certificates {
         Self {
             authority: file("ca.pem", issuer.pem()),
             files: CertificateFiles {
-                chain: file(&format!("{HOST}.crt"), leaf.pem()),
+                certificate: file(&format!("{HOST}.crt"), leaf.pem()),
                 key: file(&format!("{HOST}.key"), key.serialize_pem()),
             },
             sha256: crypto::sha256(leaf.der()),

@@ -66,7 +66,7 @@ impl TestRelay {
             path
         };
         let files =
-            CertificateFiles { chain: file("derp.crt", leaf.pem()), key: file("derp.key", key.serialize_pem()) };
+            CertificateFiles { certificate: file("derp.crt", leaf.pem()), key: file("derp.key", key.serialize_pem()) };
         let roots = Roots::from_file(&file("ca.pem", issuer.pem())).unwrap();
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut relay =
