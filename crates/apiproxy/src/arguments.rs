@@ -39,7 +39,7 @@ pub struct Arguments {
     admin_listen: Option<SocketAddr>,
 
     /// How many sessions of exec, attach, cp and port-forward one caller may have at once.
-    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().upgrades_per_caller)]
+    #[arg(long, value_name = "COUNT", default_value_t = Limits::default().sessions_per_caller)]
     max_sessions_per_caller: usize,
 }
 
@@ -56,7 +56,7 @@ impl Arguments {
             (Some(server), Some(ca), Some(token)) => Cluster::new(&server, &ca, token, resolver)?,
             _ => Cluster::of_pod(resolver)?,
         };
-        let limits = Limits { upgrades_per_caller: self.max_sessions_per_caller, ..Limits::default() };
+        let limits = Limits { sessions_per_caller: self.max_sessions_per_caller, ..Limits::default() };
         Ok(Config { cluster, allowed, admin_listen: self.admin_listen, limits })
     }
 }

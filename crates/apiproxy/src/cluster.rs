@@ -1,8 +1,9 @@
-use std::io;
-use std::net::IpAddr;
+use std::io::{self, Read as _};
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::SystemTime;
 
 use dial::Resolve;
 use http::HeaderValue;
@@ -10,13 +11,15 @@ use http::uri::Authority;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, ServerName};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
+
+use crate::memory::SOCKET_BUFFER;
 
 /// Where a pod finds its own ServiceAccount.
 const SERVICE_ACCOUNT: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
-/// The kubelet replaces a token long before it expires; looking so often costs nothing.
-const LOOK: Duration = Duration::from_secs(5);
+const TOKEN: &str = "token";
 const LONGEST_TOKEN: u64 = 64 << 10;
+const LONGEST_BUNDLE: u64 = 1 << 20;
 
 /// The cluster's API server, and what the proxy shows it.
 #[derive(Debug, Clone)]
@@ -83,7 +86,7 @@ impl Cluster {
             uri.authority().filter(|authority| plain && !authority.as_str().contains('@')).ok_or_else(wrong)?;
         let host = authority.host().trim_start_matches('[').trim_end_matches(']').to_owned();
         let name = ServerName::try_from(host).map_err(|_| wrong())?;
-        let pem = read("CA certificates", ca_file)?;
+        let pem = read("CA certificates", ca_file, LONGEST_BUNDLE)?;
         let mut roots = RootCertStore::empty();
         let content = || ClusterError::Content { what: "certificates in PEM form", path: ca_file.to_owned() };
         for certificate in CertificateDer::pem_slice_iter(&pem) {
@@ -113,7 +116,7 @@ impl Cluster {
         };
         let mut last = io::Error::new(io::ErrorKind::NotFound, format!("{host} has no address"));
         for address in addresses {
-            match TcpStream::connect((address, port)).await {
+            match connect(SocketAddr::new(address, port)).await {
                 Ok(stream) => return Ok(stream),
                 Err(error) => last = error,
             }
@@ -140,7 +143,14 @@ impl Cluster {
     }
 }
 
-/// The token of the proxy's ServiceAccount, which the kubelet replaces in its file.
+async fn connect(address: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_send_buffer_size(SOCKET_BUFFER)?;
+    socket.set_recv_buffer_size(SOCKET_BUFFER)?;
+    socket.connect(address).await
+}
+
+/// The token of the proxy's ServiceAccount, which the kubelet replaces in its file; looked at for each request.
 struct Token {
     path: PathBuf,
     read: Mutex<Held>,
@@ -148,8 +158,21 @@ struct Token {
 
 struct Held {
     value: HeaderValue,
+    version: Version,
+}
+
+/// What tells one content of a file from the next: the kubelet swaps a link, so that both change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Version {
+    inode: u64,
     changed: Option<SystemTime>,
-    looked: Instant,
+}
+
+impl Version {
+    fn of(path: &Path) -> io::Result<Self> {
+        let metadata = std::fs::metadata(path)?;
+        Ok(Self { inode: metadata.ino(), changed: metadata.modified().ok() })
+    }
 }
 
 impl std::fmt::Debug for Token {
@@ -167,37 +190,38 @@ impl Token {
     /// A token that can't be read any more is no token: the old one may be anybody's by now.
     fn current(&self) -> Result<HeaderValue, ClusterError> {
         let mut held = self.read.lock().unwrap_or_else(PoisonError::into_inner);
-        if held.looked.elapsed() >= LOOK {
-            let changed = std::fs::metadata(&self.path).and_then(|metadata| metadata.modified()).ok();
-            if changed.is_none() || changed != held.changed {
-                *held = Held::read(&self.path)?;
-            }
-            held.looked = Instant::now();
+        let version = Version::of(&self.path).map_err(|source| self.unreadable(source))?;
+        if version != held.version {
+            *held = Held::read(&self.path)?;
         }
         Ok(held.value.clone())
+    }
+
+    fn unreadable(&self, source: io::Error) -> ClusterError {
+        ClusterError::Read { what: TOKEN, path: self.path.clone(), source }
     }
 }
 
 impl Held {
     fn read(path: &Path) -> Result<Self, ClusterError> {
-        let changed = std::fs::metadata(path).and_then(|metadata| metadata.modified()).ok();
-        let bytes = read("token", path)?;
-        let content = || ClusterError::Content { what: "token", path: path.to_owned() };
+        let error = |source| ClusterError::Read { what: TOKEN, path: path.to_owned(), source };
+        // Before the content: one that is replaced in between is read again.
+        let version = Version::of(path).map_err(error)?;
+        let bytes = read(TOKEN, path, LONGEST_TOKEN)?;
+        let content = || ClusterError::Content { what: TOKEN, path: path.to_owned() };
         let text = std::str::from_utf8(&bytes).map_err(|_| content())?.trim();
         if text.is_empty() {
             return Err(content());
         }
         let mut value = HeaderValue::from_str(&format!("Bearer {text}")).map_err(|_| content())?;
         value.set_sensitive(true);
-        Ok(Self { value, changed, looked: Instant::now() })
+        Ok(Self { value, version })
     }
 }
 
-fn read(what: &'static str, path: &Path) -> Result<Vec<u8>, ClusterError> {
-    use std::io::Read as _;
+fn read(what: &'static str, path: &Path, most: u64) -> Result<Vec<u8>, ClusterError> {
     let error = |source| ClusterError::Read { what, path: path.to_owned(), source };
     let mut bytes = Vec::new();
-    let most = if what == "token" { LONGEST_TOKEN } else { 1 << 20 };
     std::fs::File::open(path).map_err(error)?.take(most).read_to_end(&mut bytes).map_err(error)?;
     Ok(bytes)
 }
@@ -233,13 +257,12 @@ mod tests {
         let (_folder, ca, token) = files();
         let cluster = Cluster::new("https://10.1.0.1:443", &ca, token.clone(), nobody()).unwrap();
         assert_eq!(cluster.authorization().unwrap(), "Bearer secret");
-        let age = || cluster.token.read.lock().unwrap().looked -= LOOK;
-        std::fs::write(&token, "next").unwrap();
-        std::fs::File::open(&token).unwrap().set_modified(SystemTime::now() + Duration::from_secs(9)).unwrap();
-        age();
+        let (next, changed) = (token.with_extension("next"), std::fs::metadata(&token).unwrap().modified().unwrap());
+        std::fs::write(&next, "next").unwrap();
+        std::fs::File::open(&next).unwrap().set_modified(changed).unwrap();
+        std::fs::rename(&next, &token).unwrap();
         assert_eq!(cluster.authorization().unwrap(), "Bearer next");
         std::fs::remove_file(&token).unwrap();
-        age();
         assert!(cluster.authorization().is_err());
     }
 

@@ -17,23 +17,35 @@ pub struct Config {
 }
 
 /// How much there may be at once, and how long it may take.
+///
+/// [`Limits::memory`] says what it can come to in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections of all clients.
+    /// Connections of all clients, sessions included.
     pub connections: usize,
-    /// Connections of one address.
+    /// Connections of one address, sessions included.
     pub connections_per_source: usize,
-    /// Requests under way of one caller, watches included.
+    /// Requests that one connection over HTTP/2 may have under way; a client opens another connection for more.
+    pub streams_per_connection: u32,
+    /// Callers with anything under way.
+    pub callers: usize,
+    /// Requests under way of all callers, watches and sessions included.
+    pub requests: usize,
+    /// Requests under way of one caller, watches and sessions included.
     pub requests_per_caller: usize,
-    /// Upgraded connections of one caller: exec, attach, port-forward, cp.
-    pub upgrades_per_caller: usize,
+    /// Sessions of all callers: exec, attach, port-forward, cp.
+    pub sessions: usize,
+    /// Sessions of one caller.
+    pub sessions_per_caller: usize,
+    /// Connections to the API server: one for each caller over HTTP/2, and one for each session.
+    pub upstream_connections: usize,
     /// Header fields of one request.
     pub headers: usize,
     /// Bytes of all header fields of one request.
     pub header_bytes: u32,
     /// The time for a TLS handshake, then for the first request, and for the head of each.
     pub head_time: Duration,
-    /// The time for connecting to the API server.
+    /// The time for a place among the connections to the API server, and then for connecting.
     pub connect_time: Duration,
     /// After how long the grant of what is under way is looked at again although nothing is known to have changed.
     pub recheck: Duration,
@@ -42,12 +54,17 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
-            connections_per_source: 64,
-            requests_per_caller: 1000,
-            upgrades_per_caller: 32,
+            connections: 256,
+            connections_per_source: 48,
+            streams_per_connection: 100,
+            callers: 128,
+            requests: 768,
+            requests_per_caller: 384,
+            sessions: 128,
+            sessions_per_caller: 32,
+            upstream_connections: 256,
             headers: 100,
-            header_bytes: 64 << 10,
+            header_bytes: 32 << 10,
             head_time: Duration::from_secs(10),
             connect_time: Duration::from_secs(10),
             recheck: Duration::from_secs(30),

@@ -13,6 +13,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 /// What a browser says of the page that makes it send a request (Fetch Metadata Request Headers, section 2.4).
 const FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
+/// How much of a header's name a refusal repeats.
+const LONGEST_NAMED: usize = 64;
+
 /// How a WebSocket protocol begins that is a bearer token to the API server.
 const TOKEN_PROTOCOL: &str = "base64url.bearer.authorization.k8s.io.";
 
@@ -69,7 +72,7 @@ pub(crate) fn for_upstream(
     refuse_pages(client)?;
     refuse_tokens_of_websockets(client)?;
     if let Some(own) = client.keys().find(|name| normalized(name).starts_with("impersonate")) {
-        return Err(Refusal::ImpersonatesItself(own.to_string()));
+        return Err(Refusal::ImpersonatesItself(own.as_str().chars().take(LONGEST_NAMED).collect()));
     }
     let mut headers = without_hop_by_hop(client);
     let names_somebody: Vec<HeaderName> = headers.keys().filter(|name| speaks_of_identity(name)).cloned().collect();

@@ -110,6 +110,14 @@ pub enum Refusal {
         /// How many there may be.
         most: usize,
     },
+    /// All callers together have too much under way.
+    #[error("this proxy has {most} {what} open, which is the most for all who use it together; try again later")]
+    Full {
+        /// Of what.
+        what: &'static str,
+        /// How many there may be.
+        most: usize,
+    },
     /// The API server can't be reached, or does not speak as it should.
     #[error("the cluster's API server can't be reached from the proxy: {0}")]
     Unreachable(String),
@@ -141,7 +149,7 @@ impl Refusal {
             Self::Path(_) | Self::Malformed(_) => StatusCode::BAD_REQUEST,
             Self::TooMany { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::BadAnswer(_) => StatusCode::BAD_GATEWAY,
-            Self::Unreachable(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Full { .. } | Self::Unreachable(_) | Self::Stopping => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -159,6 +167,7 @@ impl Refusal {
             Self::Path(_) => "path",
             Self::Malformed(_) => "malformed",
             Self::TooMany { .. } => "too_many",
+            Self::Full { .. } => "full",
             Self::Unreachable(_) => "unreachable",
             Self::BadAnswer(_) => "bad_answer",
             Self::Revoked => "revoked",

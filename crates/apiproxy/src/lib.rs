@@ -16,20 +16,27 @@
 //!   prefix, set once, and looked at again just before the request leaves. Any doubt on the way ends the request.
 //! - Only groups that the proxy's own configuration lists are impersonated, and no user whose name begins with `system:`.
 //! - A stream ends when the grant it began with does: on every change of the network map, and at intervals.
-//! - Bodies stream; no more of one is held than the windows of its two connections.
+//! - Bodies stream; no more of one is held than the windows of its two connections, and of all together no more than
+//!   [`Limits::memory`] says.
 
 #![forbid(unsafe_code)]
 
+mod access;
+mod answer;
 mod arguments;
 mod callers;
 mod capability;
 mod cluster;
 mod config;
+mod connection;
+mod gate;
+mod grant;
 mod headers;
 mod identity;
 mod impersonation;
 mod leash;
 mod listener;
+mod memory;
 mod metrics;
 mod path;
 mod proxy;
