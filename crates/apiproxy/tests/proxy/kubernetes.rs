@@ -14,7 +14,8 @@ use apiproxy::{Allowed, Cluster, Config, Entrance, Limits, Server};
 use telemetry::{Health, Shutdown};
 use tokio::net::TcpListener;
 
-use crate::world::{Everybody, NAME, alice, certificate, nobody, resolver};
+use crate::people::{Everybody, alice};
+use crate::world::{NAME, certificate, nobody, resolver};
 
 /// A program of the cache; its absence is a failure, not a reason to pass.
 fn program(name: &str) -> PathBuf {
@@ -46,6 +47,53 @@ fn free_port() -> u16 {
     std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
+/// Certificate and keys of the API server, and the tokens of who may ask it.
+fn write_credentials(folder: &Path) {
+    let write = |name: &str, content: &str| std::fs::write(folder.join(name), content).unwrap();
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    write("ca.crt", &made.cert.pem());
+    write("server.key", &made.signing_key.serialize_pem());
+    write("server.pub", &made.signing_key.public_key_pem());
+    write("tokens.csv", "admin-token,admin,1,\"system:masters\"\nproxy-token,proxy,2\n");
+    write("token", "proxy-token\n");
+}
+
+fn start_etcd(folder: &Path) -> (Running, String) {
+    let url = || format!("http://127.0.0.1:{}", free_port());
+    let (client, peer) = (url(), url());
+    let mut command = Command::new(program("tree/usr/bin/etcd"));
+    command.arg("--data-dir").arg(folder.join("etcd")).args([
+        format!("--listen-client-urls={client}"),
+        format!("--advertise-client-urls={client}"),
+        format!("--listen-peer-urls={peer}"),
+        format!("--initial-advertise-peer-urls={peer}"),
+        format!("--initial-cluster=default={peer}"),
+    ]);
+    (start(&mut command, &folder.join("etcd.log")), client)
+}
+
+fn start_apiserver(folder: &Path, etcd: &str, port: u16) -> Running {
+    let file = |flag: &str, name: &str| format!("--{flag}={}", folder.join(name).display());
+    let mut command = Command::new(program("bin/kube-apiserver"));
+    command.args([
+        format!("--etcd-servers={etcd}"),
+        format!("--secure-port={port}"),
+        "--bind-address=127.0.0.1".to_owned(),
+        "--advertise-address=127.0.0.1".to_owned(),
+        "--authorization-mode=RBAC".to_owned(),
+        "--service-cluster-ip-range=10.1.0.0/24".to_owned(),
+        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+        "--disable-admission-plugins=ServiceAccount".to_owned(),
+        file("cert-dir", "certificates"),
+        file("tls-cert-file", "ca.crt"),
+        file("tls-private-key-file", "server.key"),
+        file("service-account-key-file", "server.pub"),
+        file("service-account-signing-key-file", "server.key"),
+        file("token-auth-file", "tokens.csv"),
+    ]);
+    start(&mut command, &folder.join("kube-apiserver.log"))
+}
+
 /// A kube-apiserver with its store, where `admin` may do everything and `proxy` may impersonate three groups.
 struct Kubernetes {
     folder: tempfile::TempDir,
@@ -57,45 +105,10 @@ struct Kubernetes {
 impl Kubernetes {
     fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let path = |name: &str| folder.path().join(name);
-        let (client, peer, port) = (free_port(), free_port(), free_port());
-        let etcd_url = format!("http://127.0.0.1:{client}");
-        let etcd = start(
-            Command::new(program("tree/usr/bin/etcd")).arg("--data-dir").arg(path("etcd")).args([
-                format!("--listen-client-urls={etcd_url}"),
-                format!("--advertise-client-urls={etcd_url}"),
-                format!("--listen-peer-urls=http://127.0.0.1:{peer}"),
-                format!("--initial-advertise-peer-urls=http://127.0.0.1:{peer}"),
-                format!("--initial-cluster=default=http://127.0.0.1:{peer}"),
-            ]),
-            &path("etcd.log"),
-        );
-        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-        std::fs::write(path("ca.crt"), made.cert.pem()).unwrap();
-        std::fs::write(path("server.key"), made.signing_key.serialize_pem()).unwrap();
-        std::fs::write(path("server.pub"), made.signing_key.public_key_pem()).unwrap();
-        std::fs::write(path("tokens.csv"), "admin-token,admin,1,\"system:masters\"\nproxy-token,proxy,2\n").unwrap();
-        std::fs::write(path("token"), "proxy-token\n").unwrap();
-        let file = |flag: &str, name: &str| format!("--{flag}={}", path(name).display());
-        let apiserver = start(
-            Command::new(program("bin/kube-apiserver")).args([
-                format!("--etcd-servers={etcd_url}"),
-                format!("--secure-port={port}"),
-                "--bind-address=127.0.0.1".to_owned(),
-                "--advertise-address=127.0.0.1".to_owned(),
-                "--authorization-mode=RBAC".to_owned(),
-                "--service-cluster-ip-range=10.1.0.0/24".to_owned(),
-                "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-                "--disable-admission-plugins=ServiceAccount".to_owned(),
-                file("cert-dir", "certificates"),
-                file("tls-cert-file", "ca.crt"),
-                file("tls-private-key-file", "server.key"),
-                file("service-account-key-file", "server.pub"),
-                file("service-account-signing-key-file", "server.key"),
-                file("token-auth-file", "tokens.csv"),
-            ]),
-            &path("kube-apiserver.log"),
-        );
+        let port = free_port();
+        write_credentials(folder.path());
+        let (etcd, etcd_url) = start_etcd(folder.path());
+        let apiserver = start_apiserver(folder.path(), &etcd_url, port);
         let kubernetes = Self { url: format!("https://127.0.0.1:{port}"), folder, _apiserver: apiserver, _etcd: etcd };
         let began = Instant::now();
         while !kubernetes.admin(&["get", "--raw", "/readyz"]).status.success() {
@@ -141,12 +154,14 @@ impl Kubernetes {
     }
 }
 
-/// kubectl as somebody of the tailnet has it: the proxy's name and certificate, and no credentials that count.
-fn kubectl(address: SocketAddr, ca: &Path) -> Command {
-    let mut command = Command::new(program("bin/kubectl"));
-    command.env("KUBECONFIG", "/dev/null").args(["--token", "unused", "--tls-server-name", NAME]);
-    command.arg(format!("--server=https://{address}")).arg("--certificate-authority").arg(ca);
-    command
+/// The proxy before that API server, and kubectl in front of it.
+struct Desk {
+    kubernetes: Arc<Kubernetes>,
+    everybody: Arc<Everybody>,
+    address: SocketAddr,
+    ca: PathBuf,
+    shutdown: Shutdown,
+    running: tokio::task::JoinHandle<anyhow::Result<()>>,
 }
 
 struct Said {
@@ -155,83 +170,100 @@ struct Said {
     err: String,
 }
 
+impl Desk {
+    async fn open() -> Self {
+        let kubernetes = tokio::task::spawn_blocking(Kubernetes::start).await.unwrap();
+        let (everybody, own) = (Everybody::new(Some(alice(&["tailnet-readers"]))), certificate(NAME));
+        let ca = kubernetes.path("proxy.crt");
+        std::fs::write(&ca, &own.pem).unwrap();
+        let (api_server_ca, token) = (kubernetes.path("ca.crt"), kubernetes.path("token"));
+        let config = Config {
+            cluster: Cluster::new(&kubernetes.url, &api_server_ca, token, nobody()).unwrap(),
+            allowed: Allowed::groups(["tailnet-readers", "system:masters", "unheard-of"].map(str::to_owned)),
+            admin_listen: None,
+            limits: Limits::default(),
+        };
+        let shutdown = Shutdown::new(Duration::from_millis(500));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let entrance = Entrance { identify: everybody.clone(), certificates: resolver(&own), listener };
+        let proxy = Server::new(config, Health::new(), &shutdown).await.unwrap();
+        let running = tokio::spawn(proxy.serve(entrance, shutdown.clone()));
+        Self { kubernetes: Arc::new(kubernetes), everybody, address, ca, shutdown, running }
+    }
+
+    /// kubectl as somebody of the tailnet has it: the proxy's name and certificate, and no credentials that count.
+    fn kubectl(&self) -> Command {
+        let mut command = Command::new(program("bin/kubectl"));
+        command.env("KUBECONFIG", "/dev/null").args(["--token", "unused", "--tls-server-name", NAME]);
+        command.arg(format!("--server=https://{}", self.address)).arg("--certificate-authority").arg(&self.ca);
+        command
+    }
+
+    async fn say(&self, arguments: &str) -> Said {
+        let mut command = self.kubectl();
+        command.args(arguments.split_whitespace());
+        let output = tokio::task::spawn_blocking(move || command.output().unwrap()).await.unwrap();
+        let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
+        Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
+    }
+
+    /// A reader sees, and RBAC names them where they may not.
+    async fn serves_a_reader(&self) {
+        let whoami = self.say("auth whoami").await;
+        assert_eq!(whoami.code, Some(0), "{}", whoami.err);
+        for name in ["alice@example.com", "tailnet-readers", "system:authenticated"] {
+            assert!(whoami.out.contains(name), "{}", whoami.out);
+        }
+        let pods = self.say("get pods --all-namespaces").await;
+        assert_eq!(pods.code, Some(0), "{}", pods.err);
+        let forbidden = self.say("create namespace home").await;
+        assert_ne!(forbidden.code, Some(0));
+        let says = |text: &str| forbidden.err.contains(text);
+        assert!(says("(Forbidden)") && says("\"alice@example.com\""), "{}", forbidden.err);
+        let as_other = self.say("get pods --as=system:admin --as-group=system:masters").await;
+        assert_ne!(as_other.code, Some(0));
+        assert!(as_other.err.contains("leave out --as"), "{}", as_other.err);
+        let no_pod = self.say("exec nope -- true").await;
+        assert!(no_pod.err.contains("\"nope\" not found") || no_pod.err.contains("orbidden"), "{}", no_pod.err);
+    }
+
+    async fn serves_an_administrator(&self) {
+        let all = self.say("auth can-i * *").await;
+        assert_eq!(all.out.trim(), "yes", "{}", all.err);
+        assert_eq!(self.say("create namespace home").await.code, Some(0));
+        let no_pod = self.say("exec nope -- true").await;
+        assert!(no_pod.err.contains("\"nope\" not found"), "{}", no_pod.err);
+    }
+
+    async fn cuts_a_watch_with_its_grant(&self) {
+        let (kubectl, kubernetes) = (self.kubectl(), self.kubernetes.clone());
+        let watching = tokio::task::spawn_blocking(move || watch_config_maps(kubectl, &kubernetes)).await.unwrap();
+        self.everybody.become_now(None);
+        let ended = tokio::task::spawn_blocking(move || watching.wait_for_end()).await.unwrap();
+        assert!(ended < Duration::from_secs(15), "the watch outlived the grant by {ended:?}");
+    }
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kubectl_acts_as_the_tailnet_identity() {
-    let kubernetes = tokio::task::spawn_blocking(Kubernetes::start).await.unwrap();
-    let (everybody, own) = (Everybody::new(Some(alice(&["tailnet-readers"]))), certificate(NAME));
-    let ca = kubernetes.path("proxy.crt");
-    std::fs::write(&ca, &own.pem).unwrap();
-    let config = Config {
-        cluster: Cluster::new(&kubernetes.url, &kubernetes.path("ca.crt"), kubernetes.path("token"), nobody()).unwrap(),
-        allowed: Allowed::groups(["tailnet-readers", "system:masters", "unheard-of"].map(str::to_owned)),
-        admin_listen: None,
-        limits: Limits::default(),
-    };
-    let shutdown = Shutdown::new(Duration::from_millis(500));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let entrance = Entrance { identify: everybody.clone(), certificates: resolver(&own), listener };
-    let proxy = Server::new(config, Health::new(), &shutdown).await.unwrap();
-    let running = tokio::spawn(proxy.serve(entrance, shutdown.clone()));
-    let kubernetes = Arc::new(kubernetes);
-
-    let say = |arguments: &'static str| {
-        let ca = ca.clone();
-        async move {
-            let output = tokio::task::spawn_blocking(move || {
-                kubectl(address, &ca).args(arguments.split_whitespace()).output().unwrap()
-            });
-            let output = output.await.unwrap();
-            let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap();
-            Said { code: output.status.code(), out: text(output.stdout), err: text(output.stderr) }
-        }
-    };
-
-    let whoami = say("auth whoami").await;
-    assert_eq!(whoami.code, Some(0), "{}", whoami.err);
-    assert!(whoami.out.contains("alice@example.com"), "{}", whoami.out);
-    assert!(whoami.out.contains("tailnet-readers") && whoami.out.contains("system:authenticated"), "{}", whoami.out);
-
-    let pods = say("get pods --all-namespaces").await;
-    assert_eq!(pods.code, Some(0), "{}", pods.err);
-    let forbidden = say("create namespace home").await;
-    assert_ne!(forbidden.code, Some(0));
-    assert!(
-        forbidden.err.contains("(Forbidden)") && forbidden.err.contains("\"alice@example.com\""),
-        "{}",
-        forbidden.err
-    );
-    let as_other = say("get pods --as=system:admin --as-group=system:masters").await;
-    assert_ne!(as_other.code, Some(0));
-    assert!(as_other.err.contains("leave out --as"), "{}", as_other.err);
-    let no_pod = say("exec nope -- true").await;
-    assert!(no_pod.err.contains("\"nope\" not found") || no_pod.err.contains("orbidden"), "{}", no_pod.err);
-
-    everybody.become_now(Some(alice(&["system:masters"])));
-    let all = say("auth can-i * *").await;
-    assert_eq!(all.out.trim(), "yes", "{}", all.err);
-    assert_eq!(say("create namespace home").await.code, Some(0));
-    let no_pod = say("exec nope -- true").await;
-    assert!(no_pod.err.contains("\"nope\" not found"), "{}", no_pod.err);
+    let desk = Desk::open().await;
+    desk.serves_a_reader().await;
+    desk.everybody.become_now(Some(alice(&["system:masters"])));
+    desk.serves_an_administrator().await;
 
     // The role of the proxy itself is the second bound: a group that only the proxy's list has is refused by the cluster.
-    everybody.become_now(Some(alice(&["unheard-of"])));
-    let beyond = say("get pods").await;
+    desk.everybody.become_now(Some(alice(&["unheard-of"])));
+    let beyond = desk.say("get pods").await;
     assert!(beyond.err.contains("cannot impersonate resource \"groups\""), "{}", beyond.err);
 
-    everybody.become_now(Some(alice(&["tailnet-readers"])));
-    let watched = {
-        let (ca, kubernetes) = (ca.clone(), kubernetes.clone());
-        tokio::task::spawn_blocking(move || watch_config_maps(address, &ca, &kubernetes)).await.unwrap()
-    };
-    everybody.become_now(None);
-    let ended = tokio::task::spawn_blocking(move || watched.wait_for_end()).await.unwrap();
-    assert!(ended < Duration::from_secs(15), "the watch outlived the grant by {ended:?}");
-    let nobody = say("get pods").await;
+    desk.everybody.become_now(Some(alice(&["tailnet-readers"])));
+    desk.cuts_a_watch_with_its_grant().await;
+    let nobody = desk.say("get pods").await;
     assert!(nobody.err.contains("no node of the tailnet has the address"), "{}", nobody.err);
 
-    shutdown.request();
-    running.await.unwrap().unwrap();
+    desk.shutdown.request();
+    desk.running.await.unwrap().unwrap();
 }
 
 struct Watching {
@@ -240,8 +272,8 @@ struct Watching {
 }
 
 /// Watches, and sees what is made while it does.
-fn watch_config_maps(address: SocketAddr, ca: &Path, kubernetes: &Kubernetes) -> Watching {
-    let mut child = kubectl(address, ca)
+fn watch_config_maps(mut kubectl: Command, kubernetes: &Kubernetes) -> Watching {
+    let mut child = kubectl
         .args(["get", "configmaps", "--namespace=home", "--watch", "--output=name"])
         .stdout(Stdio::piped())
         .spawn()

@@ -1,31 +1,22 @@
 //! Upgraded connections: what exec, attach, cp and port-forward use.
 
-use std::time::Duration;
-
-use apiproxy::Limits;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
 
-use crate::world::{World, alice, status};
-
-async fn ask(world: &World, path: &str, protocol: &str) -> (TlsStream<TcpStream>, String) {
-    let mut stream = world.connect(&["http/1.1"]).await;
-    let head = format!(
-        "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\nX-Stream-Protocol-Version: v4.channel.k8s.io\r\nSec-WebSocket-Key: x\r\nContent-Length: 0\r\n\r\n"
-    );
-    stream.write_all(head.as_bytes()).await.unwrap();
-    let mut answer = Vec::new();
-    while !answer.ends_with(b"\r\n\r\n") {
-        answer.push(tokio::time::timeout(Duration::from_secs(10), stream.read_u8()).await.unwrap().unwrap());
-    }
-    (stream, String::from_utf8(answer).unwrap())
-}
+use crate::people::alice;
+use crate::world::{PATIENCE, World, rest, status};
 
 async fn echoes(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) {
-    stream.write_all(bytes).await.unwrap();
+    let (mut from, mut to) = tokio::io::split(stream);
     let mut back = vec![0; bytes.len()];
-    tokio::time::timeout(Duration::from_secs(10), stream.read_exact(&mut back)).await.unwrap().unwrap();
+    let write = async {
+        to.write_all(bytes).await?;
+        to.flush().await
+    };
+    // At once: nothing on the way holds all of it.
+    let both = futures_util::future::try_join(write, from.read_exact(&mut back));
+    tokio::time::timeout(PATIENCE, both).await.unwrap().unwrap();
     assert_eq!(back, bytes);
 }
 
@@ -33,7 +24,8 @@ async fn echoes(stream: &mut TlsStream<TcpStream>, bytes: &[u8]) {
 async fn spdy_and_websocket_sessions_carry_bytes_as_they_are() {
     let world = World::new().await;
     for protocol in ["SPDY/3.1", "websocket"] {
-        let (mut stream, answer) = ask(&world, "/api/v1/namespaces/default/pods/x/exec?command=sh", protocol).await;
+        let (mut stream, answer) =
+            world.ask_session("/api/v1/namespaces/default/pods/x/exec?command=sh", protocol).await;
         assert_eq!(status(&answer), 101, "{answer}");
         let lower = answer.to_ascii_lowercase();
         assert!(lower.contains(&format!("upgrade: {}", protocol.to_ascii_lowercase())), "{answer}");
@@ -54,13 +46,11 @@ async fn spdy_and_websocket_sessions_carry_bytes_as_they_are() {
 #[tokio::test]
 async fn a_session_is_cut_when_the_grant_goes() {
     let world = World::new().await;
-    let (mut stream, answer) = ask(&world, "/api/v1/namespaces/default/pods/x/exec", "SPDY/3.1").await;
+    let (mut stream, answer) = world.ask_session("/api/v1/namespaces/default/pods/x/exec", "SPDY/3.1").await;
     assert_eq!(status(&answer), 101, "{answer}");
     echoes(&mut stream, b"still allowed").await;
     world.everybody.become_now(Some(alice(&[])));
-    let mut rest = Vec::new();
-    let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut rest)).await;
-    assert!(ended.is_ok() && rest.is_empty());
+    assert_eq!(rest(&mut stream).await, "");
     world.stop().await;
 }
 
@@ -85,25 +75,18 @@ async fn an_upgrade_that_the_api_server_does_not_make_is_no_tunnel() {
 #[tokio::test]
 async fn an_upgrade_that_is_refused_here_closes_the_connection() {
     let world = World::new().await;
-    world.everybody.become_now(None);
     let behind = "GET /behind HTTP/1.1\r\nHost: x\r\n\r\n";
-    for upgrade in ["SPDY/3.1", "h2c"] {
-        let answer = world
-            .raw(
-                format!("POST /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n{behind}")
-                    .as_bytes(),
-            )
-            .await;
-        assert_eq!((status(&answer), answer.matches("HTTP/1.1").count()), (403, 1), "{answer}");
-        world.everybody.become_now(Some(alice(&["a", "b"])));
-        let answer = world
-            .raw(
-                format!("POST /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: h2c\r\n\r\n{behind}")
-                    .as_bytes(),
-            )
-            .await;
-        assert_eq!((status(&answer), answer.matches("HTTP/1.1").count()), (400, 1), "{answer}");
-        world.everybody.become_now(None);
+    for (identity, upgrade, code) in [
+        (None, "SPDY/3.1", 403),
+        (None, "h2c", 403),
+        (Some(alice(&["a", "b"])), "h2c", 400),
+        (Some(alice(&["a", "b"])), "websocket, h2c", 400),
+    ] {
+        world.everybody.become_now(identity);
+        let request =
+            format!("POST /exec HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {upgrade}\r\n\r\n{behind}");
+        let answer = world.raw(request.as_bytes()).await;
+        assert_eq!((status(&answer), answer.matches("HTTP/1.1").count()), (code, 1), "{answer}");
     }
     assert!(world.server.arrived().is_empty());
     world.stop().await;
@@ -126,24 +109,5 @@ async fn enforced_recording_lets_no_session_through() {
     }
     assert_eq!(status(&world.get("/api/v1/pods").await), 200);
     assert_eq!(world.server.arrived().len(), 1);
-    world.stop().await;
-}
-
-#[tokio::test]
-async fn one_caller_has_a_bounded_number_of_sessions() {
-    let world = World::with(Limits { upgrades_per_caller: 2, ..Limits::default() }).await;
-    let (_first, answer) = ask(&world, "/exec", "SPDY/3.1").await;
-    assert_eq!(status(&answer), 101);
-    let (second, answer) = ask(&world, "/exec", "SPDY/3.1").await;
-    assert_eq!(status(&answer), 101);
-    let (_third, answer) = ask(&world, "/exec", "SPDY/3.1").await;
-    assert_eq!(status(&answer), 429, "{answer}");
-    drop(second);
-    let freed = async {
-        while status(&ask(&world, "/exec", "SPDY/3.1").await.1) != 101 {
-            tokio::task::yield_now().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(10), freed).await.unwrap();
     world.stop().await;
 }

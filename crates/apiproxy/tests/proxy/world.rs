@@ -1,184 +1,32 @@
 //! A proxy on loopback, with an API server behind it that records every request.
 
-use std::collections::BTreeMap;
-use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use apiproxy::{Allowed, CAPABILITY, Cluster, Config, Entrance, Identify, IdentifyError, Identity, Limits, Server};
-use bytes::Bytes;
+use apiproxy::{Allowed, Cluster, Config, Entrance, Limits, Server};
 use futures_util::future::BoxFuture;
-use http::{HeaderMap, Request, Response, StatusCode};
-use http_body_util::{BodyExt as _, Full, StreamBody, combinators::UnsyncBoxBody};
-use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
-use serde_json::json;
 use telemetry::{Health, Shutdown};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{mpsc, watch};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
-use tokio_rustls::{TlsAcceptor, TlsConnector};
+
+use crate::people::{Everybody, alice};
+use crate::recording::{self, Recording};
 
 pub(crate) const NAME: &str = "tailscale-operator.taila31de.ts.net";
 
-/// Says of everybody that they are one identity, which a test can change.
-pub(crate) struct Everybody {
-    identity: Mutex<Option<Identity>>,
-    changed: watch::Sender<u64>,
-}
+/// How long anything may take that is to happen at all.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-impl Everybody {
-    pub(crate) fn new(identity: Option<Identity>) -> Arc<Self> {
-        Arc::new(Self { identity: Mutex::new(identity), changed: watch::Sender::new(0) })
-    }
-
-    /// Changes who everybody is, without telling.
-    pub(crate) fn become_silently(&self, identity: Option<Identity>) {
-        *self.identity.lock().unwrap() = identity;
-    }
-
-    pub(crate) fn become_now(&self, identity: Option<Identity>) {
-        self.become_silently(identity);
-        self.changed.send_modify(|version| *version += 1);
-    }
-}
-
-impl Identify for Everybody {
-    fn whois(&self, source: SocketAddr) -> BoxFuture<'_, Result<Identity, IdentifyError>> {
-        let identity = self.identity.lock().unwrap().clone();
-        Box::pin(async move { identity.ok_or(IdentifyError::Unknown(source.ip())) })
-    }
-
-    fn changes(&self) -> watch::Receiver<u64> {
-        self.changed.subscribe()
-    }
-}
-
-pub(crate) fn alice(groups: &[&str]) -> Identity {
-    let rules = vec![json!({"impersonate": {"groups": groups}})];
-    Identity {
-        login: "alice@example.com".into(),
-        node: "laptop.taila31de.ts.net.".into(),
-        tags: Vec::new(),
-        capabilities: BTreeMap::from([(CAPABILITY.to_owned(), rules)]),
-    }
-}
-
-/// A request as it arrived at the API server.
-#[derive(Debug, Clone)]
-pub(crate) struct Arrived {
-    pub(crate) target: String,
-    pub(crate) headers: HeaderMap,
-    pub(crate) body: Bytes,
-    pub(crate) trailers: Option<HeaderMap>,
-}
-
-impl Arrived {
-    /// Whether it carries one identity, Alice's, and nothing else that names somebody.
-    pub(crate) fn is_alice(&self) -> bool {
-        let all = |name: &str| {
-            self.headers.get_all(name).iter().map(|value| value.to_str().unwrap().to_owned()).collect::<Vec<_>>()
-        };
-        let ours = ["impersonate-user", "impersonate-group", "x-forwarded-for", "authorization"];
-        let others = self.headers.keys().any(|name| {
-            let name = name.as_str().replace('_', "-");
-            let prefixes = ["impersonate", "x-remote-", "x-forwarded-"];
-            let names = ["authorization", "forwarded", "proxy-authorization"];
-            let speaks = prefixes.iter().any(|prefix| name.starts_with(prefix)) || names.contains(&name.as_str());
-            speaks && !ours.contains(&name.as_str())
-        });
-        all("impersonate-user") == ["alice@example.com"]
-            && all("impersonate-group") == ["a", "b"]
-            && all("authorization") == ["Bearer ours"]
-            && all("x-forwarded-for") == ["127.0.0.1"]
-            && !others
-            && self.trailers.is_none()
-    }
-}
-
-type Lines = mpsc::UnboundedReceiver<Result<Frame<Bytes>, Infallible>>;
-
-/// The API server of these tests.
-#[derive(Default)]
-pub(crate) struct Recording {
-    arrived: Mutex<Vec<Arrived>>,
-    /// The body of the next answer to `/watch`.
-    watch: Mutex<Option<Lines>>,
-}
-
-impl Recording {
-    pub(crate) fn arrived(&self) -> Vec<Arrived> {
-        self.arrived.lock().unwrap().clone()
-    }
-
-    pub(crate) fn forget(&self) {
-        self.arrived.lock().unwrap().clear();
-    }
-
-    /// What is sent here is the answer to the next request for `/watch`, line by line.
-    pub(crate) fn next_watch(&self) -> mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>> {
-        let (sender, receiver) = mpsc::unbounded_channel();
-        *self.watch.lock().unwrap() = Some(receiver);
-        sender
-    }
-
-    async fn answer(&self, mut request: Request<Incoming>) -> Response<UnsyncBoxBody<Bytes, Infallible>> {
-        let upgrade = request.headers().get("upgrade").cloned();
-        let on_upgrade = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let (head, body) = request.into_parts();
-        let body = body.collect().await;
-        let trailers = body.as_ref().ok().and_then(|body| body.trailers().cloned());
-        let body = body.map(|body| body.to_bytes()).unwrap_or_default();
-        let target = head.uri.path_and_query().map(ToString::to_string).unwrap_or_default();
-        self.arrived.lock().unwrap().push(Arrived {
-            target: target.clone(),
-            headers: head.headers,
-            body: body.clone(),
-            trailers,
-        });
-        let full = |bytes: Bytes| Full::new(bytes).boxed_unsync();
-        if let (Some(upgrade), Some(on_upgrade)) = (upgrade, on_upgrade) {
-            let mut response = Response::new(full(Bytes::new()));
-            if target.contains("refused") {
-                *response.status_mut() = StatusCode::FORBIDDEN;
-                *response.body_mut() = full("no".into());
-                return response;
-            }
-            if target.contains("redirect") {
-                *response.status_mut() = StatusCode::FOUND;
-                response.headers_mut().insert("location", "https://127.0.0.1:1/elsewhere".parse().unwrap());
-                return response;
-            }
-            *response.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-            response.headers_mut().insert("connection", "Upgrade".parse().unwrap());
-            let upgrade = if target.contains("other") { "other".parse().unwrap() } else { upgrade };
-            response.headers_mut().insert("upgrade", upgrade);
-            tokio::spawn(async move {
-                let Ok(stream) = on_upgrade.await else { return };
-                let (mut from, mut to) = tokio::io::split(TokioIo::new(stream));
-                let _ended = tokio::io::copy(&mut from, &mut to).await;
-            });
-            return response;
-        }
-        if target == "/watch" {
-            let lines = self.watch.lock().unwrap().take().unwrap();
-            let stream = futures_util::stream::unfold(lines, |mut lines| async {
-                let line = lines.recv().await?;
-                Some((line, lines))
-            });
-            return Response::new(StreamBody::new(stream).boxed_unsync());
-        }
-        Response::new(full(if body.is_empty() { "answer".into() } else { body }))
-    }
-}
+/// What the kernel is asked to hold of each connection of these tests, so that it hides no buffer of the proxy.
+const SOCKET_BUFFER: u32 = 32 << 10;
 
 struct OneCertificate(Arc<CertifiedKey>);
 
@@ -212,6 +60,30 @@ pub(crate) fn resolver(certificate: &Certificate) -> Arc<dyn ResolvesServerCert>
     Arc::new(OneCertificate(Arc::new(CertifiedKey::new(vec![certificate.der.clone()], key))))
 }
 
+pub(crate) fn server_tls(certificate: &Certificate, protocols: &[&str]) -> Arc<ServerConfig> {
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let mut config = builder.with_no_client_auth().with_cert_resolver(resolver(certificate));
+    config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
+    Arc::new(config)
+}
+
+/// A place on loopback whose connections hold little in the kernel.
+pub(crate) fn listen() -> (TcpListener, SocketAddr) {
+    let socket = narrow_socket();
+    socket.bind(SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+    let listener = socket.listen(64).unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+fn narrow_socket() -> TcpSocket {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.set_send_buffer_size(SOCKET_BUFFER).unwrap();
+    socket.set_recv_buffer_size(SOCKET_BUFFER).unwrap();
+    socket
+}
+
 /// The API server of these tests has an address and no name.
 #[derive(Debug)]
 struct Nobody;
@@ -230,8 +102,10 @@ pub(crate) struct World {
     pub(crate) everybody: Arc<Everybody>,
     pub(crate) server: Arc<Recording>,
     pub(crate) address: SocketAddr,
-    pub(crate) certificate: Certificate,
+    /// The file of the proxy's own token.
     pub(crate) token: PathBuf,
+    certificate: Certificate,
+    admin: SocketAddr,
     shutdown: Shutdown,
     running: tokio::task::JoinHandle<anyhow::Result<()>>,
     upstream: tokio::task::JoinHandle<()>,
@@ -244,51 +118,109 @@ impl World {
     }
 
     pub(crate) async fn with(limits: Limits) -> Self {
+        Self::build(limits, &["h2", "http/1.1"]).await
+    }
+
+    /// A world whose API server speaks these protocols.
+    pub(crate) async fn build(limits: Limits, upstream_protocols: &[&str]) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (ca, token) = (folder.path().join("ca.crt"), folder.path().join("token"));
-        let upstream_certificate = certificate("127.0.0.1");
+        let (own, upstream_certificate) = (certificate(NAME), certificate("127.0.0.1"));
         std::fs::write(&ca, &upstream_certificate.pem).unwrap();
         std::fs::write(&token, "ours").unwrap();
-        let server = Arc::new(Recording::default());
-        let (upstream_address, upstream) = serve_recording(server.clone(), upstream_certificate).await;
-        let cluster = Cluster::new(&format!("https://{upstream_address}"), &ca, token.clone(), nobody()).unwrap();
-        let (everybody, own) = (Everybody::new(Some(alice(&["a", "b"]))), certificate(NAME));
-        let config =
-            Config { cluster, allowed: Allowed::groups(["a", "b"].map(str::to_owned)), admin_listen: None, limits };
+        let server = Recording::new();
+        let (upstream_address, upstream) = recording::serve(server.clone(), &upstream_certificate, upstream_protocols);
+        let config = Config {
+            cluster: Cluster::new(&format!("https://{upstream_address}"), &ca, token.clone(), nobody()).unwrap(),
+            allowed: Allowed::groups(["a", "b", "tag:ci"].map(str::to_owned)),
+            admin_listen: Some(SocketAddr::from(([127, 0, 0, 1], 0))),
+            limits,
+        };
         let shutdown = Shutdown::new(Duration::from_millis(200));
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        let (listener, address) = listen();
+        let everybody = Everybody::new(Some(alice(&["a", "b"])));
         let entrance = Entrance { identify: everybody.clone(), certificates: resolver(&own), listener };
         let proxy = Server::new(config, Health::new(), &shutdown).await.unwrap();
+        let admin = proxy.admin_address().unwrap();
         let running = tokio::spawn(proxy.serve(entrance, shutdown.clone()));
-        Self { everybody, server, address, certificate: own, token, shutdown, running, upstream, _folder: folder }
+        Self {
+            everybody,
+            server,
+            address,
+            token,
+            certificate: own,
+            admin,
+            shutdown,
+            running,
+            upstream,
+            _folder: folder,
+        }
     }
 
     /// A TLS connection to the proxy that speaks one of these protocols.
     pub(crate) async fn connect(&self, protocols: &[&str]) -> TlsStream<TcpStream> {
+        self.try_connect(protocols).await.unwrap()
+    }
+
+    /// The same, where the proxy may have no place for it.
+    pub(crate) async fn try_connect(&self, protocols: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let tcp = TcpStream::connect(self.address).await.unwrap();
-        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).unwrap(), tcp).await.unwrap()
+        let tcp = narrow_socket().connect(self.address).await?;
+        TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).unwrap(), tcp).await
     }
 
     /// Sends bytes as they are on a connection of their own and gives all that comes back until the proxy closes.
     pub(crate) async fn raw(&self, request: &[u8]) -> String {
         let mut stream = self.connect(&["http/1.1"]).await;
         stream.write_all(request).await.unwrap();
-        let mut answer = Vec::new();
-        let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
-        // A proxy that closes without a TLS goodbye has closed all the same.
-        assert!(read.is_ok(), "not closed after {}", String::from_utf8_lossy(&answer));
-        String::from_utf8_lossy(&answer).into_owned()
+        rest(&mut stream).await
     }
 
     pub(crate) async fn get(&self, path: &str) -> String {
         self.raw(format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").as_bytes()).await
+    }
+
+    /// Asks for a path, and leaves the connection open.
+    pub(crate) async fn ask(&self, path: &str) -> TlsStream<TcpStream> {
+        let mut stream = self.connect(&["http/1.1"]).await;
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nHost: x\r\n\r\n").as_bytes()).await.unwrap();
+        stream
+    }
+
+    /// Asks for a session, and gives the head of the answer.
+    pub(crate) async fn ask_session(&self, path: &str, protocol: &str) -> (TlsStream<TcpStream>, String) {
+        let mut stream = self.connect(&["http/1.1"]).await;
+        let head = format!(
+            "POST {path} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: {protocol}\r\n\
+             X-Stream-Protocol-Version: v4.channel.k8s.io\r\nSec-WebSocket-Key: x\r\nContent-Length: 0\r\n\r\n"
+        );
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let answer = head_of(&mut stream).await;
+        (stream, answer)
+    }
+
+    /// What the proxy counts under a name, labels included; nothing is zero.
+    pub(crate) async fn metric(&self, name: &str) -> u64 {
+        let mut stream = TcpStream::connect(self.admin).await.unwrap();
+        stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").await.unwrap();
+        let text = rest(&mut stream).await;
+        let line = text.lines().find_map(|line| line.strip_prefix(&format!("towline_{name} ")));
+        line.map(|value| value.trim().parse().unwrap()).unwrap_or_default()
+    }
+
+    /// Waits until the proxy counts so many.
+    pub(crate) async fn counts(&self, name: &str, wanted: u64) {
+        let counted = async {
+            while self.metric(name).await != wanted {
+                tokio::task::yield_now().await;
+            }
+        };
+        assert!(tokio::time::timeout(PATIENCE, counted).await.is_ok(), "{name} is {}", self.metric(name).await);
     }
 
     pub(crate) fn stop_upstream(&self) {
@@ -301,35 +233,25 @@ impl World {
     }
 }
 
-async fn serve_recording(
-    server: Arc<Recording>,
-    certificate: Certificate,
-) -> (SocketAddr, tokio::task::JoinHandle<()>) {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ServerConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
-    let mut config = builder.with_no_client_auth().with_cert_resolver(resolver(&certificate));
-    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-    let acceptor = TlsAcceptor::from(Arc::new(config));
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    let running = tokio::spawn(async move {
-        let mut connections = tokio::task::JoinSet::new();
-        loop {
-            let (stream, _) = listener.accept().await.unwrap();
-            let (acceptor, server) = (acceptor.clone(), server.clone());
-            connections.spawn(async move {
-                // The proxy's probe connects and says nothing.
-                let Ok(stream) = acceptor.accept(stream).await else { return };
-                let service = service_fn(move |request| {
-                    let server = server.clone();
-                    async move { Ok::<_, Infallible>(server.answer(request).await) }
-                });
-                let builder = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-                let _ended = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
-            });
+/// The head of an answer, or what there was of it when the proxy closed.
+pub(crate) async fn head_of(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut answer = Vec::new();
+    while !answer.ends_with(b"\r\n\r\n") {
+        match tokio::time::timeout(PATIENCE, stream.read_u8()).await.unwrap() {
+            Ok(byte) => answer.push(byte),
+            // A proxy that closes without a TLS goodbye has closed all the same.
+            Err(_closed) => break,
         }
-    });
-    (address, running)
+    }
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+/// All that still comes until the proxy closes.
+pub(crate) async fn rest(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
+    let mut answer = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, stream.read_to_end(&mut answer)).await;
+    assert!(read.is_ok(), "not closed after {}", String::from_utf8_lossy(&answer));
+    String::from_utf8_lossy(&answer).into_owned()
 }
 
 pub(crate) fn status(answer: &str) -> u16 {
