@@ -156,6 +156,11 @@ impl Stack {
         self.own = addresses.into_iter().collect();
     }
 
+    /// Changes [`Config::memory`] and [`Config::connections`], for connections that begin from now on.
+    pub fn set_bounds(&mut self, memory: usize, connections: usize) {
+        self.tcp.set_bounds(memory, connections);
+    }
+
     /// Listens for TCP connections; `None` when there is a listener at this very place.
     pub fn listen(&mut self, place: Listen) -> Option<Listener> {
         let number = self.number();

@@ -130,6 +130,10 @@ impl Connections {
         }
     }
 
+    pub(crate) fn set_bounds(&mut self, memory: usize, connections: usize) {
+        (self.config.memory, self.config.connections) = (memory, connections);
+    }
+
     /// Takes a segment that is whole, between routable addresses, and whose checksum is right.
     pub(crate) fn handle_segment(
         &mut self,

@@ -99,6 +99,12 @@ impl UserSpace {
         self.lock().stack.set_addresses(addresses);
     }
 
+    /// Bounds the bytes that the windows of all TCP connections hold together, but for 128 KiB that each has anyway, and
+    /// how many connections there are; for those that begin from now on.
+    pub fn bound(&self, memory: usize, connections: usize) {
+        self.lock().stack.set_bounds(memory, connections);
+    }
+
     /// Listens at a port of each of the node's own addresses.
     ///
     /// # Errors
@@ -229,6 +235,11 @@ impl Wakers {
 }
 
 impl TcpListener {
+    /// The stack that it listens in.
+    pub fn user_space(&self) -> &UserSpace {
+        &self.user_space
+    }
+
     /// The next client; `None` once the stack is gone.
     pub async fn accept(&mut self) -> Option<Incoming> {
         let (connection, from, to) = self.clients.recv().await?;

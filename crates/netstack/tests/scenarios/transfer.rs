@@ -279,6 +279,15 @@ fn a_dial_that_makes_no_sense_is_refused_with_the_reason() {
     assert_eq!(network.a.dial(at(B, 80)), Err(DialError::NoSource(B)));
 }
 
+#[test]
+fn bounds_that_are_changed_hold_for_what_begins_afterwards() {
+    let mut network = Network::new(CALM, 7);
+    network.a.dial(at(B, 80)).unwrap();
+    network.a.set_bounds(1 << 20, 2);
+    network.a.dial(at(B, 80)).unwrap();
+    assert_eq!(network.a.dial(at(B, 80)), Err(DialError::Full(2)));
+}
+
 proptest! {
     #![proptest_config(ProptestConfig { cases: 48, ..ProptestConfig::default() })]
 
