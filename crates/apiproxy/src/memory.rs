@@ -43,8 +43,15 @@ const REFUSED: usize = 2 * KIB;
 /// The tasks of a request and what they know.
 const TASKS: usize = 32 * KIB;
 
-/// The windows of the node's IP stack, which has a budget of its own for all its connections.
-const STACK: usize = 64 * MIB;
+/// Connections in the node's IP stack: those of [`Limits::connections`], and half as many that begin or say goodbye.
+pub(crate) const STACK_CONNECTIONS: usize = 384;
+
+/// What the windows of that stack share: a lone connection has 2 MiB in each direction, the 32nd and all after it 64 KiB.
+pub(crate) const STACK_WINDOWS: usize = 32 * MIB;
+
+/// Of the windows that are shared no more than the half is ever given (the first 31 get 4 MiB, 2 MiB, 1.3 MiB and so on),
+/// and each connection has 128 KiB anyway.
+const STACK: usize = STACK_WINDOWS / 2 + STACK_CONNECTIONS * 128 * KIB;
 
 /// The program, the network map, packets between threads.
 const PROCESS: usize = 64 * MIB;
@@ -91,5 +98,9 @@ mod tests {
         let limit = mebibytes.parse::<usize>().unwrap() * MIB;
         let worst = Limits::default().memory();
         assert!(worst < limit, "{} MiB", worst / MIB);
+    }
+    #[test]
+    fn the_stack_has_more_places_than_the_proxy() {
+        assert!(STACK_CONNECTIONS > Limits::default().connections);
     }
 }

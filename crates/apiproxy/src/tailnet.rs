@@ -9,10 +9,11 @@ use node::{Node, TcpListener, TcpStream, Whois};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
+use crate::memory::{STACK_CONNECTIONS, STACK_WINDOWS};
 use crate::{Identify, IdentifyError, Identity, Listener};
 
 /// How many handshakes may be under way; more clients are refused.
-const HANDSHAKES: usize = 256;
+const HANDSHAKES: usize = STACK_CONNECTIONS / 3;
 /// The tailnet's stack gives a client up later than this; nobody has to wait so long for a place.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
@@ -82,8 +83,9 @@ pub struct TailnetListener {
 }
 
 impl TailnetListener {
-    /// Takes the clients of a listener.
+    /// Takes the clients of a listener, and bounds what its whole stack may hold.
     pub fn new(clients: TcpListener) -> Self {
+        clients.user_space().bound(STACK_WINDOWS, STACK_CONNECTIONS);
         Self { clients, handshakes: JoinSet::new() }
     }
 }
