@@ -24,7 +24,8 @@ const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
 /// Waits until a writer stops, and gives what it has written by then.
 async fn stops(mut written: watch::Receiver<usize>) -> usize {
     written.wait_for(|written| *written > 0).await.unwrap();
-    while tokio::time::timeout(PAUSE, written.changed()).await.is_ok() {}
+    // One that has written all is gone, and has not been stopped.
+    while let Ok(Ok(())) = tokio::time::timeout(PAUSE, written.changed()).await {}
     *written.borrow()
 }
 
