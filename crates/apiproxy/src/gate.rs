@@ -1,50 +1,38 @@
-use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::net::SocketAddr;
+use std::sync::Arc;
 
+use listen::{Place, Places};
 use prometheus_client::metrics::gauge::Gauge;
 
 use crate::Limits;
 
 /// How many connections there are, and of whom. Clones are the same gate.
+///
+/// On the tailnet an address is one device, of either family.
 #[derive(Debug, Clone)]
-pub(crate) struct Gate(Arc<Counted>);
-
-#[derive(Debug)]
-struct Counted {
-    most: usize,
-    most_per_source: usize,
-    sources: Mutex<BTreeMap<IpAddr, usize>>,
+pub(crate) struct Gate {
+    places: Arc<Places>,
     open: Gauge,
 }
 
 /// A connection's place; gives it back when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Pass {
-    gate: Gate,
+    _place: Place,
+    open: Gauge,
     source: SocketAddr,
 }
 
 impl Gate {
     pub(crate) fn new(limits: Limits, open: Gauge) -> Self {
-        let Limits { connections: most, connections_per_source: most_per_source, .. } = limits;
-        Self(Arc::new(Counted { most, most_per_source, sources: Mutex::default(), open }))
+        Self { places: Places::new(limits.connections_per_source, limits.connections), open }
     }
 
     /// A place for one more connection, if there is one.
     pub(crate) fn admit(&self, source: SocketAddr) -> Option<Pass> {
-        let mut sources = self.sources();
-        let of_source = sources.get(&source.ip()).copied().unwrap_or_default();
-        if of_source >= self.0.most_per_source || sources.values().sum::<usize>() >= self.0.most {
-            return None;
-        }
-        sources.insert(source.ip(), of_source + 1);
-        self.0.open.inc();
-        Some(Pass { gate: self.clone(), source })
-    }
-
-    fn sources(&self) -> MutexGuard<'_, BTreeMap<IpAddr, usize>> {
-        self.0.sources.lock().unwrap_or_else(PoisonError::into_inner)
+        let place = self.places.take(source.ip()).ok()?;
+        self.open.inc();
+        Some(Pass { _place: place, open: self.open.clone(), source })
     }
 }
 
@@ -57,14 +45,7 @@ impl Pass {
 
 impl Drop for Pass {
     fn drop(&mut self) {
-        let mut sources = self.gate.sources();
-        if let Some(count) = sources.get_mut(&self.source.ip()) {
-            *count -= 1;
-            if *count == 0 {
-                sources.remove(&self.source.ip());
-            }
-        }
-        self.gate.0.open.dec();
+        self.open.dec();
     }
 }
 
@@ -93,7 +74,7 @@ mod tests {
         let gate = gate(3, 2);
         let taken: Vec<_> = (1..=4).map(|last| gate.admit(source(last))).collect();
         assert_eq!(taken.iter().flatten().count(), 3);
-        assert_eq!(gate.0.open.get(), 3);
+        assert_eq!(gate.open.get(), 3);
     }
 
     #[test]
@@ -103,6 +84,6 @@ mod tests {
         assert!(pass.is_some() && gate.admit(source(2)).is_none());
         drop(pass);
         assert!(gate.admit(source(2)).is_some());
-        assert!(gate.sources().is_empty() && gate.0.open.get() == 0);
+        assert!(gate.open.get() == 0);
     }
 }

@@ -10,7 +10,7 @@ use http::Request;
 use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use listen::Places;
+use listen::{Places, site};
 use rustls::ServerConfig;
 use telemetry::Shutdown;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -82,7 +82,7 @@ impl Listener {
                 },
             };
             let source = peer.ip();
-            let place = if self.proxies.trust(source) { places.take_unshared() } else { places.take(source) };
+            let place = if self.proxies.trust(source) { places.take_unshared() } else { places.take(site(source)) };
             let place = match place {
                 Ok(place) => place,
                 // Nothing is said: an answer would cost more than the connection did.

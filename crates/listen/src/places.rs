@@ -2,7 +2,8 @@ use std::collections::HashMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Whom something is counted for: an IPv4 address, or an IPv6 network of 64 bits, which is what one site has.
+/// Whom a stranger on the internet is counted as: an IPv4 address, or an IPv6 network of 64 bits, which is what one site
+/// has.
 pub fn site(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(v6) => {
@@ -53,13 +54,12 @@ impl Places {
         Arc::new(Self { most_each, most, taken: Mutex::default() })
     }
 
-    /// Takes a place for a connection from `address`.
+    /// Takes a place for a connection that counts for `source`: a stranger's [`site`], or an address that is one device.
     ///
     /// # Errors
     /// When its source, or the server, has none left.
-    pub fn take(self: &Arc<Self>, address: IpAddr) -> Result<Place, Full> {
+    pub fn take(self: &Arc<Self>, source: IpAddr) -> Result<Place, Full> {
         let mut place = self.take_unshared()?;
-        let source = site(address);
         let mut taken = self.taken();
         let count = taken.each.entry(source).or_default();
         if *count >= self.most_each {

@@ -52,12 +52,13 @@ impl Gate {
 
     /// A place for a connection, unless its source or the relay has too many.
     fn admit(&self, source: SocketAddr) -> Result<Place, Full> {
+        let source = site(source.ip());
         let mut per_source = self.per_source.lock().unwrap_or_else(PoisonError::into_inner);
-        if !per_source.take(&site(source.ip()), self.accepts_per_source, Instant::now()) {
+        if !per_source.take(&source, self.accepts_per_source, Instant::now()) {
             return Err(Full::Source);
         }
         drop(per_source);
-        self.places.take(source.ip())
+        self.places.take(source)
     }
 
     /// How long to wait before the next handshake may begin.
