@@ -31,7 +31,8 @@
 //!
 //! A Connector has no destination and no target: routes come with the configuration. With `TS_USERSPACE=true` an ingress
 //! (`TS_DEST_IP`, …) is an extension of ours: the stock image wants kernel mode there. What a ProxyClass adds comes last
-//! and wins.
+//! and wins, but for the variables above: a class may set `TS_USERSPACE` and none of the others
+//! ([`crate::environment::is_kept`]).
 //!
 //! # Config Secret
 //!

@@ -14,6 +14,8 @@ pub const STATE_SECRET: &str = "TS_KUBE_SECRET";
 pub const CONFIG_FOLDER: &str = "TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR";
 /// Whether packets go through user space.
 pub const USERSPACE: &str = "TS_USERSPACE";
+/// The folder of the proxy's sockets, where probes ask too. Ours.
+pub const RUN_FOLDER: &str = "TOWLINE_RUN_FOLDER";
 /// What the node is for.
 pub const APP: &str = "TS_INTERNAL_APP";
 /// Ingress: an address to send to.
@@ -38,6 +40,49 @@ pub const METRICS: &str = "TS_ENABLE_METRICS";
 pub const LOCAL_ADDRESS: &str = "TS_LOCAL_ADDR_PORT";
 /// Whether services that are served are advertised by themselves: never, in a cluster.
 pub const AUTO_ADVERTISE: &str = "TS_EXPERIMENTAL_SERVICE_AUTO_ADVERTISEMENT";
+
+/// Where a pod finds the API server, which it proves its account to.
+pub const API_SERVER_HOST: &str = "KUBERNETES_SERVICE_HOST";
+/// The port beside [`API_SERVER_HOST`].
+pub const API_SERVER_PORT: &str = "KUBERNETES_SERVICE_PORT";
+
+/// What no ProxyClass may set: the contract itself, where the pod's account goes, and credentials, which come with the
+/// configuration. [`USERSPACE`] is none of them: a class may ask for it.
+const KEPT: &[&str] = &[
+    POD_NAME,
+    POD_UID,
+    POD_IP,
+    POD_IPS,
+    STATE_SECRET,
+    CONFIG_FOLDER,
+    APP,
+    DESTINATION_IP,
+    DESTINATION_IPS,
+    DESTINATION_NAME,
+    TARGET_IP,
+    TARGET_NAME,
+    EGRESS_PORTS,
+    CERTIFICATE_FILE,
+    CERTIFICATE_FILE_STOCK,
+    METRICS,
+    LOCAL_ADDRESS,
+    AUTO_ADVERTISE,
+    RUN_FOLDER,
+    API_SERVER_HOST,
+    API_SERVER_PORT,
+    "TS_AUTHKEY",
+    "TS_AUTH_KEY",
+    "TS_CLIENT_ID",
+    "TS_CLIENT_SECRET",
+    "TS_ID_TOKEN",
+    "TS_STATE_DIR",
+    "TS_SOCKET",
+];
+
+/// Whether a variable belongs to the contract between the operator and a proxy, so that nobody else may set it.
+pub fn is_kept(name: &str) -> bool {
+    KEPT.contains(&name)
+}
 
 /// Values of [`APP`].
 pub mod app {

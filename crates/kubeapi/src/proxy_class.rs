@@ -83,7 +83,8 @@ pub struct PodOverlay {
     /// Taken and without effect: pods have no init container.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tailscale_init_container: Option<ContainerOverlay>,
-    /// The pod's security context, in place of the operator's.
+    /// Fields of the pod's security context, over the operator's. Only kernel settings that Kubernetes counts as safe, and
+    /// forwarding; a pod that forwards in the kernel stays root, every other one is never root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<PodSecurityContext>,
     /// Secrets to pull the image with.
@@ -117,7 +118,8 @@ pub struct PodOverlay {
 #[derive(JsonSchema, Serialize, Deserialize, Clone, Debug, Default, PartialEq)]
 #[serde(rename_all = "camelCase")]
 pub struct ContainerOverlay {
-    /// Variables to add; they come last and win. TS_USERSPACE=true asks for a proxy without any capability.
+    /// Variables to add; they come last and win, but for those that the operator and its proxies share, which are refused.
+    /// TS_USERSPACE=true asks for a proxy without any capability.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub env: Option<Vec<EnvironmentVariable>>,
     /// The image, in place of the operator's.
@@ -130,7 +132,7 @@ pub struct ContainerOverlay {
     /// What the container needs and may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resources: Option<ResourceRequirements>,
-    /// The container's security context, in place of the operator's.
+    /// Fields of the container's security context, over the operator's. Capabilities and privileges are never the class's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub security_context: Option<SecurityContext>,
     /// Debugging endpoints.

@@ -5,6 +5,7 @@ mod observed;
 mod overlay;
 mod pod;
 mod secret;
+mod security;
 mod stateful_set;
 
 use std::net::IpAddr;
@@ -23,6 +24,7 @@ pub use observed::{ObservedProxy, Progress};
 pub(crate) use overlay::refused_fields;
 pub(crate) use secret::{ConfigPlace, config_object, tag_texts};
 pub use secret::{CredentialRecord, config_secret, state_secret};
+pub(crate) use security::without_effect as security_without_effect;
 
 /// One replica of what an object asks for: a device, a pod, and everything that belongs to it alone.
 #[derive(Debug, Clone, PartialEq)]

@@ -14,7 +14,7 @@ use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use kubeapi::{Connector, ProxyClass};
 use operator::service::Trouble;
-use operator::{ObservedProxy, Proxy, Settings, connector, service};
+use operator::{ObservedProxy, Proxy, Settings, connector, proxy_class, service};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -131,7 +131,11 @@ fn decide(input: &Input) -> Value {
             "status": {"outcome": format!("{:?}", status.outcome), "apply": status.apply, "events": status.events},
         });
     }
-    let given = input.connector.clone().unwrap();
+    let Some(given) = input.connector.clone() else {
+        let class = input.class.as_ref().expect("a case has a Service, a Connector or a ProxyClass");
+        let status = proxy_class::status(class, proxy_class::validate(class), now());
+        return json!({"status": {"apply": status.apply, "events": status.events}});
+    };
     proxies.resize_with(proxies.len().max(given.spec.replicas.unwrap_or(1) as usize), ObservedProxy::default);
     let mut observed = connector::Observed { connector: Arc::new(given), class: class_of(input), proxies };
     if let connector::Wanted::Proxies(wanted) = connector::validate(&observed, &settings) {
@@ -179,13 +183,17 @@ fn what_is_decided_about_connectors() {
     play("connector");
 }
 
+#[test]
+fn what_is_decided_about_proxy_classes() {
+    play("proxy_class");
+}
+
 /// Every pod of every case, with the words of Kubernetes' own levels.
 #[test]
 fn no_pod_asks_for_more_than_its_kind_may() {
     let mut seen = 0;
     for case in cases("service").into_iter().chain(cases("connector")) {
         let input: Input = serde_yaml_ng::from_str(&fs::read_to_string(case.join("in.yaml")).unwrap()).unwrap();
-        let overlaid = input.class.is_some();
         let outcome = decide(&input);
         let plan = &outcome["plan"];
         let proxies = plan["proxies"].as_array().cloned().unwrap_or_else(|| vec![plan["proxy"].clone()]);
@@ -198,14 +206,14 @@ fn no_pod_asks_for_more_than_its_kind_may() {
             }
             if object["kind"] == "StatefulSet" {
                 seen += 1;
-                pod_is_modest(&object["spec"]["template"]["spec"], overlaid);
+                pod_is_modest(&object["spec"]["template"]["spec"]);
             }
         }
     }
     assert!(seen > 5, "{seen} pods were looked at");
 }
 
-fn pod_is_modest(spec: &Value, overlaid: bool) {
+fn pod_is_modest(spec: &Value) {
     assert!(spec["initContainers"].is_null() && spec["hostNetwork"].is_null() && spec["hostPID"].is_null(), "{spec}");
     assert_eq!(spec["automountServiceAccountToken"], false);
     let volumes = spec["volumes"].as_array().unwrap();
@@ -213,19 +221,21 @@ fn pod_is_modest(spec: &Value, overlaid: bool) {
     let container = &spec["containers"][0];
     let security = &container["securityContext"];
     assert_ne!(security["privileged"], true);
-    if overlaid {
-        return;
-    }
     let variables = container["env"].as_array().unwrap();
     let user_space = variables.iter().any(|variable| variable["name"] == "TS_USERSPACE" && variable["value"] == "true");
     assert_eq!(security["allowPrivilegeEscalation"], false);
     assert_eq!(security["capabilities"]["drop"], json!(["ALL"]));
     assert_eq!(spec["securityContext"]["seccompProfile"]["type"], "RuntimeDefault");
+    assert!(security["procMount"].is_null(), "{spec}");
     match user_space {
         true => {
             assert!(security["capabilities"]["add"].is_null(), "{spec}");
             assert_eq!(spec["securityContext"]["runAsNonRoot"], true);
         }
-        false => assert_eq!(security["capabilities"]["add"], json!(["NET_ADMIN", "MKNOD"])),
+        false => {
+            assert_eq!(security["capabilities"]["add"], json!(["NET_ADMIN", "MKNOD"]));
+            // To another user than root they would be lost.
+            assert_eq!((&spec["securityContext"]["runAsUser"], &security["runAsUser"]), (&json!(0), &Value::Null));
+        }
     }
 }

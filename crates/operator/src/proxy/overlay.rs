@@ -2,23 +2,45 @@ use serde_json::{Value, json};
 
 use kubeapi::{ContainerOverlay, PodOverlay, ProxyClassSpec, contract, environment as env};
 
-use super::{Proxy, Traffic};
+use super::{Proxy, Traffic, security};
 
 /// What a ProxyClass asks for that no pod gets, each as a sentence.
 pub(crate) fn refused_fields(class: &ProxyClassSpec) -> Vec<String> {
     let Some(pod) = class.stateful_set.as_ref().and_then(|set| set.pod.as_ref()) else { return Vec::new() };
     let mut refused = Vec::new();
+    if let Some(asked) = &pod.security_context {
+        refused.extend(security::refused_of_pod("spec.statefulSet.pod.securityContext", asked));
+    }
     let path = "spec.statefulSet.pod.tailscaleContainer";
     let Some(container) = &pod.tailscale_container else { return refused };
-    if container.security_context.as_ref().is_some_and(|security| security.privileged == Some(true)) {
-        refused.push(format!("{path}.securityContext.privileged is true, and no proxy runs privileged: remove it, NET_ADMIN and MKNOD are given where they are needed"));
+    if let Some(asked) = &container.security_context {
+        refused.extend(security::refused_of_container(&format!("{path}.securityContext"), asked));
     }
     if let Some(image) = container.image.as_ref().filter(|image| !is_image(image)) {
         refused.push(format!(
             "{path}.image {image:?} is not an image reference: write it as in registry.example.com/towline:1.0"
         ));
     }
+    let kept = container.env.iter().flatten().filter(|variable| env::is_kept(&variable.name));
+    refused.extend(kept.map(|variable| {
+        format!(
+            "{path}.env sets {}, which belongs to the operator and its proxies alone: remove it{}",
+            variable.name,
+            instead_of(&variable.name)
+        )
+    }));
     refused
+}
+
+/// What somebody who sets one of the operator's own variables may be looking for.
+fn instead_of(variable: &str) -> &'static str {
+    match variable {
+        env::METRICS | env::LOCAL_ADDRESS => ", spec.metrics.enable serves metrics",
+        env::CERTIFICATE_FILE | env::CERTIFICATE_FILE_STOCK => ", the chart's caBundle says what proxies trust",
+        env::TARGET_IP | env::TARGET_NAME => ", a Service of its own leads to each device",
+        env::DESTINATION_IP | env::DESTINATION_IPS | env::DESTINATION_NAME => ", a Service says where traffic goes",
+        _ => "",
+    }
 }
 
 /// Whether the text can name an image: what registries take, without their finer rules.
@@ -53,6 +75,9 @@ pub(super) fn apply(
     add(&mut template["metadata"]["annotations"], pod.annotations.as_ref());
     let spec = &mut template["spec"];
     pod_fields(pod, spec);
+    if let Some(asked) = &pod.security_context {
+        security::merge_pod(asked, proxy.in_user_space(), &mut spec["securityContext"]);
+    }
     if let Some(container) = &pod.tailscale_container {
         container_fields(container, proxy, &mut spec["containers"][0]);
     }
@@ -81,7 +106,6 @@ fn pod_fields(pod: &PodOverlay, spec: &mut Value) {
     set("priorityClassName", pod.priority_class_name.as_ref().map(|value| json!(value)));
     set("dnsPolicy", pod.dns_policy.as_ref().map(|value| json!(value)));
     set("dnsConfig", pod.dns_config.as_ref().map(|value| json!(value)));
-    set("securityContext", pod.security_context.as_ref().map(|value| json!(value)));
 }
 
 fn container_fields(overlay: &ContainerOverlay, proxy: &Proxy, container: &mut Value) {
@@ -94,10 +118,10 @@ fn container_fields(overlay: &ContainerOverlay, proxy: &Proxy, container: &mut V
     if let Some(resources) = &overlay.resources {
         container["resources"] = json!(resources);
     }
-    if let Some(security) = &overlay.security_context {
-        container["securityContext"] = json!(security);
+    if let Some(asked) = &overlay.security_context {
+        security::merge_container(asked, proxy.in_user_space(), &mut container["securityContext"]);
     }
-    for variable in overlay.env.iter().flatten() {
+    for variable in overlay.env.iter().flatten().filter(|variable| !env::is_kept(&variable.name)) {
         // Where this is decided otherwise, a word of the class would only make pods that don't start.
         let decided = variable.name == env::USERSPACE && !matches!(proxy.traffic, Traffic::Connector { .. });
         if let Some(variables) = container["env"].as_array_mut().filter(|_| !decided) {
@@ -129,6 +153,19 @@ mod tests {
         let class = class("statefulSet: {pod: {tailscaleContainer: {securityContext: {privileged: true}}}}");
         let refused = refused_fields(&class);
         assert!(refused[0].contains("tailscaleContainer.securityContext.privileged"), "{refused:?}");
+    }
+
+    #[test]
+    fn a_variable_of_the_contract_is_refused_by_name_and_others_are_not() {
+        for name in ["TS_AUTHKEY", "TS_KUBE_SECRET", "TS_TAILNET_TARGET_IP", "POD_UID", "KUBERNETES_SERVICE_HOST"] {
+            let yaml = format!("statefulSet: {{pod: {{tailscaleContainer: {{env: [{{name: {name}, value: x}}]}}}}}}");
+            let refused = refused_fields(&class(&yaml));
+            assert_eq!(refused.len(), 1, "{name}: {refused:?}");
+            assert!(refused[0].contains(&format!("env sets {name},")), "{refused:?}");
+        }
+        let fine = "statefulSet: {pod: {tailscaleContainer: {env: [{name: TS_USERSPACE, value: 'true'}, \
+                    {name: TOWLINE_LOG, value: debug}, {name: TS_DEBUG_MTU, value: '1280'}]}}}";
+        assert_eq!(refused_fields(&class(fine)), Vec::<String>::new());
     }
 
     #[test]

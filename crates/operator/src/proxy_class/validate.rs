@@ -1,10 +1,10 @@
 use std::collections::BTreeMap;
 
 use kubeapi::condition::event;
-use kubeapi::{ContainerOverlay, ProxyClass};
+use kubeapi::{ContainerOverlay, ProxyClass, environment};
 
 use crate::event::Note;
-use crate::proxy::refused_fields;
+use crate::proxy::{refused_fields, security_without_effect};
 
 /// What is to be said about a ProxyClass.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -37,6 +37,9 @@ pub fn validate(class: &ProxyClass) -> Verdict {
     if pod.tailscale_init_container.is_some() {
         without_effect("spec.statefulSet.pod.tailscaleInitContainer");
     }
+    let container = pod.tailscale_container.as_ref();
+    let securities = (pod.security_context.as_ref(), container.and_then(|one| one.security_context.as_ref()));
+    security_without_effect(securities.0, securities.1).into_iter().for_each(&mut without_effect);
     for (path, map) in [("spec.statefulSet.labels", &set.labels), ("spec.statefulSet.pod.labels", &pod.labels)] {
         verdict.problems.extend(keys(path, map.as_ref()));
         let values = map.iter().flatten().filter(|(_, value)| !is_label_value(value));
@@ -57,7 +60,8 @@ fn variables(container: Option<&ContainerOverlay>) -> Vec<Note> {
     let ours = |name: &str| {
         name.starts_with("TS_") || name.starts_with("TOWLINE_") || name.starts_with("POD_") || name == "PORT"
     };
-    all.filter(|variable| ours(&variable.name) && variable.name != kubeapi::environment::USERSPACE)
+    let known = |name: &str| name == environment::USERSPACE || environment::is_kept(name);
+    all.filter(|variable| ours(&variable.name) && !known(&variable.name))
         .map(|variable| {
             let message = format!(
                 "the variable {} may be one that the operator sets itself; the class's value wins",
@@ -113,6 +117,16 @@ mod tests {
         assert!(verdict("{statefulSet: {labels: {'a b': c}}}").problems[0].contains("a b"));
         assert!(verdict("{statefulSet: {pod: {labels: {a: '-'}}}}").problems[0].contains("no label value"));
         assert!(verdict("{statefulSet: {pod: {annotations: {'A.b//c': x}}}}").problems[0].contains("A.b//c"));
+    }
+
+    #[test]
+    fn rights_beyond_the_pods_own_and_variables_of_the_contract_are_problems() {
+        let spec = "{statefulSet: {pod: {securityContext: {sysctls: [{name: kernel.msgmax, value: '1'}]}, \
+                    tailscaleContainer: {securityContext: {capabilities: {add: [SYS_ADMIN]}}, env: [{name: TS_AUTHKEY, value: x}]}}}}";
+        let verdict = verdict(spec);
+        let named = |name: &str| verdict.problems.iter().filter(|problem| problem.contains(name)).count();
+        assert_eq!((named("SYS_ADMIN"), named("kernel.msgmax"), named("TS_AUTHKEY")), (1, 1, 1), "{verdict:?}");
+        assert_eq!((verdict.problems.len(), verdict.notes.len()), (3, 0), "{verdict:?}");
     }
 
     #[test]

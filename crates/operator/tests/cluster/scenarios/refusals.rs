@@ -4,7 +4,7 @@ use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams};
 use kubeapi::{Connector, ProxyClass, condition};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{connector, service};
 use crate::stage::{Stage, eventually};
@@ -58,17 +58,31 @@ pub(crate) async fn play(stage: &Stage) {
     event_says(stage, "crooked", "ConnectorInvalid", "10.7.0.1/16").await;
     stage.connectors().delete("crooked", &DeleteParams::default()).await.unwrap();
 
-    let privileged = json!({"statefulSet": {"pod": {"tailscaleContainer": {"securityContext": {"privileged": true}}}}});
-    let class = json!({"apiVersion": "tailscale.com/v1alpha1", "kind": "ProxyClass", "metadata": {"name": "strong"}, "spec": privileged});
+    let security = |context: Value| json!({"securityContext": context});
+    for (container, named) in [
+        (security(json!({"privileged": true})), "privileged"),
+        (security(json!({"capabilities": {"add": ["SYS_ADMIN"]}})), "SYS_ADMIN"),
+        (security(json!({"allowPrivilegeEscalation": true})), "allowPrivilegeEscalation"),
+        (json!({"env": [{"name": "TS_KUBE_SECRET", "value": "another"}]}), "TS_KUBE_SECRET"),
+    ] {
+        class_is_refused(stage, &container, named).await;
+    }
+}
+
+async fn class_is_refused(stage: &Stage, container: &Value, named: &str) {
+    let spec = json!({"statefulSet": {"pod": {"tailscaleContainer": container}}});
+    let class = json!({"apiVersion": "tailscale.com/v1alpha1", "kind": "ProxyClass", "metadata": {"name": "strong"}, "spec": spec});
     stage.apply::<ProxyClass>(None, class).await;
     let classes: Api<ProxyClass> = Api::all(stage.client.clone());
     eventually("the ProxyClass is refused", || async {
         let conditions = classes.get("strong").await.unwrap().status.unwrap_or_default().conditions;
         let found = condition::find(&conditions, condition::PROXY_CLASS_READY).cloned().ok_or("no condition")?;
-        let refused = found.reason == "ProxyClassInvalid" && found.message.contains("privileged");
+        let refused = found.reason == "ProxyClassInvalid" && found.message.contains(named);
         if refused { Ok(()) } else { Err(format!("{found:?}")) }
     })
     .await;
+    event_says(stage, "strong", "ProxyClassInvalid", named).await;
+    classes.delete("strong", &DeleteParams::default()).await.unwrap();
 }
 
 async fn event_says(stage: &Stage, object: &str, reason: &str, named: &str) {
