@@ -40,6 +40,16 @@ struct Arguments {
 }
 
 fn main() -> ExitCode {
+    // Asked for by kubelet every few seconds in every pod: nothing else of the program is set up.
+    if let Some(probe) = proxy::Probe::of_process() {
+        return match probe.ask() {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(unwell) => {
+                eprintln!("towline: {unwell}");
+                ExitCode::from(EXIT_FAILED)
+            }
+        };
+    }
     let program = std::env::args_os().next().unwrap_or_default();
     if daemon::is_stock_name(&program) {
         return daemon::run();

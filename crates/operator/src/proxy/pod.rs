@@ -10,6 +10,19 @@ use crate::settings::Settings;
 /// The container's name, as the stock operator has it: ProxyClasses and people know it by this.
 pub(super) const CONTAINER: &str = "tailscale";
 
+/// Every second until traffic flows: how soon a new proxy's condition turns True is this, and it ends with the first success.
+const STARTUP: (u32, u32) = (1, 3600);
+
+/// Every 30 seconds, and twice before a pod counts as not ready, each probe being a process that the container runtime has
+/// to start, at far more processor time than its answer takes. What this finds late costs little: a proxy whose process
+/// ended is found by kubelet at once and without a probe, and a proxy that lost its tailnet mends itself. It decides only how
+/// soon the object's condition says so: within a minute.
+const READINESS: (u32, u32) = (30, 2);
+
+/// Every 90 seconds, and twice before the container is started anew. Only a process that hangs is found by this, within three
+/// minutes; one that answers in time under a heavy load on the machine must not be ended by it.
+const LIVENESS: (u32, u32) = (90, 2);
+
 /// The pod of a proxy, before its ProxyClass.
 pub(super) fn template(proxy: &Proxy, settings: &Settings) -> Value {
     let user_space = proxy.in_user_space();
@@ -29,10 +42,9 @@ pub(super) fn template(proxy: &Proxy, settings: &Settings) -> Value {
         "resources": {"requests": {"cpu": "5m", "memory": "16Mi"}},
         "securityContext": container_security(user_space),
         "volumeMounts": mounts,
-        // Starting is watched closely, running rarely: each look is a process.
-        "startupProbe": probe(contract::READINESS, 1, 3600),
-        "readinessProbe": probe(contract::READINESS, 20, 2),
-        "livenessProbe": probe(contract::LIVENESS, 60, 3),
+        "startupProbe": probe(contract::READINESS, STARTUP),
+        "readinessProbe": probe(contract::READINESS, READINESS),
+        "livenessProbe": probe(contract::LIVENESS, LIVENESS),
     });
     if let Some(policy) = &settings.image_pull_policy {
         container["imagePullPolicy"] = json!(policy);
@@ -147,7 +159,7 @@ fn pod_security(user_space: bool) -> Value {
     })
 }
 
-fn probe(command: &[&str], period: u32, failures: u32) -> Value {
+fn probe(command: &[&str], (period, failures): (u32, u32)) -> Value {
     json!({"exec": {"command": command}, "periodSeconds": period, "timeoutSeconds": 5, "failureThreshold": failures})
 }
 
