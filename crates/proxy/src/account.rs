@@ -54,13 +54,32 @@ impl Account {
     pub(crate) fn wants_key(&self, failed: Option<&str>, forget: bool) -> Result<(), node::StoreError> {
         let mut change = nothing([keys::DEVICE_FQDN, keys::DEVICE_IPS]);
         if forget {
-            change.insert(keys::DEVICE_ID.to_owned(), None);
-            let own = |name: &String| name.starts_with('_') || name.starts_with("profile-");
-            change.extend(self.store.names().into_iter().filter(own).map(|name| (name, None)));
+            self.forget(&mut change);
         }
         let reason = failed.unwrap_or(keys::NO_AUTH_KEY);
         change.insert(keys::REISSUE_AUTH_KEY.to_owned(), Some(reason.as_bytes().to_vec()));
         self.store.put(&change)
+    }
+}
+
+impl Account {
+    /// The device that this was last.
+    pub(crate) fn device(&self) -> Option<String> {
+        self.store.value(keys::DEVICE_ID).and_then(|id| String::from_utf8(id).ok())
+    }
+
+    /// Forgets who the node was, where it gets another key by itself.
+    pub(crate) fn forgets(&self) -> Result<(), node::StoreError> {
+        let mut change = nothing([keys::DEVICE_FQDN, keys::DEVICE_IPS]);
+        self.forget(&mut change);
+        self.store.put(&change)
+    }
+
+    /// The device, and the node's own keys.
+    fn forget(&self, change: &mut StateChange) {
+        change.insert(keys::DEVICE_ID.to_owned(), None);
+        let own = |name: &String| name.starts_with('_') || name.starts_with("profile-");
+        change.extend(self.store.names().into_iter().filter(own).map(|name| (name, None)));
     }
 }
 

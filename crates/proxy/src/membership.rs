@@ -1,6 +1,6 @@
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dial::{Resolve, Roots};
@@ -22,6 +22,9 @@ use session::{End, Session};
 
 /// How long after a refusal the same is tried again, though nobody gave another key: the server may have been wrong.
 const SAME_KEY_AGAIN: Duration = Duration::from_secs(300);
+/// The shortest and the longest time between two keys that a member gets by itself, and between two attempts to get one.
+const BETWEEN_KEYS: (Duration, Duration) = (Duration::from_secs(30), Duration::from_secs(600));
+const BETWEEN_ATTEMPTS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long what the node kept last may take to reach its Secret at the end.
 const LAST_STATE: Duration = Duration::from_secs(3);
 
@@ -37,6 +40,16 @@ pub trait Duty: Send {
     /// Takes another configuration, which is in force on the node already.
     fn configured(&mut self, settings: &NodeConfig) {
         let _ = settings;
+    }
+
+    /// Gets an auth key where the member has to get its keys itself; nothing where the operator gives them. The `former`
+    /// device is what the member was, and can't be any more.
+    ///
+    /// # Errors
+    /// Why there is none. It is asked again after a while.
+    fn key(&mut self, former: Option<String>) -> impl Future<Output = Result<Option<String>, String>> + Send {
+        let _ = former;
+        std::future::ready(Ok(None))
     }
 
     /// Hears that its work can't be done, and why.
@@ -64,6 +77,11 @@ pub struct Membership {
     shutdown: Shutdown,
     /// The key that a session was last started with.
     tried: Option<String>,
+    /// A key that the member got by itself and has not used yet.
+    own_key: Option<String>,
+    /// When it got the last one, and how long it waits until the next.
+    got_key: Option<Instant>,
+    between_keys: Backoff,
     backoff: Backoff,
 }
 
@@ -127,6 +145,9 @@ impl Membership {
             login,
             shutdown,
             tried: None,
+            own_key: None,
+            got_key: None,
+            between_keys: Backoff::new(BETWEEN_KEYS.0, BETWEEN_KEYS.1),
             backoff,
         }))
     }
@@ -135,7 +156,7 @@ impl Membership {
     pub async fn keep(mut self, mut duty: impl Duty) {
         while let Some(settings) = self.configured().await {
             self.configuration.met();
-            self.tried.clone_from(&settings.auth_key);
+            self.tried = self.own_key.clone().or_else(|| settings.auth_key.clone());
             let end = Session::run(&mut self, &mut duty, settings.clone()).await;
             let goes_on = match end {
                 End::Stopped => false,
@@ -175,6 +196,9 @@ impl Membership {
     /// Asks for another key and waits for it; false when the member is to end.
     async fn stuck(&mut self, duty: &mut impl Duty, settings: &NodeConfig, reason: String, forget: bool) -> bool {
         self.backoff.reset();
+        if let Some(goes_on) = self.own(duty, &reason, forget).await {
+            return goes_on;
+        }
         if let Err(error) = self.account.wants_key(self.tried.as_deref(), forget) {
             tracing::error!(%error, "the operator can't be asked for a key");
         }
@@ -188,6 +212,52 @@ impl Membership {
         // Without keys of its own, and none to join with, there is nothing to try.
         let again = if forget || self.tried.is_none() { Duration::MAX } else { SAME_KEY_AGAIN };
         self.pause(again, helps).await
+    }
+
+    /// Has the duty get a key, for as long as that takes; nothing where it gets none, and else whether the member goes on.
+    async fn own(&mut self, duty: &mut impl Duty, reason: &str, forget: bool) -> Option<bool> {
+        self.own_key = None;
+        match self.got_key.map(|at| at.elapsed()) {
+            // A server that refuses every key is not asked for hundreds.
+            Some(age) if age < BETWEEN_KEYS.1 => {
+                let wait = self.between_keys.step();
+                tracing::warn!(reason, wait_s = wait.as_secs(), "another auth key is asked for after a while");
+                duty.hindered(reason);
+                self.login.unmet(reason);
+                if !self.pause(wait, |_| true).await {
+                    return Some(false);
+                }
+            }
+            _ => self.between_keys.reset(),
+        }
+        let former = self.account.device().filter(|_| forget);
+        let mut attempts = Backoff::new(BETWEEN_ATTEMPTS.0, BETWEEN_ATTEMPTS.1);
+        loop {
+            let shutdown = self.shutdown.clone();
+            let asked = tokio::select! {
+                () = shutdown.requested() => return Some(false),
+                asked = duty.key(former.clone()) => asked,
+            };
+            match asked {
+                Ok(None) => return None,
+                Ok(Some(key)) => {
+                    if forget && let Err(error) = self.account.forgets() {
+                        tracing::error!(%error, "the keys of the former device stay");
+                    }
+                    (self.own_key, self.got_key) = (Some(key), Some(Instant::now()));
+                    return Some(true);
+                }
+                Err(error) => {
+                    let wait = attempts.step();
+                    tracing::warn!(reason, %error, wait_s = wait.as_secs(), "there is no auth key; it is asked for again");
+                    duty.hindered(&error);
+                    self.login.unmet(error);
+                    if !self.pause(wait, |_| true).await {
+                        return Some(false);
+                    }
+                }
+            }
+        }
     }
 
     /// Waits for a time, or for a configuration that helps; false when the member is to end.

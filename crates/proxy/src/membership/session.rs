@@ -124,6 +124,8 @@ impl<'a, D: Duty> Session<'a, D> {
                 if changed {
                     tracing::info!("logged in");
                 }
+                // It lets nobody in a second time.
+                self.membership.own_key = None;
                 self.membership.login.met();
             }
         }
@@ -184,7 +186,7 @@ fn node_config(membership: &Membership, settings: &NodeConfig) -> Result<node::C
             manage_firewall: Some(member.manage_firewall),
             ..Wishes::default()
         },
-        auth_key: settings.auth_key.clone().map(AuthKey::new).filter(|key| !key.is_empty()),
+        auth_key: membership.tried.clone().map(AuthKey::new).filter(|key| !key.is_empty()),
         ephemeral: false,
         mark_sockets: false,
         local_api: Some(folder.join("towlined.sock")),

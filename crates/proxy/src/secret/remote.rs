@@ -20,7 +20,9 @@ pub(super) struct Remote {
 /// Why the Secret was not read or written.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum RemoteError {
-    #[error("there is no Secret {namespace}/{name}; the operator makes it")]
+    #[error(
+        "there is no Secret {namespace}/{name}; the operator makes it, or that of the API server's proxy its chart"
+    )]
     Missing { namespace: String, name: String },
     #[error(
         "the API server does not allow this proxy's account to use the Secret {namespace}/{name}: {message}; its Role \
