@@ -91,10 +91,11 @@
 //!
 //! # The API server's proxy
 //!
-//! The chart's workload `apiserver-proxy` follows the same contract for `TS_KUBE_SECRET`,
-//! `TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR`, `TOWLINE_CA_FILE`, the two Secrets and `reissue_authkey`: its state Secret is
-//! [`crate::name::API_SERVER_PROXY_STATE`], its config Secret [`crate::name::API_SERVER_PROXY_CONFIG`], and the operator
-//! gives it keys as it does for its own proxies.
+//! The chart's workload `apiserver-proxy` runs in a namespace of its own, where the operator has no right. It follows the
+//! same contract for `TS_KUBE_SECRET`, `TS_EXPERIMENTAL_VERSIONED_CONFIG_DIR`, `TOWLINE_CA_FILE` and its state Secret
+//! [`crate::name::API_SERVER_PROXY_STATE`]. Its configuration and that Secret, empty, are the chart's; no `AuthKey` is in the
+//! one and no `reissue_authkey` in the other, because it gets its keys itself, with the OAuth client of the Secret
+//! `operator-oauth` beside it.
 
 /// Where the binary stands in the image; also the image's entry point.
 pub const BINARY: &str = "/towline";

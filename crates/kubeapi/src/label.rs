@@ -45,8 +45,6 @@ pub enum ParentKind {
     Service,
     /// A Connector.
     Connector,
-    /// The workload that proxies the API server.
-    ApiServerProxy,
 }
 
 impl ParentKind {
@@ -55,13 +53,12 @@ impl ParentKind {
         match self {
             Self::Service => "svc",
             Self::Connector => "connector",
-            Self::ApiServerProxy => "apiserver-proxy",
         }
     }
 
     /// Reads a value of [`PARENT_TYPE`].
     pub fn read(text: &str) -> Option<Self> {
-        [Self::Service, Self::Connector, Self::ApiServerProxy].into_iter().find(|kind| kind.as_str() == text)
+        [Self::Service, Self::Connector].into_iter().find(|kind| kind.as_str() == text)
     }
 }
 
@@ -71,14 +68,11 @@ pub fn of_parent(kind: ParentKind, namespace: Option<&str>, name: &str, uid: &st
         (PARENT_TYPE.to_owned(), kind.as_str().to_owned()),
         (PARENT_NAME.to_owned(), crate::name::label_value(name)),
         (APP.to_owned(), uid.to_owned()),
+        (MANAGED.to_owned(), "true".to_owned()),
         ("app.kubernetes.io/name".to_owned(), "towline-proxy".to_owned()),
         ("app.kubernetes.io/component".to_owned(), kind.as_str().to_owned()),
         ("app.kubernetes.io/managed-by".to_owned(), crate::name::CONTROLLER.to_owned()),
     ]);
-    // What belongs to the installation itself is no proxy of anybody's object.
-    if kind != ParentKind::ApiServerProxy {
-        labels.insert(MANAGED.to_owned(), "true".to_owned());
-    }
     if let Some(namespace) = namespace {
         labels.insert(PARENT_NAMESPACE.to_owned(), namespace.to_owned());
     }
@@ -91,7 +85,7 @@ mod tests {
 
     #[test]
     fn a_kind_reads_back() {
-        for kind in [ParentKind::Service, ParentKind::Connector, ParentKind::ApiServerProxy] {
+        for kind in [ParentKind::Service, ParentKind::Connector] {
             assert_eq!(ParentKind::read(kind.as_str()), Some(kind));
         }
         assert_eq!(ParentKind::read("ingress"), None);

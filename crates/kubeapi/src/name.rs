@@ -6,11 +6,8 @@ pub const CONTROLLER: &str = "tailscale-operator";
 /// The finalizer on every object that something in the tailnet hangs on.
 pub const FINALIZER: &str = "tailscale.com/finalizer";
 
-/// The state Secret of the API server's proxy.
+/// The state Secret of the API server's proxy, and its Deployment, in a namespace of their own.
 pub const API_SERVER_PROXY_STATE: &str = "apiserver-proxy";
-
-/// The config Secret of the API server's proxy.
-pub const API_SERVER_PROXY_CONFIG: &str = "apiserver-proxy-config";
 
 /// Field managers: one a controller, so that each sees what it owns.
 pub mod manager {
@@ -20,8 +17,6 @@ pub mod manager {
     pub const CONNECTOR: &str = "tailscale-operator-connector";
     /// Of what is written on ProxyClasses.
     pub const PROXY_CLASS: &str = "tailscale-operator-proxyclass";
-    /// Of what is made for the API server's proxy.
-    pub const API_SERVER_PROXY: &str = "tailscale-operator-apiserver-proxy";
     /// Of tombstones.
     pub const TOMBSTONE: &str = "tailscale-operator-tombstone";
 }

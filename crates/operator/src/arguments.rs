@@ -5,11 +5,12 @@ use std::sync::Arc;
 use anyhow::{Context, Result, ensure};
 use clap::{Args, Subcommand};
 use dial::{Resolve, Roots};
-use kubeapi::{HostName, Tag};
+use kubeapi::Tag;
 
-use crate::config::Config;
+use crate::config::{ApiServerProxy, Config};
 use crate::control::{Credentials, RestSettings};
-use crate::settings::{ApiServerProxy, Settings};
+use crate::proxy::tag_texts;
+use crate::settings::Settings;
 
 /// Run the Kubernetes operator, or `drain` what it has made
 ///
@@ -73,18 +74,6 @@ pub struct Arguments {
     #[arg(long, env = "OPERATOR_DEFAULT_LOAD_BALANCER", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, global = true)]
     pub default_load_balancer: bool,
 
-    /// Whether the chart runs a proxy of the API server
-    #[arg(long, env = "APISERVER_PROXY", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, global = true)]
-    pub api_server_proxy: bool,
-
-    /// The host name of the API server's proxy
-    #[arg(long, env = "OPERATOR_HOSTNAME", default_value = "tailscale-operator", global = true)]
-    pub hostname: String,
-
-    /// Tags of the API server's proxy, with commas
-    #[arg(long, env = "OPERATOR_INITIAL_TAGS", default_value = "tag:k8s-operator", global = true)]
-    pub tags: String,
-
     /// The cluster's DNS domain; found in /etc/resolv.conf when absent
     #[arg(long, env = "OPERATOR_CLUSTER_DOMAIN", value_name = "DOMAIN", global = true)]
     pub cluster_domain: Option<String>,
@@ -123,6 +112,14 @@ pub struct DrainArguments {
     /// Deployments to stop first, with commas: the operator would make everything anew
     #[arg(long, env = "DRAIN_DEPLOYMENTS", value_delimiter = ',')]
     pub deployments: Vec<String>,
+
+    /// The namespace of the API server's proxy, whose device is removed too
+    #[arg(long, env = "DRAIN_APISERVER_PROXY_NAMESPACE", value_name = "NAMESPACE")]
+    pub api_server_proxy_namespace: Option<String>,
+
+    /// The tags of the API server's proxy, with commas: a device without any of them stays
+    #[arg(long, env = "DRAIN_APISERVER_PROXY_TAGS", default_value = "tag:k8s-operator", value_name = "TAGS")]
+    pub api_server_proxy_tags: String,
 }
 
 impl Arguments {
@@ -144,13 +141,6 @@ impl Arguments {
         if let Some(path) = &self.ca_file {
             roots = roots.and_file(path)?;
         }
-        let api_server_proxy = match self.api_server_proxy {
-            true => Some(ApiServerProxy {
-                hostname: self.hostname.parse::<HostName>().context("OPERATOR_HOSTNAME")?,
-                tags: Tag::list(&self.tags).context("OPERATOR_INITIAL_TAGS")?,
-            }),
-            false => None,
-        };
         let nonempty = |text: Option<String>| text.filter(|text| !text.is_empty());
         let settings = Settings {
             namespace: self.namespace,
@@ -167,12 +157,16 @@ impl Arguments {
             priority_class: nonempty(self.proxy_priority_class),
             certificates: nonempty(self.proxy_ca_config_map),
             default_load_balancer: self.default_load_balancer,
-            api_server_proxy,
         };
         ensure!(!settings.image.trim().is_empty(), "no image for proxies: PROXY_IMAGE is empty");
-        let drained = match self.command {
-            Some(Command::Drain(drain)) => drain.deployments,
-            None => Vec::new(),
+        let (drained, api_server_proxy) = match self.command {
+            Some(Command::Drain(drain)) => {
+                let tags = Tag::list(&drain.api_server_proxy_tags).context("DRAIN_APISERVER_PROXY_TAGS")?;
+                let namespace = nonempty(drain.api_server_proxy_namespace);
+                let proxy = namespace.map(|namespace| ApiServerProxy { namespace, tags: tag_texts(&tags) });
+                (drain.deployments, proxy)
+            }
+            None => (Vec::new(), None),
         };
         Ok(Config {
             settings,
@@ -191,6 +185,7 @@ impl Arguments {
                 .join("_"),
             admin_listen: self.admin_listen,
             drained,
+            api_server_proxy,
         })
     }
 }

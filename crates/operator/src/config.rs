@@ -20,6 +20,17 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Deployments that `drain` stops before it begins.
     pub drained: Vec<String>,
+    /// The API server's proxy, which `drain` takes back too.
+    pub api_server_proxy: Option<ApiServerProxy>,
+}
+
+/// The workload that proxies the API server: the chart's, in a namespace where only a drain has rights.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApiServerProxy {
+    /// Its namespace.
+    pub namespace: String,
+    /// The tags that its device was let in with.
+    pub tags: Vec<String>,
 }
 
 impl std::fmt::Debug for Config {

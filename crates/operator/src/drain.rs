@@ -5,21 +5,22 @@ use anyhow::{Context as _, Result, bail};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::api::{Api, DeleteParams, Patch, PatchParams};
 use kube::{Client, ResourceExt};
-use kubeapi::{Connector, condition, name};
+use kubeapi::{Connector, ProxyState, condition, name};
 use serde_json::{Value, json};
 use telemetry::{Health, Shutdown};
 
-use crate::config::Config;
+use crate::config::{ApiServerProxy, Config};
 use crate::context::Context;
 use crate::control::RestControl;
 use crate::leader::Election;
 use crate::owner::Owner;
+use crate::provision::remove_device;
 use crate::queue::Queue;
-use crate::reconcile::{api_server_proxy_owner, without_finalizer};
+use crate::reconcile::without_finalizer;
 use crate::removal::{self, Removal};
 use crate::run::connect;
 use crate::watches::{Stores, is_finalized};
@@ -48,8 +49,11 @@ pub async fn drain(config: Config, shutdown: Shutdown) -> Result<()> {
 
 /// Stops the deployments that would make everything anew, and waits for their pods.
 async fn stop(client: &Client, config: &Config) -> Result<()> {
-    let deployments: Api<Deployment> = Api::namespaced(client.clone(), &config.settings.namespace);
-    for name in config.drained.iter().filter(|name| !name.is_empty()) {
+    let own = config.drained.iter().filter(|name| !name.is_empty());
+    let own = own.map(|name| (config.settings.namespace.as_str(), name.as_str()));
+    let proxy = config.api_server_proxy.iter().map(|proxy| (proxy.namespace.as_str(), name::API_SERVER_PROXY_STATE));
+    for (namespace, name) in own.chain(proxy) {
+        let deployments: Api<Deployment> = Api::namespaced(client.clone(), namespace);
         let none = Patch::Merge(json!({"spec": {"replicas": 0}}));
         match deployments.patch(name, &PatchParams::default(), &none).await {
             Ok(_) => tracing::info!(deployment = name, "stopping"),
@@ -83,7 +87,7 @@ async fn take_back(client: &Client, config: &Config) -> Result<()> {
     let work = async {
         leadership.won().await;
         stores.ready().await;
-        everything(&context).await
+        everything(&context, config.api_server_proxy.as_ref()).await
     };
     let ended = tokio::select! {
         lost = election.run() => lost,
@@ -99,10 +103,13 @@ async fn take_back(client: &Client, config: &Config) -> Result<()> {
     }
 }
 
-async fn everything(context: &Context) -> Result<()> {
+async fn everything(context: &Context, proxy: Option<&ApiServerProxy>) -> Result<()> {
     let since = Timestamp::now();
     loop {
-        let waiting = one_pass(context, since).await?;
+        let mut waiting = one_pass(context, since).await?;
+        if let Some(proxy) = proxy {
+            waiting = api_server_proxy(context, proxy, since).await?.or(waiting);
+        }
         match waiting {
             None => break,
             Some(what) => tracing::info!(what, "waiting"),
@@ -139,11 +146,7 @@ async fn one_pass(context: &Context, since: Timestamp) -> Result<Option<String>>
     owners.dedup_by(|one, other| one.uid == other.uid);
     let mut waiting = None;
     for owner in owners {
-        let removal = if owner.uid == api_server_proxy_owner().uid {
-            removal::api_server_proxy(context, since).await
-        } else {
-            removal::everything(context, &owner, since).await
-        };
+        let removal = removal::everything(context, &owner, since).await;
         match removal.with_context(|| format!("removing what was made for the {owner}"))? {
             Removal::Waiting(what, _) => waiting = Some(format!("{owner}: {what}")),
             Removal::LeftBehind(what) => tracing::warn!(%owner, what, "left behind"),
@@ -154,6 +157,23 @@ async fn one_pass(context: &Context, since: Timestamp) -> Result<Option<String>>
         drop_finalizers(context).await?;
     }
     Ok(waiting)
+}
+
+/// Removes the device of the API server's proxy, whose objects are the chart's; returns what is still to be waited for.
+async fn api_server_proxy(context: &Context, proxy: &ApiServerProxy, since: Timestamp) -> Result<Option<String>> {
+    let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &proxy.namespace);
+    let state = secrets.get_opt(name::API_SERVER_PROXY_STATE).await;
+    let state = state.with_context(|| format!("reading the state of the API server's proxy in {}", proxy.namespace))?;
+    let said = state.and_then(|secret| secret.data).map(|data| ProxyState::read(&data)).unwrap_or_default();
+    let Some(device) = said.device_id else { return Ok(None) };
+    match remove_device(context, &device, &proxy.tags).await {
+        Ok(()) => Ok(None),
+        Err(error) if removal::is_late(since) => {
+            tracing::warn!(device, %error, "the device of the API server's proxy is left behind");
+            Ok(None)
+        }
+        Err(error) => Ok(Some(format!("the device of the API server's proxy is still in the tailnet: {error}"))),
+    }
 }
 
 async fn drop_finalizers(context: &Context) -> Result<()> {

@@ -47,7 +47,7 @@ mod watches;
 mod writer;
 
 pub use arguments::{Arguments, Command, DrainArguments};
-pub use config::Config;
+pub use config::{ApiServerProxy, Config};
 pub use control::{Control, ControlError, Credentials, Devices, Keys, MintedKey, RestControl, RestSettings};
 pub use drain::drain;
 pub use event::Note;
@@ -58,7 +58,7 @@ pub use proxy::{
     Traffic, config_secret, state_secret,
 };
 pub use run::run;
-pub use settings::{ApiServerProxy, Settings};
+pub use settings::Settings;
 
 /// Does what the arguments say: runs, or drains.
 ///

@@ -40,7 +40,7 @@ impl Owner {
     pub fn of_labels(labels: &BTreeMap<String, String>) -> Option<Self> {
         let kind = ParentKind::read(labels.get(label::PARENT_TYPE)?)?;
         let managed = labels.get(label::MANAGED).is_some_and(|value| value == "true");
-        if !managed && kind != ParentKind::ApiServerProxy {
+        if !managed {
             return None;
         }
         Some(Self {

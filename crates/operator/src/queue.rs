@@ -19,7 +19,6 @@ pub(crate) enum Key {
     /// Something was made for an object that is not there any more.
     Orphan(Owner),
     Tombstone(String),
-    ApiServerProxy,
 }
 
 /// What is to be looked at, and when: each key once, and never twice at a time.

@@ -1,6 +1,5 @@
 //! One look at one object: observe, decide, execute, say.
 
-mod api_server_proxy;
 mod connector;
 mod orphan;
 mod proxy_class;
@@ -12,7 +11,6 @@ use jiff::Timestamp;
 use kube::Resource;
 use kubeapi::condition::event;
 
-pub(crate) use api_server_proxy::owner as api_server_proxy_owner;
 pub(crate) use service::without_finalizer;
 
 use crate::context::Context;
@@ -42,7 +40,6 @@ pub(crate) async fn reconcile(context: &Context, key: &Key) -> Result<Next, Prov
         Key::ProxyClass(name) => proxy_class::reconcile(context, name).await,
         Key::Orphan(owner) => orphan::reconcile(context, owner).await,
         Key::Tombstone(name) => removal::tombstone(context, name).await,
-        Key::ApiServerProxy => api_server_proxy::reconcile(context).await,
     }
 }
 

@@ -131,7 +131,7 @@ pub(crate) async fn replicas_of(
     }
 }
 
-fn is_late(since: Timestamp) -> bool {
+pub(crate) fn is_late(since: Timestamp) -> bool {
     Duration::try_from(Timestamp::now().duration_since(since)).is_ok_and(|age| age >= PATIENCE)
 }
 
@@ -191,24 +191,4 @@ pub(crate) async fn tombstone(context: &Context, name: &str) -> Result<Option<Du
     context.writer.delete(Kind::ConfigMap, name).await?;
     tracing::info!(tombstone = name, "removed what was left behind");
     Ok(None)
-}
-
-/// Removes the node and the Secrets of the API server's proxy; its pod is the chart's.
-pub(crate) async fn api_server_proxy(context: &Context, since: Timestamp) -> Result<Removal, ProvisionError> {
-    let (config, state) = (name::API_SERVER_PROXY_CONFIG, name::API_SERVER_PROXY_STATE);
-    let observed = ObservedProxy {
-        config: context.stores.secret(config),
-        state: context.stores.secret(state),
-        stateful_set: None,
-    };
-    let late = is_late(since);
-    let remains = Remains::of(std::slice::from_ref(&observed));
-    match take_back(context, &remains).await {
-        Err(error) if !late => Ok(Removal::Waiting(format!("the device is still in the tailnet: {error}"), AGAIN)),
-        outcome => {
-            context.writer.delete(Kind::Secret, config).await?;
-            context.writer.delete(Kind::Secret, state).await?;
-            Ok(outcome.map_or_else(|error| Removal::LeftBehind(error.message), |()| Removal::Gone))
-        }
-    }
 }

@@ -1,4 +1,4 @@
-use kubeapi::{HostName, Tag};
+use kubeapi::Tag;
 
 /// What holds for every proxy, resolved once at the start.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -25,15 +25,4 @@ pub struct Settings {
     pub certificates: Option<String>,
     /// Whether a Service of type LoadBalancer without a class is ours.
     pub default_load_balancer: bool,
-    /// The API server's proxy, when the chart runs one.
-    pub api_server_proxy: Option<ApiServerProxy>,
-}
-
-/// What the node of the API server's proxy is to be.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ApiServerProxy {
-    /// Its host name.
-    pub hostname: HostName,
-    /// Its tags.
-    pub tags: Vec<Tag>,
 }

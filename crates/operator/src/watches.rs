@@ -157,9 +157,6 @@ impl Stores {
         keys.extend(self.classes.state().iter().map(|class| Key::ProxyClass(class.name_any())));
         keys.extend(self.secrets.state().iter().flat_map(|secret| self.keys_of_labels(secret.as_ref())));
         keys.extend(self.tombstones.state().iter().map(|tombstone| Key::Tombstone(tombstone.name_any())));
-        if settings.api_server_proxy.is_some() {
-            keys.push(Key::ApiServerProxy);
-        }
         keys.sort();
         keys.dedup();
         keys
@@ -238,7 +235,6 @@ impl Stores {
                 let same = |connector: &Connector| connector.metadata.uid.as_deref() == Some(owner.uid.as_str());
                 Some(Key::Connector(self.connectors.find(same)?.name_any()))
             }
-            ParentKind::ApiServerProxy => Some(Key::ApiServerProxy),
         }
     }
 

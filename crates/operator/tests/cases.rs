@@ -67,7 +67,6 @@ fn settings(changes: &Changes) -> Settings {
         priority_class: None,
         certificates: changes.certificates.clone(),
         default_load_balancer: changes.default_load_balancer,
-        api_server_proxy: None,
     }
 }
 

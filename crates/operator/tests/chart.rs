@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde::Deserialize;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 fn chart() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/chart").canonicalize().unwrap()
@@ -45,6 +45,9 @@ fn one<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
     assert_eq!(found.len(), 1, "{kind} {name}: {found:?}");
     found[0]
 }
+
+/// The namespace of the API server's proxy.
+const APART: &str = "tailscale-apiserver-proxy";
 
 const ALL: &[&str] = &[
     "loginServer=https://control.example.com",
@@ -124,12 +127,118 @@ fn the_operator_may_impersonate_nobody_and_its_proxy_only_whom_the_values_list()
     assert_eq!(groups["resourceNames"], serde_json::json!(["system:masters", "tailnet-readers"]));
     let bindings = objects.iter().filter(|object| object["roleRef"]["name"] == "tailscale-apiserver-proxy");
     let subjects: Vec<&Value> = bindings.flat_map(|binding| binding["subjects"].as_array().unwrap()).collect();
-    assert!(subjects.iter().all(|subject| subject["name"] == "apiserver-proxy"), "{subjects:?}");
+    assert_eq!(subjects.len(), 1, "{subjects:?}");
+    assert_eq!((&subjects[0]["name"], &subjects[0]["namespace"]), (&json!("apiserver-proxy"), &json!(APART)));
+
+    let users = |role: &Value| {
+        let rules = role["rules"].as_array().unwrap().clone();
+        let found: Vec<Value> = rules.into_iter().filter(|rule| rule["resources"] == json!(["users"])).collect();
+        assert_eq!(found.len(), 1, "{role}");
+        found[0]["resourceNames"].clone()
+    };
+    assert_eq!(users(role), Value::Null, "anybody, because none is listed");
+    let listed = render(&[ALL, &["apiServerProxy.users={a@example.com,b@example.com}"]].concat()).unwrap();
+    let role = one(&listed, "ClusterRole", "tailscale-apiserver-proxy");
+    assert_eq!(users(role), json!(["a@example.com", "b@example.com"]));
+    assert_eq!(role["rules"].as_array().unwrap().len(), 2, "{role}");
 
     let none = render(&["apiServerProxy.enabled=true"]).unwrap();
     let role = one(&none, "ClusterRole", "tailscale-apiserver-proxy");
     assert!(role["rules"].as_array().unwrap().iter().all(|rule| rule["resources"][0] != "groups"), "{role}");
     assert!(!render(&[]).unwrap().iter().any(|object| object["metadata"]["name"] == "apiserver-proxy"));
+}
+
+/// Whatever an object gives, and to whom: bindings with the subjects that they name.
+fn bindings(objects: &[Value]) -> Vec<(&Value, &Value)> {
+    let bindings =
+        objects.iter().filter(|object| object["kind"].as_str().is_some_and(|kind| kind.ends_with("Binding")));
+    bindings.flat_map(|binding| binding["subjects"].as_array().unwrap().iter().map(move |one| (binding, one))).collect()
+}
+
+fn is_hook(object: &Value) -> bool {
+    !object["metadata"]["annotations"]["helm.sh/hook"].is_null()
+}
+
+#[test]
+fn the_api_servers_proxy_has_a_namespace_of_its_own_where_the_operator_has_no_right() {
+    let objects = render(ALL).unwrap();
+    let labels = &one(&objects, "Namespace", APART)["metadata"]["labels"];
+    for mode in ["enforce", "audit", "warn"] {
+        assert_eq!(labels[format!("pod-security.kubernetes.io/{mode}")], "restricted");
+    }
+    let there: Vec<(&str, &str)> = objects
+        .iter()
+        .filter(|object| object["metadata"]["namespace"] == APART && !is_hook(object))
+        .map(|object| (object["kind"].as_str().unwrap(), object["metadata"]["name"].as_str().unwrap()))
+        .collect();
+    for wanted in [
+        ("ServiceAccount", "apiserver-proxy"),
+        ("Role", "apiserver-proxy"),
+        ("RoleBinding", "apiserver-proxy"),
+        ("Deployment", "apiserver-proxy"),
+        ("NetworkPolicy", "apiserver-proxy"),
+        ("Secret", "apiserver-proxy"),
+        ("Secret", "operator-oauth"),
+        ("ConfigMap", "apiserver-proxy-config"),
+        ("ConfigMap", "operator-ca"),
+    ] {
+        assert!(there.contains(&wanted), "{wanted:?}: {there:?}");
+    }
+    assert_eq!(there.len(), 9, "{there:?}");
+    let elsewhere = |object: &&Value| object["metadata"]["namespace"] == "tailscale";
+    assert!(objects.iter().filter(elsewhere).all(|object| object["metadata"]["name"] != "apiserver-proxy"));
+
+    for (binding, subject) in bindings(&objects).into_iter().filter(|(binding, _)| !is_hook(binding)) {
+        let inside = binding["metadata"]["namespace"] == APART;
+        assert!(!inside || subject["namespace"] == APART, "{binding}");
+    }
+    // What the operator may in the whole cluster reaches no pod, account or Secret there.
+    let role = one(&objects, "ClusterRole", "tailscale-operator");
+    for rule in role["rules"].as_array().unwrap() {
+        for resource in rule["resources"].as_array().unwrap() {
+            let resource = resource.as_str().unwrap().split('/').next().unwrap();
+            assert!(["services", "connectors", "proxyclasses", "events"].contains(&resource), "{rule}");
+        }
+    }
+}
+
+#[test]
+fn the_api_servers_proxy_reads_its_configuration_as_the_contract_has_it() {
+    let objects = render(ALL).unwrap();
+    let data = one(&objects, "ConfigMap", "apiserver-proxy-config")["data"].as_object().unwrap().clone();
+    assert_eq!(data.keys().collect::<Vec<_>>(), [&kubeapi::config_file_name()]);
+    let config = kubeapi::NodeConfig::read(data[&kubeapi::config_file_name()].as_str().unwrap().as_bytes()).unwrap();
+    assert_eq!(config, kubeapi::NodeConfig::of_proxy("https://control.example.com", "tailscale-operator"));
+}
+
+#[test]
+fn the_namespace_of_the_api_servers_proxy_can_be_chosen_but_not_be_the_operators() {
+    let objects = render(&[ALL, &["apiServerProxy.namespace=door", "apiServerProxy.createNamespace=false"]].concat());
+    let objects = objects.unwrap();
+    assert!(objects.iter().all(|object| object["kind"] != "Namespace"));
+    assert_eq!(one(&objects, "Deployment", "apiserver-proxy")["metadata"]["namespace"], "door");
+    let said = render(&[ALL, &["apiServerProxy.namespace=tailscale"]].concat()).unwrap_err();
+    assert!(said.contains("apiServerProxy.namespace is tailscale, the operator's own"), "{said}");
+}
+
+#[test]
+fn the_api_servers_proxy_has_an_oauth_client_of_its_own_where_one_is_given() {
+    let client = |sets: &[&str]| {
+        let objects = render(sets).unwrap();
+        let inside = |object: &&Value| object["kind"] == "Secret" && object["metadata"]["namespace"] == APART;
+        let found =
+            objects.iter().filter(inside).find(|object| object["metadata"]["name"] == "operator-oauth").cloned();
+        found.map(|secret| secret["stringData"]["client_id"].clone())
+    };
+    assert_eq!(client(ALL), Some(json!("a")));
+    let own = ["apiServerProxy.oauth.clientId=c", "apiServerProxy.oauth.clientSecret=d"];
+    assert_eq!(client(&[ALL, &own].concat()), Some(json!("c")));
+    // An existing Secret is used, and its absence is for the pod to say.
+    assert_eq!(client(&["apiServerProxy.enabled=true"]), None);
+    let objects = render(&["apiServerProxy.enabled=true"]).unwrap();
+    let volumes = &one(&objects, "Deployment", "apiserver-proxy")["spec"]["template"]["spec"]["volumes"];
+    let oauth = volumes.as_array().unwrap().iter().find(|volume| volume["name"] == "oauth").unwrap();
+    assert_eq!(oauth["secret"]["optional"], true, "{oauth}");
 }
 
 #[test]
@@ -162,6 +271,30 @@ fn the_drain_runs_before_anything_is_deleted() {
 }
 
 #[test]
+fn the_drains_account_is_there_before_it_and_gone_after_it_however_it_ends() {
+    let objects = render(ALL).unwrap();
+    let weight = |object: &Value| {
+        let weight = &object["metadata"]["annotations"]["helm.sh/hook-weight"];
+        weight.as_str().map_or(0, |weight| weight.parse::<i32>().unwrap())
+    };
+    let job = one(&objects, "Job", "operator-drain");
+    let account = &job["spec"]["template"]["spec"]["serviceAccountName"];
+    let own = objects.iter().filter(|object| {
+        object["kind"] == "ServiceAccount" && object["metadata"]["name"] == *account
+            || object["kind"] == "Role" && object["metadata"]["name"] == *account
+    });
+    let bound = bindings(&objects).into_iter().filter(|(_, subject)| subject["name"] == *account);
+    let all: Vec<&Value> = own.chain(bound.map(|(binding, _)| binding)).collect();
+    assert_eq!(all.len(), 7, "an account, two roles and four bindings: {all:?}");
+    for object in all {
+        let notes = &object["metadata"]["annotations"];
+        assert_eq!(notes["helm.sh/hook"], "pre-delete", "{object}");
+        assert_eq!(notes["helm.sh/hook-delete-policy"], "before-hook-creation,hook-succeeded,hook-failed", "{object}");
+        assert!(weight(object) < weight(job), "{object}");
+    }
+}
+
+#[test]
 fn values_out_of_range_are_refused_by_name() {
     for (set, named) in [
         ("operatorConfig.replicas=0", "replicas"),
@@ -170,6 +303,7 @@ fn values_out_of_range_are_refused_by_name() {
         ("operatorConfig.hostname=Not-A-Name", "hostname"),
         ("caBundle=nonsense", "caBundle"),
         ("apiserverproxy.enabled=true", "apiserverproxy"),
+        ("apiServerProxy.namespace=Not-A-Name", "namespace"),
     ] {
         let said = render(&[set]).unwrap_err();
         assert!(said.contains(named), "{set}: {said}");

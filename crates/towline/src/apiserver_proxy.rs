@@ -8,6 +8,10 @@ use proxy::{Duty, Member, Membership, NodeConfig, Surroundings};
 use telemetry::{Condition, Health, Shutdown};
 use tokio::task::JoinHandle;
 
+mod keys;
+
+use keys::{KeyArguments, OwnKeys};
+
 /// Where the tailnet finds the proxy: its address is that of a web server.
 const PORT: u16 = 443;
 /// How long requests and sessions that are under way may go on after the proxy was told to end.
@@ -16,13 +20,17 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Runs the Kubernetes API server's proxy in a pod: people reach the cluster as who they are on the tailnet.
 ///
 /// It is a device of the tailnet, and serves port 443 there with a certificate of the tailnet's own authority. What it is
-/// as a device stands in the pod's environment and configuration, as the operator's chart writes them.
+/// as a device stands in the pod's environment and configuration, as the operator's chart writes them; the
+/// key that lets it in it gets itself.
 #[derive(Debug, clap::Args)]
 // The flattened arguments have a group of the same name.
 #[group(skip)]
 pub(crate) struct Arguments {
     #[command(flatten)]
     proxy: apiproxy::Arguments,
+
+    #[command(flatten)]
+    keys: KeyArguments,
 
     /// The folder of its socket for commands.
     #[arg(long, env = "TOWLINE_RUN_FOLDER", default_value = "/run/towline", value_name = "FOLDER")]
@@ -37,10 +45,11 @@ pub(crate) async fn run(arguments: Arguments, member: Member, shutdown: Shutdown
     let health = Health::new();
     let certified = health.condition("certificate");
     let config = arguments.proxy.resolve(resolver.clone())?;
+    let keys = OwnKeys::new(arguments.keys, member.certificates.as_ref(), resolver.clone())?;
     let server = Server::new(config, health.clone(), &shutdown).await?;
     let surroundings = Surroundings { run_folder: arguments.run_folder, resolver, health, shutdown };
     if let Some(membership) = Membership::open(member, surroundings).await? {
-        membership.keep(Door { server, certified, open: None }).await;
+        membership.keep(Door { server, keys, certified, open: None }).await;
     }
     tracing::info!("the proxy has ended");
     Ok(())
@@ -49,6 +58,7 @@ pub(crate) async fn run(arguments: Arguments, member: Member, shutdown: Shutdown
 /// The proxy's door in the tailnet, which opens and closes with its node.
 struct Door {
     server: Server,
+    keys: OwnKeys,
     certified: Condition,
     open: Option<Open>,
 }
@@ -79,6 +89,10 @@ impl Duty for Door {
         });
         self.open = Some(Open { certificate, closes, serving });
         Ok(())
+    }
+
+    async fn key(&mut self, former: Option<String>) -> Result<Option<String>, String> {
+        self.keys.fresh(former.as_deref()).await.map(Some)
     }
 
     fn hindered(&mut self, reason: &str) {

@@ -42,6 +42,25 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 {{- end -}}
 
+{{/* The namespace of the API server's proxy: never the operator's, which may make pods with any account of its own. */}}
+{{- define "operator.apiServerProxyNamespace" -}}
+{{- $namespace := default (printf "%s-apiserver-proxy" .Release.Namespace) .Values.apiServerProxy.namespace -}}
+{{- if eq $namespace .Release.Namespace -}}
+{{- fail (printf "apiServerProxy.namespace is %s, the operator's own: whoever took the operator over could use the proxy's account there; name another" $namespace) -}}
+{{- end -}}
+{{- if gt (len $namespace) 63 -}}
+{{- fail (printf "the namespace %s is longer than 63 characters: set apiServerProxy.namespace" $namespace) -}}
+{{- end -}}
+{{- $namespace -}}
+{{- end -}}
+
+{{/* What is there for the time of an uninstallation alone: made before the drain runs, and gone after it, however it ends. */}}
+{{- define "operator.drainHook" -}}
+helm.sh/hook: pre-delete
+helm.sh/hook-weight: "-5"
+helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
+{{- end -}}
+
 {{- define "operator.loginServer" -}}
 {{- default "https://controlplane.tailscale.com" .Values.loginServer | trimSuffix "/" -}}
 {{- end -}}
@@ -82,14 +101,8 @@ capabilities:
   value: /oauth/client_secret
 - name: OPERATOR_LEASE
   value: {{ include "operator.name" . }}-lease
-- name: OPERATOR_HOSTNAME
-  value: {{ .Values.operatorConfig.hostname | quote }}
-- name: OPERATOR_INITIAL_TAGS
-  value: {{ join "," .Values.operatorConfig.defaultTags | quote }}
 - name: OPERATOR_DEFAULT_LOAD_BALANCER
   value: {{ .Values.operatorConfig.defaultLoadBalancer | quote }}
-- name: APISERVER_PROXY
-  value: {{ .Values.apiServerProxy.enabled | quote }}
 - name: PROXY_IMAGE
   value: {{ include "operator.proxyImage" . | quote }}
 - name: PROXY_TAGS

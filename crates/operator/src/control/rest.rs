@@ -80,6 +80,37 @@ impl RestControl {
         self.client().await?.list_keys(&InTailnet::own(), &KeyQuery::default()).await.map(drop).map_err(refused)
     }
 
+    /// Makes a key for one device with these tags, which is of no use after so many seconds.
+    ///
+    /// # Errors
+    ///
+    /// When there is no credential, or the server does not take it or does not give a key.
+    pub async fn mint_for(
+        &self,
+        description: &str,
+        tags: &[String],
+        seconds: Option<i64>,
+    ) -> Result<MintedKey, ControlError> {
+        let create = CreateDevices { reusable: false, ephemeral: false, preauthorized: true, tags: tags.to_vec() };
+        let request = CreateKey {
+            description: description.to_owned(),
+            capabilities: Some(KeyCapabilities { devices: DeviceCapabilities { create } }),
+            expiry_seconds: seconds,
+            ..CreateKey::default()
+        };
+        let Json(key) = self.client().await?.create_key(&InTailnet::own(), &Json(request)).await.map_err(|error| {
+            let error = refused(error);
+            ControlError { message: format!("no auth key for {}: {}", tags.join(","), error.message), ..error }
+        })?;
+        if key.key.is_empty() || key.id.is_empty() {
+            return Err(ControlError {
+                message: "the coordination server's answer holds no auth key".to_owned(),
+                passing: false,
+            });
+        }
+        Ok(MintedKey { id: key.id, secret: key.key, expires: key.expires })
+    }
+
     async fn client(&self) -> Result<Arc<Client>, ControlError> {
         let (id, secret) = self.credential().await?;
         let mut session = self.client.lock().unwrap_or_else(PoisonError::into_inner);
@@ -141,23 +172,7 @@ fn refused(error: ClientError) -> ControlError {
 #[async_trait]
 impl Keys for RestControl {
     async fn mint(&self, description: &str, tags: &[String]) -> Result<MintedKey, ControlError> {
-        let create = CreateDevices { reusable: false, ephemeral: false, preauthorized: true, tags: tags.to_vec() };
-        let request = CreateKey {
-            description: description.to_owned(),
-            capabilities: Some(KeyCapabilities { devices: DeviceCapabilities { create } }),
-            ..CreateKey::default()
-        };
-        let Json(key) = self.client().await?.create_key(&InTailnet::own(), &Json(request)).await.map_err(|error| {
-            let error = refused(error);
-            ControlError { message: format!("no auth key for {}: {}", tags.join(","), error.message), ..error }
-        })?;
-        if key.key.is_empty() || key.id.is_empty() {
-            return Err(ControlError {
-                message: "the coordination server's answer holds no auth key".to_owned(),
-                passing: false,
-            });
-        }
-        Ok(MintedKey { id: key.id, secret: key.key, expires: key.expires })
+        self.mint_for(description, tags, None).await
     }
 
     async fn health(&self, id: &str) -> Result<KeyHealth, ControlError> {

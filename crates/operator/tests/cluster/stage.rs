@@ -96,7 +96,6 @@ impl Stage {
                 priority_class: None,
                 certificates: None,
                 default_load_balancer: false,
-                api_server_proxy: None,
             },
             cluster: self.server.config(None),
             control: RestSettings {
@@ -109,6 +108,7 @@ impl Stage {
             identity: identity.to_owned(),
             admin_listen: "127.0.0.1:0".parse().unwrap(),
             drained: Vec::new(),
+            api_server_proxy: None,
         }
     }
 
