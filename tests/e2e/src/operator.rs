@@ -17,6 +17,8 @@ mod towline;
 
 /// The namespace that the guide installs an operator in.
 pub(crate) const NAMESPACE: &str = "tailscale";
+/// Where our chart puts the API server's proxy.
+pub(crate) const PROXY_NAMESPACE: &str = "tailscale-apiserver-proxy";
 /// The mesh node of an operator.
 pub(crate) const NODE: &str = "tailscale-operator";
 

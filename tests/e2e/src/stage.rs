@@ -4,7 +4,7 @@ use std::time::Duration;
 use anyhow::Result;
 use lab::{Cluster, Listener, Options, ScratchWorld, World, step};
 
-use crate::operator::NAMESPACE;
+use crate::operator::{NAMESPACE, PROXY_NAMESPACE};
 use crate::{ADMIN, Cast, Client, Installation, Marks, Operator, Parts};
 
 mod furniture;
@@ -79,10 +79,12 @@ impl Stage {
             words(&["get", "pods,statefulsets,services,connectors", "--all-namespaces", "--output=wide"]),
             words(&["get", "events", "--namespace", NAMESPACE, "--sort-by=.lastTimestamp"]),
         ];
-        let found = self.cluster.kubectl(["--namespace", NAMESPACE, "get"].into_iter().chain(pods)).finish();
-        for pod in found.iter().flat_map(|found| found.stdout.lines()) {
-            questions.push(words(&["logs", "--namespace", NAMESPACE, "--tail=40", pod]));
-            questions.push(words(&["logs", "--namespace", NAMESPACE, "--tail=40", "--previous", pod]));
+        for namespace in [NAMESPACE, PROXY_NAMESPACE] {
+            let found = self.cluster.kubectl(["--namespace", namespace, "get"].into_iter().chain(pods)).finish();
+            for pod in found.iter().flat_map(|found| found.stdout.lines()) {
+                questions.push(words(&["logs", "--namespace", namespace, "--tail=40", pod]));
+                questions.push(words(&["logs", "--namespace", namespace, "--tail=40", "--previous", pod]));
+            }
         }
         for question in questions {
             println!("# kubectl {}", question.join(" "));

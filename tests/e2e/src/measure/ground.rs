@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::kubernetes::{self, Exposed};
 use super::{Extent, Figures, nodes};
-use crate::operator::NAMESPACE;
+use crate::operator::{NAMESPACE, PROXY_NAMESPACE};
 use crate::{ADMIN, Cast, Client, Installation, Operator, PATIENCE, Parts, binary, eventually};
 
 const POLICY: &str = include_str!("../../../../examples/policy.hujson");
@@ -152,9 +152,9 @@ impl Ground {
         let name = |object: &Value| object["metadata"]["name"].as_str().unwrap_or_default().to_owned();
         let ours = definitions.iter().map(name).filter(|name| name.ends_with(".tailscale.com"));
         let definitions: Vec<String> = ours.map(|name| format!("customresourcedefinition/{name}")).collect();
-        let namespace = format!("namespace/{NAMESPACE}");
-        let delete = ["delete", "--ignore-not-found", "--timeout=90s", &namespace].map(str::to_owned);
-        self.cluster.kubectl(delete.into_iter().chain(definitions)).within(Duration::from_secs(100)).run()?;
+        let namespaces = [NAMESPACE, PROXY_NAMESPACE].map(|name| format!("namespace/{name}"));
+        let delete = ["delete", "--ignore-not-found", "--timeout=90s"].map(str::to_owned).into_iter().chain(namespaces);
+        self.cluster.kubectl(delete.chain(definitions)).within(Duration::from_secs(100)).run()?;
         let [node, _] = self.cluster.nodes();
         node.shell("rm -rf /root/charts")?;
         Ok(())

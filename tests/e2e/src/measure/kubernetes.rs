@@ -12,7 +12,7 @@ use super::image_size::image_size;
 use super::memory::{MemoryWatch, Peak};
 use super::nodes::{count_while_idle, per_minute};
 use super::{Extent, Figures, Ground, Row, let_be};
-use crate::operator::NAMESPACE;
+use crate::operator::{NAMESPACE, PROXY_NAMESPACE};
 use crate::{Operator, PATIENCE, eventually};
 
 const ROWS: [Row; 13] = [
@@ -198,7 +198,12 @@ impl Exposed<'_> {
     }
 
     fn pods(&self, labels: &str) -> Result<Vec<Value>> {
-        self.ground.cluster.list(NAMESPACE, "pods", labels)
+        let mut found = self.ground.cluster.list(NAMESPACE, "pods", labels)?;
+        if labels == INSTALLED {
+            // What the chart makes is in two namespaces.
+            found.extend(self.ground.cluster.list(PROXY_NAMESPACE, "pods", labels)?);
+        }
+        Ok(found)
     }
 }
 

@@ -43,6 +43,17 @@ fn uninstalled(stage: &Stage) -> Result<()> {
         ensure!(device.as_ref().is_none_or(offline), "{device:?}");
         Ok(())
     })?;
+    if in_order {
+        eventually("the API server's proxy gone, with its namespace", 2 * PATIENCE, || {
+            let left = stage.cluster.list("", "namespaces", "app.kubernetes.io/part-of=towline")?;
+            ensure!(left.is_empty(), "{} is left", left[0]["metadata"]["name"]);
+            Ok(())
+        })?;
+        for kind in ["serviceaccounts", "roles", "rolebindings", "clusterrolebindings", "jobs"] {
+            let left = stage.cluster.list(NAMESPACE, kind, "app.kubernetes.io/part-of=towline")?;
+            ensure!(left.is_empty(), "{} {kind} are left, the first: {}", left.len(), left[0]["metadata"]["name"]);
+        }
+    }
     let definition = stage.cluster.kubectl(["get", "crd", "connectors.tailscale.com"]).finish()?;
     ensure!(definition.ended.is_success() == in_order, "{}{}", definition.stdout, definition.stderr);
     Ok(())
