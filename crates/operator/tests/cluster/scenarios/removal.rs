@@ -1,9 +1,10 @@
 //! Everything goes: in order, while the coordination server is away, after a finalizer was removed by hand, by a drain.
 
-use k8s_openapi::api::core::v1::{ConfigMap, Service};
+use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
 use kubeapi::name;
+use operator::ApiServerProxy;
 use serde_json::json;
 use telemetry::Shutdown;
 
@@ -81,7 +82,16 @@ pub(crate) async fn play(stage: &Stage) {
 /// The drain takes everything back that is still there, and leaves the users' objects.
 async fn drained(stage: &Stage) {
     let shutdown = Shutdown::new(std::time::Duration::from_secs(5));
-    operator::drain(stage.config("drain"), shutdown).await.unwrap();
+    let mut config = stage.config("drain");
+    config.api_server_proxy =
+        Some(ApiServerProxy { namespace: "home".to_owned(), tags: vec!["tag:k8s-operator".to_owned()] });
+    let said = json!({
+        "apiVersion": "v1", "kind": "Secret", "metadata": {"name": name::API_SERVER_PROXY_STATE},
+        "stringData": {"device_id": "nDoor"},
+    });
+    stage.apply::<Secret>(Some("home"), said).await;
+    stage.control.memory().devices.insert("nDoor".to_owned(), vec!["tag:k8s-operator".to_owned()]);
+    operator::drain(config, shutdown).await.unwrap();
     let devices = stage.control.memory().devices.clone();
     assert!(devices.is_empty(), "{devices:?}");
     let managed = ListParams::default().labels("tailscale.com/managed=true");
