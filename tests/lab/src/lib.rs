@@ -58,6 +58,7 @@ mod names;
 mod network;
 mod parallel;
 mod plan;
+mod pod;
 mod process;
 mod progress;
 mod readiness;

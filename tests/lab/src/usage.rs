@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, group_of};
 use crate::lab_box::LabBox;
 
 /// Where a kubelet has the groups of pods, named after their class of service; guaranteed ones have no folder in between.
-const POD_GROUPS: [&str; 3] = ["kubepods", "kubepods/burstable", "kubepods/besteffort"];
+pub(crate) const POD_GROUPS: [&str; 3] = ["kubepods", "kubepods/burstable", "kubepods/besteffort"];
 
 /// What a group of processes uses.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
