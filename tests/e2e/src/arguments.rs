@@ -3,12 +3,13 @@ use clap::{Parser, ValueEnum};
 use lab::{LabBox, World};
 use serde::{Deserialize, Serialize};
 
-use crate::{Client, Operator, Parts};
+use crate::{Client, Habits, Operator, Parts};
 
 /// What a test program may be asked for.
 #[derive(Clone, Debug, Parser)]
 pub struct Arguments {
-    /// A row of the walkthrough to play, with those that it needs; may be repeated. Without any: all.
+    /// A row of the walkthrough to play, 1 to 17, with those that it needs; may be repeated. Without any: all that are played
+    /// on Kubernetes
     #[arg(long = "row", value_name = "NUMBER")]
     pub rows: Vec<u8>,
 
@@ -52,6 +53,19 @@ impl Arguments {
     /// Who plays.
     pub fn cast(&self) -> Result<Cast> {
         Cast::of(self.operator, self.laptop, self.robbinsdale)
+    }
+
+    /// What to expect of the operator that plays.
+    pub fn habits(&self) -> Habits {
+        match self.operator {
+            Program::Stock => Habits::STOCK,
+            Program::Towline | Program::Mixed => Habits::TOWLINE,
+        }
+    }
+
+    /// Whether our daemon runs on the laptop.
+    pub fn laptop_is_ours(&self) -> bool {
+        self.laptop != Program::Stock
     }
 }
 

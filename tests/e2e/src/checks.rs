@@ -1,7 +1,7 @@
 use std::fmt::Write;
 use std::process::ExitCode;
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use anyhow::Result;
 use lab::{Event, StepState};
@@ -17,7 +17,7 @@ pub struct Checks {
 pub struct Marks {
     started: Instant,
     /// A listener to the making of a world notes from several threads.
-    reached: Mutex<Vec<(String, Duration)>>,
+    reached: Mutex<Vec<String>>,
 }
 
 impl Checks {
@@ -31,9 +31,9 @@ impl Checks {
         if checks.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
     }
 
-    /// Whether a scenario has failed.
-    pub fn any_failed(&self) -> bool {
-        self.failed > 0
+    /// How many scenarios have failed.
+    pub fn failed(&self) -> u32 {
+        self.failed
     }
 
     /// Runs a scenario and says how it ended; later ones run all the same.
@@ -63,8 +63,12 @@ impl Checks {
 impl Marks {
     /// Notes that something is reached now.
     pub fn reached(&self, what: impl Into<String>) {
-        let reached = (what.into(), self.started.elapsed());
-        self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(reached);
+        self.tell(format!("{} {:.1} s", what.into(), self.started.elapsed().as_secs_f32()));
+    }
+
+    /// Notes something to be said beside the scenario's end.
+    pub fn tell(&self, what: impl Into<String>) {
+        self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(what.into());
     }
 
     /// Notes the ends of steps.
@@ -77,9 +81,9 @@ impl Marks {
     fn end(self) -> String {
         let whole = self.started.elapsed().as_secs_f32();
         let mut times = String::new();
-        for (what, after) in self.reached.into_inner().unwrap_or_else(PoisonError::into_inner) {
+        for what in self.reached.into_inner().unwrap_or_else(PoisonError::into_inner) {
             // Writing to a string cannot fail.
-            let _ = write!(times, "{what} {:.1} s, ", after.as_secs_f32());
+            let _ = write!(times, "{what}, ");
         }
         let _ = write!(times, "{whole:.1} s");
         times

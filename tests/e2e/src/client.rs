@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use lab::{Command, Daemon, LabBox, Ready, StockNode};
+use lab::{Command, Daemon, LabBox, Ready, Running, StockNode};
 use serde_json::Value;
 
 use crate::installation::CONTROL_URL;
@@ -171,6 +171,18 @@ impl Client {
     pub fn ping(&self, peer: &str, way: &str) -> Result<()> {
         let mut ping = self.cli(["ping", "-c", "50", "--timeout=3s", "--until-direct=false", peer]).spawn()?;
         Ok(ping.wait_for(way, 2 * PATIENCE)?)
+    }
+
+    /// Begins to ping by disco, once a second for minutes, whichever way the answers come.
+    pub fn pinging(&self, peer: &str) -> Result<Running> {
+        let options = ["ping", "-c", "300", "--timeout=1s", "--until-direct=false"];
+        Ok(self.cli(options.into_iter().chain([peer])).spawn()?)
+    }
+
+    /// What the client measures of the network around it.
+    pub fn netcheck(&self) -> Result<Value> {
+        let output = self.cli(["netcheck", "--format=json"]).run()?;
+        serde_json::from_str(&output.stdout).with_context(|| format!("reading {:?}", output.stdout))
     }
 
     /// Waits until an HTTP server, named as a user would, answers with `text`.

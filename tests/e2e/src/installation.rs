@@ -42,9 +42,9 @@ pub struct Installation {
 }
 
 impl Installation {
-    /// Installs `binary` in the world, makes the tailnet with its users and policy, and starts server and relays. What of
-    /// that is there already stays as it is.
-    pub fn set_up(world: &World, binary: &Path, policy: &str) -> Result<Self> {
+    /// Installs `binary` in the world, makes the tailnet with its users, and starts server and relays. What of that is there
+    /// already stays as it is. There is no policy until [`Installation::begin_with`] one.
+    pub fn set_up(world: &World, binary: &Path) -> Result<Self> {
         world.install(binary)?;
         let this = Self::of(world)?;
         for (name, password) in [("admin", Self::password(ADMIN)), ("member", Self::password(MEMBER))] {
@@ -61,8 +61,12 @@ impl Installation {
         this.start_relay1()?;
         this.start_relay2()?;
         this.once("member", || this.make_member())?;
-        this.once("policy", || this.set_policy(policy))?;
         Ok(this)
+    }
+
+    /// Puts the first policy in force, unless one was.
+    pub fn begin_with(&self, policy: &str) -> Result<()> {
+        self.once("policy", || self.set_policy(policy))
     }
 
     /// Finds the installation of a world, where it was set up.

@@ -2,9 +2,10 @@
 //!
 //! - [`Installation`]: a coordination server and two relays as an administrator sets them up, by the commands of the guide.
 //! - [`Client`]: a device and the client program on it. [`Operator`]: an operator and its chart.
-//! - [`Tailnet`]: a world with server, relays and two devices. [`Stage`]: a whole one, with Kubernetes and an operator; and [`rows`]: the walkthrough's rows, to be played on a stage. Which clients
-//!   and which operator play, is the [`Cast`]'s business; a row asserts what a user sees.
-//!   [`Arguments`] say who that is.
+//! - [`Tailnet`]: a world with server, relays and two devices. [`Stage`]: a whole one, with Kubernetes and an operator.
+//! - [`rows`]: the walkthrough's rows, to be played on one or the other. Which clients and which operator play is the
+//!   [`Cast`]'s business, and [`Arguments`] say who that is; a row asserts what a user sees.
+//! - [`Promise`]: within which time the walkthrough promises something.
 //! - [`Overview`]: what runs where in such a world.
 //! - [`Browser`]: a person at a login page.
 //! - [`Conversation`]: one TCP connection that nothing may break.
@@ -30,6 +31,7 @@ mod installation;
 mod operator;
 mod overview;
 mod parts;
+mod promise;
 mod stage;
 
 pub use arguments::{Arguments, Cast, Program};
@@ -42,4 +44,5 @@ pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TA
 pub use operator::{Habits, Operator};
 pub use overview::Overview;
 pub use parts::{Parts, binary};
+pub use promise::Promise;
 pub use stage::{PATIENCE, Stage, Tailnet};

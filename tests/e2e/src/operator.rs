@@ -55,6 +55,15 @@ pub struct Habits {
     pub takes_tailnets: bool,
     /// Its proxies tell what flows through them.
     pub tells_flows: bool,
+    /// It runs as two replicas, of which one leads and the other stands by.
+    pub stands_by: bool,
+}
+
+impl Habits {
+    /// Those of the stock operator.
+    pub const STOCK: Self = stock::HABITS;
+    /// Those of ours.
+    pub const TOWLINE: Self = towline::HABITS;
 }
 
 impl Operator {

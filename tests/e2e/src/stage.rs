@@ -2,10 +2,10 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::Result;
-use lab::{Cluster, Listener, Options, ScratchWorld, World, step};
+use lab::{Cluster, Listener, World, step};
 
 use crate::operator::{NAMESPACE, PROXY_NAMESPACE};
-use crate::{ADMIN, Cast, Client, Installation, Marks, Operator, Parts};
+use crate::{ADMIN, Cast, Client, Installation, Operator, Parts};
 
 mod furniture;
 
@@ -18,52 +18,42 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 /// What the rows of the walkthrough are played on: the whole world with our server, the two devices and an operator.
 #[derive(Debug)]
 pub struct Stage {
-    /// The boxes.
-    pub world: World,
-    /// The coordination server and its relays.
-    pub installation: Installation,
+    /// The part that does without Kubernetes.
+    pub tailnet: Tailnet,
     /// Kubernetes.
     pub cluster: Cluster,
     /// The operator, which row 3 installs.
     pub operator: Operator,
-    /// The laptop, logged in as the administrator.
-    pub laptop: Client,
-    /// The server in the cabin.
-    pub robbinsdale: Client,
-    /// A test's own world goes with its stage.
-    _scratch: Option<ScratchWorld>,
 }
 
 /// The part of a stage that does without Kubernetes.
 #[derive(Debug)]
 pub struct Tailnet {
+    /// The boxes.
+    pub world: World,
     /// The coordination server and its relays.
     pub installation: Installation,
-    /// The laptop, logged in as the administrator.
+    /// The laptop.
     pub laptop: Client,
     /// The server in the cabin.
     pub robbinsdale: Client,
 }
 
 impl Stage {
-    /// Sets the stage for a cast in a world of its own, and notes how long the parts take.
-    pub fn set(cast: &Cast, marks: &Marks) -> Result<Self> {
-        let parts = Parts::of_the_test()?;
-        let scratch = ScratchWorld::up(Options::whole()?)?;
-        marks.reached("world after");
-        let stage = Self::on(&scratch, cast, &parts, &|event| marks.listen(&event))?;
-        Ok(Self { _scratch: Some(scratch), ..stage })
-    }
-
     /// Sets the stage for a cast in a world that stays; what is there already stays as it is.
     pub fn on(world: &World, cast: &Cast, parts: &Parts, listener: Listener<'_>) -> Result<Self> {
-        let Tailnet { installation, laptop, robbinsdale } = Tailnet::set_up(world, cast, &parts.binary, listener)?;
-        let cluster = world.cluster()?;
+        let tailnet = Tailnet::set_up(world, cast, &parts.binary, listener)?;
+        Self::around(tailnet, cast, parts, listener)
+    }
+
+    /// Sets the stage around a tailnet whose world has a cluster.
+    pub fn around(tailnet: Tailnet, cast: &Cast, parts: &Parts, listener: Listener<'_>) -> Result<Self> {
+        let cluster = tailnet.world.cluster()?;
         let operator = step(listener, "images", || {
-            world.push_workloads()?;
-            (cast.operator)(world, parts)
+            tailnet.world.push_workloads()?;
+            (cast.operator)(&tailnet.world, parts)
         })?;
-        Ok(Self { world: world.clone(), installation, cluster, operator, laptop, robbinsdale, _scratch: None })
+        Ok(Self { tailnet, cluster, operator })
     }
 
     /// How long traffic may take to flow once a condition has turned True.
@@ -100,21 +90,31 @@ impl Tailnet {
     /// Sets server and relays up, logs the laptop in as the administrator and joins robbinsdale with a key; what is there
     /// already stays as it is.
     pub fn set_up(world: &World, cast: &Cast, binary: &Path, listener: Listener<'_>) -> Result<Self> {
-        let installation = step(listener, "server and relays", || Installation::set_up(world, binary, POLICY))?;
-        let laptop = step(listener, "laptop", || {
-            let laptop = (cast.laptop)(world.lab_box("laptop")?)?;
-            if !laptop.has_key()? {
-                laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
-            }
-            Ok(laptop)
+        let this = Self::found(world, cast, binary, listener)?;
+        this.settle(listener)?;
+        Ok(this)
+    }
+
+    /// Sets server and relays up and starts the clients; there is no policy yet, and nobody has joined.
+    pub fn found(world: &World, cast: &Cast, binary: &Path, listener: Listener<'_>) -> Result<Self> {
+        let installation = step(listener, "server and relays", || Installation::set_up(world, binary))?;
+        let (laptop, robbinsdale) = step(listener, "clients", || {
+            Ok(((cast.laptop)(world.lab_box("laptop")?)?, (cast.robbinsdale)(world.lab_box("robbinsdale")?)?))
         })?;
-        let robbinsdale = step(listener, "robbinsdale", || {
-            let robbinsdale = (cast.robbinsdale)(world.lab_box("robbinsdale")?)?;
-            if !robbinsdale.has_key()? {
-                robbinsdale.join(&installation.key_of("robbinsdale", &["tag:server"])?)?;
-            }
-            Ok(robbinsdale)
+        Ok(Self { world: world.clone(), installation, laptop, robbinsdale })
+    }
+
+    /// Puts the walkthrough's policy in force, logs the laptop in as the administrator and joins robbinsdale with a key, as
+    /// far as that was not done before.
+    pub fn settle(&self, listener: Listener<'_>) -> Result<()> {
+        step(listener, "policy", || self.installation.begin_with(POLICY))?;
+        step(listener, "laptop", || match self.laptop.has_key()? {
+            true => Ok(()),
+            false => self.laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string()),
         })?;
-        Ok(Self { installation, laptop, robbinsdale })
+        step(listener, "robbinsdale", || match self.robbinsdale.has_key()? {
+            true => Ok(()),
+            false => self.robbinsdale.join(&self.installation.key_of("robbinsdale", &["tag:server"])?),
+        })
     }
 }

@@ -1,26 +1,14 @@
-//! The walkthrough, row by row, on a real cluster: `--help` explains who may play, and what.
+//! The walkthrough, row by row, on a world that is as large as the rows need it: `--help` explains who may play, and what.
+//! Without `--row` all rows are played that need a real cluster; the program `mesh` plays the others.
 
 use std::process::ExitCode;
 
 use clap::Parser;
-use e2e::{Arguments, Checks, Stage, rows};
+use e2e::{Arguments, Checks, rows};
 
 fn main() -> ExitCode {
     Checks::main(|checks| {
         let arguments = Arguments::parse();
-        let (cast, acts) = (arguments.cast()?, rows::chosen(&arguments.rows)?);
-        let title = "the world is up, with our server, two devices and the images";
-        let Some(stage) = checks.timed(title, |marks| Stage::set(&cast, marks)) else { return Ok(()) };
-        for (number, act) in acts.into_iter().enumerate() {
-            (act.play)(&stage, checks);
-            // Without an operator nothing else can go well.
-            if number == 0 && checks.any_failed() {
-                break;
-            }
-        }
-        if checks.any_failed() {
-            stage.tell();
-        }
-        Ok(())
+        rows::play(&rows::chosen(&arguments)?, &arguments.cast()?, checks)
     })
 }

@@ -59,7 +59,8 @@ impl Ground {
     /// Makes the world, with a web server in the cluster to be exposed.
     pub fn set_up() -> Result<Self> {
         let world = ScratchWorld::up(Options::whole()?)?;
-        let installation = Installation::set_up(&world, &binary()?, POLICY)?;
+        let installation = Installation::set_up(&world, &binary()?)?;
+        installation.begin_with(POLICY)?;
         world.push_workloads()?;
         let cluster = world.cluster()?;
         cluster.apply(include_str!("../../manifests/workloads.yaml"))?;

@@ -12,6 +12,17 @@ use crate::Parts;
 /// The stock operator's chart and definitions, in the sources of the version that is pinned.
 const DEPLOY: &str = "cmd/k8s-operator/deploy";
 
+/// Seen with 1.104.2: conditions of Services and Connectors turn True before a pod runs; the chart takes the definitions with
+/// it, and nobody deletes the operator's device. Its chart has one replica.
+pub(super) const HABITS: Habits = Habits {
+    ready_is_ready: false,
+    leaves_in_order: false,
+    proxies_the_api_server: false,
+    takes_tailnets: true,
+    tells_flows: false,
+    stands_by: false,
+};
+
 pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
     let proxies = world.push_stock("tailscale")?;
     let version = world.push_stock("k8s-operator")?;
@@ -19,15 +30,7 @@ pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
     Ok(Operator {
         name: "stock",
         deployment: "operator",
-        // Seen with 1.104.2: conditions of Services and Connectors turn True before a pod runs; the chart takes the
-        // definitions with it, and nobody deletes the operator's device.
-        habits: Habits {
-            ready_is_ready: false,
-            leaves_in_order: false,
-            proxies_the_api_server: false,
-            takes_tailnets: true,
-            tells_flows: false,
-        },
+        habits: HABITS,
         version: version.trim_start_matches('v').to_owned(),
         chart: published(&parts.stock_sources()?.join(DEPLOY))?,
         values: json!({}),

@@ -10,18 +10,21 @@ use crate::Parts;
 /// Our chart, in this checkout.
 const CHART: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart");
 
+pub(super) const HABITS: Habits = Habits {
+    ready_is_ready: true,
+    leaves_in_order: true,
+    proxies_the_api_server: true,
+    takes_tailnets: false,
+    tells_flows: true,
+    stands_by: true,
+};
+
 pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
     let (pushed, digest) = world.push_packed(&parts.image)?;
     Ok(Operator {
         name: "towline",
         deployment: "operator",
-        habits: Habits {
-            ready_is_ready: true,
-            leaves_in_order: true,
-            proxies_the_api_server: true,
-            takes_tailnets: false,
-            tells_flows: true,
-        },
+        habits: HABITS,
         version: pushed.tag,
         chart: chart::read(Path::new(CHART))?,
         values: json!({

@@ -22,7 +22,7 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         stage.cluster.wait("", OBJECT, "condition=ConnectorReady", 4 * PATIENCE)?;
         marks.reached("condition after");
         eventually("its routes at the laptop", 2 * PATIENCE, || {
-            let peer = stage.laptop.peer(DEVICE)?.with_context(|| format!("no {DEVICE}"))?;
+            let peer = stage.tailnet.laptop.peer(DEVICE)?.with_context(|| format!("no {DEVICE}"))?;
             ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
             let routes: BTreeSet<&str> =
                 peer["PrimaryRoutes"].as_array().into_iter().flatten().filter_map(|route| route.as_str()).collect();
@@ -33,22 +33,22 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         eventually("the table", PATIENCE, || shown(stage))
     });
     checks.check("row 10: the laptop takes the routes and reaches pod, Service, load balancer and printer", || {
-        stage.laptop.cli(["set", "--accept-routes"]).run()?;
+        stage.tailnet.laptop.cli(["set", "--accept-routes"]).run()?;
         stage.cluster.assign_load_balancer("home", "web", BALANCED)?;
         for (address, text) in places(stage)? {
-            stage.laptop.gets(&format!("http://{address}/"), text, 2 * PATIENCE)?;
+            stage.tailnet.laptop.gets(&format!("http://{address}/"), text, 2 * PATIENCE)?;
         }
         Ok(())
     });
     checks.check("row 11: the laptop pings the Connector directly through both NATs", || {
-        eventually("the direct path", 2 * PATIENCE, || stage.laptop.ping(DEVICE, "via 203.0.113.20:"))
+        eventually("the direct path", 2 * PATIENCE, || stage.tailnet.laptop.ping(DEVICE, "via 203.0.113.20:"))
     });
     checks.check("row 10: a member reaches none of it, and does not see the Connector", || {
-        stage.laptop.cli(["logout"]).run()?;
-        stage.laptop.log_in(MEMBER, &lab::CAFE_ROUTER.to_string())?;
+        stage.tailnet.laptop.cli(["logout"]).run()?;
+        stage.tailnet.laptop.log_in(MEMBER, &lab::CAFE_ROUTER.to_string())?;
         let outcome = as_member(stage);
-        stage.laptop.cli(["logout"]).run()?;
-        stage.laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
+        stage.tailnet.laptop.cli(["logout"]).run()?;
+        stage.tailnet.laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
         outcome
     });
 }
@@ -85,7 +85,7 @@ fn shown(stage: &Stage) -> Result<()> {
 }
 
 fn as_member(stage: &Stage) -> Result<()> {
-    let laptop = &stage.laptop;
+    let laptop = &stage.tailnet.laptop;
     laptop.cli(["set", "--accept-routes"]).run()?;
     eventually("the member's view", PATIENCE, || {
         let status = laptop.status()?;

@@ -3,19 +3,23 @@
 use anyhow::Result;
 use serde_json::json;
 
-use crate::operator::NAMESPACE;
+use crate::operator::{Habits, NAMESPACE};
 use crate::{CONTROL_URL, Checks, PATIENCE, Stage};
 
 const SECRET: &str = "second-credentials";
 
+/// Why an operator can't be played with.
+pub(super) fn excuse(habits: &Habits) -> Option<&'static str> {
+    (!habits.takes_tailnets).then_some("our operator does not know the resource Tailnet")
+}
+
 /// Gives the operator a second client of the API, and one that does not exist.
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
-    if !stage.operator.habits.takes_tailnets {
-        return;
-    }
     checks.check("a Tailnet with credentials of its own is ready: devices, keys and services can be listed", || {
-        let client =
-            stage.installation.oauth_client(&["devices:core", "auth_keys", "services"], &["tag:k8s-operator"])?;
+        let client = stage
+            .tailnet
+            .installation
+            .oauth_client(&["devices:core", "auth_keys", "services"], &["tag:k8s-operator"])?;
         apply(stage, &client.id, &client.secret)?;
         let outcome = stage.cluster.wait("", "tailnet/second", "condition=TailnetReady", PATIENCE);
         remove(stage)?;

@@ -22,7 +22,7 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         stage.cluster.wait("home", SERVICE, "condition=TailscaleProxyReady", 4 * PATIENCE)?;
         marks.reached("condition after");
         objects(stage)?;
-        let peer = stage.laptop.sees(DEVICE, PATIENCE)?;
+        let peer = stage.tailnet.laptop.sees(DEVICE, PATIENCE)?;
         ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
         Ok(())
     });
@@ -38,7 +38,7 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         Ok(())
     });
     checks.check("row 8: a pod logs in to robbinsdale by ssh", || {
-        let key = stage.world.ssh_key()?.private;
+        let key = stage.tailnet.world.ssh_key()?.private;
         let write = "umask 077; cat > /tmp/key";
         stage.cluster.kubectl(["-n", "home", "exec", "-i", "shell", "--", "bash", "-c", write]).input(key).run()?;
         let options = "-i /tmp/key -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5";
@@ -63,7 +63,7 @@ fn answers_as(stage: &Stage, name: &str, limit: Duration) -> Result<()> {
 
 /// A Service that names robbinsdale by its address does the same, and goes with its device.
 fn by_address(stage: &Stage) -> Result<()> {
-    let peer = stage.laptop.peer("robbinsdale")?.context("the laptop does not see robbinsdale")?;
+    let peer = stage.tailnet.laptop.peer("robbinsdale")?.context("the laptop does not see robbinsdale")?;
     let annotations = serde_json::json!({"tailscale.com/tailnet-ip": peer["TailscaleIPs"][0]});
     let service = serde_json::json!({
         "apiVersion": "v1",
@@ -75,7 +75,7 @@ fn by_address(stage: &Stage) -> Result<()> {
     stage.cluster.wait("home", "service/by-address", "condition=TailscaleProxyReady", 4 * PATIENCE)?;
     answers_as(stage, "by-address.home", stage.grace())?;
     stage.cluster.kubectl(["--namespace", "home", "delete", "service/by-address"]).run()?;
-    stage.laptop.misses("home-by-address", 2 * PATIENCE)
+    stage.tailnet.laptop.misses("home-by-address", 2 * PATIENCE)
 }
 
 /// The proxy's StatefulSet and its headless Service, to which the name leads.

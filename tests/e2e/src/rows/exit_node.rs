@@ -15,14 +15,14 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         stage.cluster.wait("", OBJECT, "condition=ConnectorReady", 4 * PATIENCE)?;
         marks.reached("condition after");
         eventually("the offer", 2 * PATIENCE, || {
-            let peer = stage.laptop.peer(DEVICE)?;
+            let peer = stage.tailnet.laptop.peer(DEVICE)?;
             ensure!(peer.as_ref().is_some_and(|peer| peer["ExitNodeOption"] == true), "{peer:?}");
             Ok(())
         })?;
         marks.reached("offered after");
-        stage.laptop.cli(["set", &format!("--exit-node={DEVICE}")]).run()?;
+        stage.tailnet.laptop.cli(["set", &format!("--exit-node={DEVICE}")]).run()?;
         let away = seen_from(stage, &lab::HOME_ROUTER.to_string());
-        stage.laptop.cli(["set", "--exit-node="]).run()?;
+        stage.tailnet.laptop.cli(["set", "--exit-node="]).run()?;
         away?;
         seen_from(stage, &lab::CAFE_ROUTER.to_string())
     });
@@ -30,5 +30,5 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
 
 /// The address by which the rest of the internet sees the laptop.
 fn seen_from(stage: &Stage, address: &str) -> Result<()> {
-    stage.laptop.gets(&format!("http://{}/", lab::ECHO_NAME), address, PATIENCE)
+    stage.tailnet.laptop.gets(&format!("http://{}/", lab::ECHO_NAME), address, PATIENCE)
 }

@@ -20,12 +20,12 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         checks.timed(&format!("row 13: a Service exposed {how} answers the laptop by name, TCP and UDP"), |marks| {
             stage.cluster.wait("home", service, "condition=TailscaleProxyReady", 4 * PATIENCE)?;
             marks.reached("condition after");
-            let peer = stage.laptop.sees(device, 2 * PATIENCE)?;
+            let peer = stage.tailnet.laptop.sees(device, 2 * PATIENCE)?;
             ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
             answers(stage, device, stage.grace())?;
             marks.reached("first byte after");
-            stage.laptop.gets(&format!("http://{device}.{TAILNET_DOMAIN}/"), PAGE, PATIENCE)?;
-            stage.laptop.echoes(device, 7, PATIENCE)
+            stage.tailnet.laptop.gets(&format!("http://{device}.{TAILNET_DOMAIN}/"), PAGE, PATIENCE)?;
+            stage.tailnet.laptop.echoes(device, 7, PATIENCE)
         });
     }
     checks.check("row 13: the load balancer's status has name and address of its device", || {
@@ -36,11 +36,11 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
 
 /// The web server answers the laptop under the device's name.
 pub(super) fn answers(stage: &Stage, device: &str, limit: Duration) -> Result<()> {
-    stage.laptop.gets(&format!("http://{device}/"), PAGE, limit)
+    stage.tailnet.laptop.gets(&format!("http://{device}/"), PAGE, limit)
 }
 
 fn status(stage: &Stage, service: &str, device: &str) -> Result<()> {
-    let peer = stage.laptop.peer(device)?.context("just seen")?;
+    let peer = stage.tailnet.laptop.peer(device)?.context("just seen")?;
     let address = peer["TailscaleIPs"].as_array().into_iter().flatten().filter_map(Value::as_str);
     let address = address.into_iter().find(|address| address.contains('.')).context("it has no IPv4 address")?;
     let path = "jsonpath={.status.loadBalancer.ingress[0].hostname}";

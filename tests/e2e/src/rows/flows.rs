@@ -5,17 +5,20 @@ use serde_json::Value;
 
 use super::connector::DEVICE;
 use crate::operator::NAMESPACE;
-use crate::{Checks, PATIENCE, Stage, eventually};
+use crate::{Arguments, Checks, PATIENCE, Stage, eventually};
 
 /// What a row of the table of flows says between the ends when the far one began.
 const FROM_AFAR: &str = "<-";
 
+/// Why those who play can't tell.
+pub(super) fn excuse(arguments: &Arguments) -> Option<&'static str> {
+    let somebody_tells = arguments.habits().tells_flows || arguments.laptop_is_ours();
+    (!somebody_tells).then_some("stock programs tell no flows: it needs --operator towline or --laptop towline")
+}
+
 /// Goes from the laptop through the Connector, and asks both ends what flowed.
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     let operator_tells = stage.operator.habits.tells_flows;
-    if !operator_tells && !stage.laptop.is_ours() {
-        return;
-    }
     let Some(ends) = checks.timed("row 14: the laptop goes through the Connector, directly", |_| traffic(stage)) else {
         return;
     };
@@ -27,7 +30,7 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         checks.check("row 14: the Connector tells what it refused", || refused(stage));
         checks.check("row 14: towline status, ping and netcheck work in the Connector's pod", || by_hand(stage));
     }
-    if stage.laptop.is_ours() {
+    if stage.tailnet.laptop.is_ours() {
         checks.check("row 14: towline flows on the laptop shows the same from its side", || {
             eventually("the laptop's flows", PATIENCE, || told_by_the_laptop(stage, &ends))
         });
@@ -41,14 +44,14 @@ struct Ends {
 }
 
 fn traffic(stage: &Stage) -> Result<Ends> {
-    stage.laptop.cli(["set", "--accept-routes"]).run()?;
+    stage.tailnet.laptop.cli(["set", "--accept-routes"]).run()?;
     let web = stage.cluster.get("home", "pod/web")?;
     let pod = web["status"]["podIP"].as_str().context("the pod has no address")?.to_owned();
-    stage.laptop.gets(&format!("http://{pod}/"), "web: hello from the cluster", 2 * PATIENCE)?;
-    eventually("the direct path", 2 * PATIENCE, || stage.laptop.ping(DEVICE, "via 203.0.113.20:"))?;
-    stage.laptop.gets(&format!("http://{pod}/"), "web: hello from the cluster", PATIENCE)?;
-    stage.laptop.gets(&format!("http://{}/", lab::PRINTER), "printer: ready", PATIENCE)?;
-    let status = stage.laptop.status()?;
+    stage.tailnet.laptop.gets(&format!("http://{pod}/"), "web: hello from the cluster", 2 * PATIENCE)?;
+    eventually("the direct path", 2 * PATIENCE, || stage.tailnet.laptop.ping(DEVICE, "via 203.0.113.20:"))?;
+    stage.tailnet.laptop.gets(&format!("http://{pod}/"), "web: hello from the cluster", PATIENCE)?;
+    stage.tailnet.laptop.gets(&format!("http://{}/", lab::PRINTER), "printer: ready", PATIENCE)?;
+    let status = stage.tailnet.laptop.status()?;
     let laptop = status["Self"]["TailscaleIPs"][0].as_str().context("the laptop has no address")?.to_owned();
     Ok(Ends { laptop, pod })
 }
@@ -82,7 +85,8 @@ fn told_by_the_connector(stage: &Stage, ends: &Ends) -> Result<()> {
 }
 
 fn told_by_the_laptop(stage: &Stage, ends: &Ends) -> Result<()> {
-    let said = stage.laptop.lab_box().command(["towline", "flows", "--output=json"]).within(PATIENCE).run()?.stdout;
+    let said =
+        stage.tailnet.laptop.lab_box().command(["towline", "flows", "--output=json"]).within(PATIENCE).run()?.stdout;
     let flows = Flows::parse(&said)?;
     let home = format!("{}:", lab::HOME_ROUTER);
     flows.find("UDP to the Connector's endpoint", |flow| {
@@ -99,10 +103,10 @@ fn told_by_the_laptop(stage: &Stage, ends: &Ends) -> Result<()> {
 
 /// Robbinsdale tries what the policy has not granted it.
 fn refused(stage: &Stage) -> Result<()> {
-    let connector = stage.robbinsdale.sees(DEVICE, PATIENCE)?;
+    let connector = stage.tailnet.robbinsdale.sees(DEVICE, PATIENCE)?;
     let address = connector["TailscaleIPs"][0].as_str().context("the Connector has no address")?;
     let curl = ["curl", "-sS", "--max-time", "2", &format!("http://{address}:9/")].map(str::to_owned);
-    let answer = stage.robbinsdale.lab_box().command(curl).finish()?;
+    let answer = stage.tailnet.robbinsdale.lab_box().command(curl).finish()?;
     ensure!(!answer.ended.is_success(), "robbinsdale gets {:?}", answer.stdout);
     eventually("the refusal", PATIENCE, || {
         let flows = Flows::parse(&in_pod(stage, &["flows", "--output=json"])?)?;

@@ -8,18 +8,18 @@ use crate::{Checks, PATIENCE, Stage};
 /// Installs the operator and puts the workloads of the other rows into the cluster.
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 3: helm installs the operator, and it is a device with its tag", |marks| {
-        stage.operator.install(&stage.cluster, &stage.installation)?;
+        stage.operator.install(&stage.cluster, &stage.tailnet.installation)?;
         marks.reached("installed after");
         let deployment = format!("deployment/{}", stage.operator.deployment);
         stage.cluster.wait(NAMESPACE, &deployment, "condition=Available", 4 * PATIENCE)?;
-        let peer = stage.laptop.sees(NODE, 2 * PATIENCE)?;
+        let peer = stage.tailnet.laptop.sees(NODE, 2 * PATIENCE)?;
         marks.reached("seen from the laptop after");
         ensure!(peer["Tags"] == serde_json::json!(["tag:k8s-operator"]), "{peer}");
         let address = peer["TailscaleIPs"][0].as_str().context("it has no address")?;
-        let line = stage.laptop.line(NODE)?;
+        let line = stage.tailnet.laptop.line(NODE)?;
         let shown = line.starts_with(address) && line.contains("tagged-devices") && line.contains("linux");
         ensure!(shown, "the laptop's status shows {line:?}");
-        let device = stage.installation.device(NODE)?.context("the server lists no such device")?;
+        let device = stage.tailnet.installation.device(NODE)?.context("the server lists no such device")?;
         ensure!(device["connectedToControl"] == true && device["keyExpiryDisabled"] == true, "{device}");
         Ok(())
     });

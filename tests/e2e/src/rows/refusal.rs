@@ -109,7 +109,7 @@ fn refused(stage: &Stage, wrong: &Wrong) -> Result<()> {
     let messages: Vec<&str> = conditions.filter_map(|condition| condition["message"].as_str()).collect();
     ensure!(messages.iter().any(|message| message.contains(wrong.named)), "{}", object["status"]);
     for device in ["home-pretender", "crooked-connector"] {
-        let device = stage.installation.device(device)?;
+        let device = stage.tailnet.installation.device(device)?;
         ensure!(device.is_none(), "there is a device {device:?}");
     }
     Ok(())

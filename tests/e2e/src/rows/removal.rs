@@ -16,8 +16,8 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         marks.reached("objects after");
         let exposed = expose::EXPOSED.map(|(_, device)| device);
         for device in [egress::DEVICE, connector::DEVICE, exit_node::DEVICE].into_iter().chain(exposed) {
-            stage.laptop.misses(device, 2 * PATIENCE)?;
-            let device = stage.installation.device(device)?;
+            stage.tailnet.laptop.misses(device, 2 * PATIENCE)?;
+            let device = stage.tailnet.installation.device(device)?;
             ensure!(device.is_none(), "the server still has {device:?}");
         }
         marks.reached("devices after");
@@ -38,7 +38,7 @@ fn uninstalled(stage: &Stage) -> Result<()> {
     stage.operator.uninstall(&stage.cluster)?;
     let in_order = stage.operator.habits.leaves_in_order;
     eventually("the operator's device gone, or offline", 2 * PATIENCE, || {
-        let device = stage.installation.device(NODE)?;
+        let device = stage.tailnet.installation.device(NODE)?;
         let offline = |device: &Value| !in_order && device["connectedToControl"] == false;
         ensure!(device.as_ref().is_none_or(offline), "{device:?}");
         Ok(())

@@ -35,7 +35,7 @@ impl Stage {
     pub fn furnish(&self, listener: Listener<'_>) -> Result<()> {
         self.cluster.create_missing(WORKLOADS)?;
         step(listener, &format!("{} operator", self.operator.name), || {
-            self.operator.install(&self.cluster, &self.installation)?;
+            self.operator.install(&self.cluster, &self.tailnet.installation)?;
             let deployment = format!("deployment/{}", self.operator.deployment);
             self.cluster.wait(NAMESPACE, &deployment, "condition=Available", 4 * PATIENCE)
         })?;
@@ -59,7 +59,7 @@ impl Stage {
     fn proxies_run(&self) -> Result<()> {
         for name in PROXIES {
             eventually(&format!("the device {name} online"), 4 * PATIENCE, || {
-                let device = self.installation.device(name)?.context("the server lists no such device")?;
+                let device = self.tailnet.installation.device(name)?.context("the server lists no such device")?;
                 ensure!(device["connectedToControl"] == true, "it is away: {device}");
                 Ok(())
             })?;

@@ -1,0 +1,73 @@
+//! Row 2: devices join by a key and by a login, and see each other.
+
+use anyhow::{Context, Result, ensure};
+
+use crate::{ADMIN, CONTROL_URL, Checks, Client, PATIENCE, TAILNET_DOMAIN, Tailnet};
+
+/// Lets robbinsdale in with a key and the laptop by a login, and a third device in and out again.
+pub(super) fn play(tailnet: &Tailnet, checks: &mut Checks) {
+    checks.check("row 2: a node joins with a tagged key", || {
+        tailnet.installation.begin_with(crate::stage::POLICY)?;
+        by_key(tailnet)
+    });
+    checks.check("row 2: a node joins by a login that its user confirms", || by_login(tailnet));
+    checks.check("row 2: they see each other with name, address, owner, system and path", || {
+        shown(&tailnet.laptop, "robbinsdale", "tagged-devices")?;
+        shown(&tailnet.robbinsdale, "laptop", "admin@")?;
+        let device = tailnet.installation.device("laptop")?.context("the server lists no laptop")?;
+        ensure!(device["user"] == ADMIN, "{device}");
+        Ok(())
+    });
+    checks.check("row 2: a used key lets nobody in, and the client says why; who is removed is gone at once", || {
+        let spare = Client::stock(tailnet.world.lab_box("echo")?)?;
+        let outcome = used_key(tailnet, &spare);
+        spare.stop()?;
+        outcome
+    });
+}
+
+fn by_key(tailnet: &Tailnet) -> Result<()> {
+    tailnet.robbinsdale.join(&tailnet.installation.key_of("robbinsdale", &["tag:server"])?)?;
+    let status = tailnet.robbinsdale.status()?;
+    ensure!(status["BackendState"] == "Running", "{status}");
+    let own = &status["Self"];
+    ensure!(own["DNSName"] == format!("robbinsdale.{TAILNET_DOMAIN}."), "{own}");
+    ensure!(own["Tags"][0] == "tag:server", "{own}");
+    Ok(())
+}
+
+fn by_login(tailnet: &Tailnet) -> Result<()> {
+    tailnet.laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
+    let status = tailnet.laptop.status()?;
+    ensure!(status["BackendState"] == "Running", "{status}");
+    Ok(())
+}
+
+/// What the client's table says of a peer.
+fn shown(client: &Client, name: &str, owner: &str) -> Result<()> {
+    let peer = client.sees(name, PATIENCE)?;
+    let address = peer["TailscaleIPs"][0].as_str().context("it has no address")?;
+    let path = |line: &str| line.contains("direct 203.0.113.") || line.contains("relay \"") || line.ends_with('-');
+    client.ping(name, "via ")?;
+    let line = client.line(name)?;
+    let words = line.starts_with(address) && line.contains(owner) && line.contains(" linux ");
+    ensure!(words && path(line.trim_end()), "the status shows {line:?}");
+    Ok(())
+}
+
+/// A third device joins, leaves, is refused with the same key, joins with another, and is removed.
+fn used_key(tailnet: &Tailnet, spare: &Client) -> Result<()> {
+    let (login, name) = (format!("--login-server={CONTROL_URL}"), "--hostname=spare");
+    let key = |key: &str| format!("--auth-key={key}");
+    let first = tailnet.installation.key(&["tag:server"])?;
+    spare.cli(["up", &login, &key(&first), name]).run()?;
+    spare.cli(["logout"]).run()?;
+    let refused = spare.cli(["up", &login, &key(&first), name, "--timeout=10s"]).finish()?;
+    ensure!(!refused.ended.is_success(), "the second use went through");
+    let said = format!("{}{}", refused.stdout, refused.stderr);
+    ensure!(said.contains("was already used and works only once"), "{said}");
+    spare.cli(["up", &login, &key(&tailnet.installation.key(&["tag:server"])?), name, "--force-reauth"]).run()?;
+    tailnet.laptop.sees("spare", PATIENCE)?;
+    tailnet.installation.towline(["devices", "delete", "spare", "--yes"]).run()?;
+    tailnet.laptop.misses("spare", PATIENCE)
+}
