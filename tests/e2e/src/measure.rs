@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use figures::Figures;
 pub use ground::{Ground, SYSTEMS, System};
 pub use report::Report;
-pub use row::{ROWS, Row, Target};
+pub use row::{ROWS, Row, Target, Verdict};
 
 /// How much of everything is measured.
 #[derive(Clone, Copy, Debug)]

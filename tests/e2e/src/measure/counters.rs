@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::Ground;
 
@@ -34,12 +34,14 @@ impl Counters {
     }
 
     /// What was counted from `before` until this.
-    pub(super) fn since(&self, before: &Self) -> Self {
-        let difference = |now: &BTreeMap<String, f64>, then: &BTreeMap<String, f64>| {
-            let grown = |(name, count): (&String, &f64)| (name.clone(), count - then.get(name).copied().unwrap_or(0.0));
-            now.iter().map(grown).filter(|(_, count)| *count != 0.0).collect()
-        };
-        Self { calls: difference(&self.calls, &before.calls), writes: difference(&self.writes, &before.writes) }
+    ///
+    /// # Errors
+    /// When a counter went back: its server was started again meanwhile, and what it had counted is lost.
+    pub(super) fn since(&self, before: &Self) -> Result<Self> {
+        Ok(Self {
+            calls: growth(&self.calls, &before.calls).context("the coordination server")?,
+            writes: growth(&self.writes, &before.writes).context("the API server")?,
+        })
     }
 
     pub(super) fn calls(&self) -> f64 {
@@ -59,6 +61,19 @@ impl std::fmt::Display for Counters {
         };
         write!(formatter, "calls: {}; writes: {}", list(&self.calls), list(&self.writes))
     }
+}
+
+/// By how much each counter has grown; those that have not are left out.
+fn growth(now: &BTreeMap<String, f64>, then: &BTreeMap<String, f64>) -> Result<BTreeMap<String, f64>> {
+    for (name, before) in then {
+        let count = now.get(name).copied().unwrap_or_default();
+        ensure!(
+            count >= *before,
+            "{name} went back from {before} to {count}: it was started again while it was watched"
+        );
+    }
+    let grown = now.iter().map(|(name, count)| (name.clone(), count - then.get(name).copied().unwrap_or_default()));
+    Ok(grown.filter(|(_, count)| *count != 0.0).collect())
 }
 
 /// The sum of nothing is a negative zero.
@@ -135,6 +150,27 @@ mod tests {
             + &line("POST", "serviceaccounts", "subresource=\"token\",", 9);
         let writes = writes(&metrics);
         assert_eq!(writes, BTreeMap::from([("PUT leases".to_owned(), 6.0), ("PATCH pods/status".to_owned(), 2.0)]));
+    }
+
+    #[test]
+    fn what_was_counted_is_the_difference() {
+        let counted = |map: f64, key: f64| Counters {
+            calls: BTreeMap::from([("/machine/map".to_owned(), map), ("/key".to_owned(), key)]),
+            writes: BTreeMap::new(),
+        };
+        assert_eq!(counted(5.0, 2.0).since(&counted(3.0, 2.0)).unwrap().calls(), 2.0);
+        assert_eq!(counted(5.0, 2.0).since(&Counters::default()).unwrap().calls(), 7.0);
+    }
+
+    #[test]
+    fn a_counter_that_went_back_is_a_failure_and_no_zero() {
+        let counted = |count: f64| Counters {
+            calls: BTreeMap::from([("/machine/map".to_owned(), count)]),
+            writes: BTreeMap::new(),
+        };
+        let error = format!("{:#}", counted(1.0).since(&counted(3.0)).unwrap_err());
+        assert!(error.contains("/machine/map went back from 3 to 1"), "{error}");
+        assert!(Counters::default().since(&counted(3.0)).is_err());
     }
 
     #[test]

@@ -70,7 +70,7 @@ impl Figures {
     pub fn ratios(&self, row: Row, own: &'static str, other: &'static str) -> Vec<f64> {
         let others = self.values(row, other);
         let pairs = self.values(row, own).into_iter().filter_map(|(round, own)| Some((own, *others.get(&round)?)));
-        let mut ratios: Vec<f64> = pairs.filter(|(_, other)| *other != 0.0).map(|(own, other)| own / other).collect();
+        let mut ratios: Vec<f64> = pairs.filter(|(_, other)| *other > 0.0).map(|(own, other)| own / other).collect();
         ratios.sort_by(f64::total_cmp);
         ratios
     }

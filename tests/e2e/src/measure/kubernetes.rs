@@ -73,7 +73,7 @@ impl Exposed<'_> {
         let_be(REST);
         let used = self.processor()?;
         let counted = count_while_idle(self.ground, extent);
-        let used = self.processor()?.saturating_sub(used);
+        let used = self.processor().and_then(|now| spent(&used, &now));
         if let Ok(counted) = &counted {
             println!("{system}: with {} Services: {counted}", extent.services);
         }
@@ -82,7 +82,7 @@ impl Exposed<'_> {
             [counted.calls() - before.calls(), counted.writes() - before.writes()].map(|more| per_minute(more, extent))
         });
         figures.note_all([Row::IdleCalls, Row::IdleWrites], system, net);
-        figures.note(Row::IdleProcessor, system, Ok(per_minute(used.as_secs_f64(), extent)));
+        figures.note(Row::IdleProcessor, system, used.map(|used| per_minute(used.as_secs_f64(), extent)));
         self.memory(&watch.peaks()?, figures)?;
         self.images(figures)
     }
@@ -157,13 +157,14 @@ impl Exposed<'_> {
         })
     }
 
-    /// Processor time of all the system's pods until now.
-    fn processor(&self) -> Result<Duration> {
+    /// Processor time of each of the system's pods until now.
+    fn processor(&self) -> Result<BTreeMap<String, Duration>> {
         let pods = [self.pods(PROXIES)?, self.pods(INSTALLED)?].concat();
         let usages = self.ground.cluster.nodes().map(lab::LabBox::pods_usage);
         let usages: BTreeMap<String, lab::Usage> =
             usages.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        Ok(pods.iter().filter_map(|pod| usages.get(uid(pod)?)).map(|usage| usage.processor).sum())
+        let of = |uid: &str| Some((uid.to_owned(), usages.get(uid)?.processor));
+        Ok(pods.iter().filter_map(|pod| of(uid(pod)?)).collect())
     }
 
     fn memory(&self, peaks: &BTreeMap<String, Peak>, figures: &mut Figures) -> Result<()> {
@@ -207,10 +208,35 @@ impl Exposed<'_> {
     }
 }
 
+/// Processor time that pods have used between two looks.
+fn spent(before: &BTreeMap<String, Duration>, now: &BTreeMap<String, Duration>) -> Result<Duration> {
+    let each = before.iter().map(|(uid, before)| {
+        let used = now.get(uid).and_then(|now| now.checked_sub(*before));
+        used.with_context(|| format!("pod {uid} was replaced while its processor time was counted"))
+    });
+    let newcomers = now.iter().filter(|(uid, _)| !before.contains_key(*uid)).map(|(_, used)| Ok(*used));
+    each.chain(newcomers).sum()
+}
+
 fn device_names(prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|number| format!("{prefix}-{number}")).collect()
 }
 
 fn uid(pod: &Value) -> Option<&str> {
     pod["metadata"]["uid"].as_str()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn processor_time_of_a_pod_that_went_is_missing_and_no_zero() {
+        let used = |pods: &[(&str, u64)]| -> BTreeMap<String, Duration> {
+            pods.iter().map(|(uid, seconds)| ((*uid).to_owned(), Duration::from_secs(*seconds))).collect()
+        };
+        let before = used(&[("a", 5), ("b", 7)]);
+        assert_eq!(spent(&before, &used(&[("a", 6), ("b", 9), ("c", 1)])).unwrap(), Duration::from_secs(4));
+        assert!(spent(&before, &used(&[("a", 6)])).is_err());
+    }
 }

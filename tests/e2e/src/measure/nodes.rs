@@ -83,12 +83,12 @@ pub(super) fn busy(nodes: &Nodes, system: &'static str, extent: &Extent, figures
 pub(super) fn count_while_idle(ground: &Ground, extent: &Extent) -> Result<Counters> {
     let before = Counters::read(ground)?;
     let_be(extent.idle);
-    Ok(Counters::read(ground)?.since(&before))
+    Counters::read(ground)?.since(&before)
 }
 
-/// What was counted in the idle time, as a rate.
+/// What was counted in the idle time, as a rate. What is left of a count by subtraction may be below zero.
 pub(super) fn per_minute(count: f64, extent: &Extent) -> f64 {
-    count.max(0.0) * 60.0 / extent.idle.as_secs_f64()
+    count * 60.0 / extent.idle.as_secs_f64()
 }
 
 fn watch(nodes: &Nodes) -> Result<MemoryWatch> {

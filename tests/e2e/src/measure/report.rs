@@ -4,6 +4,7 @@ use std::fmt;
 use serde_json::{Value, json};
 
 use super::figures::median;
+use super::row::Verdict;
 use super::{Extent, Figures, ROWS, Row};
 
 /// What is compared, and what with.
@@ -28,7 +29,7 @@ struct Line {
     own: Option<f64>,
     /// Lowest, middle and highest ratio of the rounds.
     ratio: Option<[f64; 3]>,
-    met: Option<bool>,
+    verdict: Option<Verdict>,
 }
 
 impl Report {
@@ -39,8 +40,8 @@ impl Report {
             let ratios = self.figures.ratios(row, OWN, OTHER);
             let ratio =
                 median(ratios.iter().copied()).and_then(|middle| Some([*ratios.first()?, middle, *ratios.last()?]));
-            let met = row.target().and_then(|target| target.is_met(own?, ratio.map(|[_, middle, _]| middle)));
-            Line { row, stock, own, ratio, met }
+            let verdict = row.target().and_then(|target| target.verdict(own?, &ratios));
+            Line { row, stock, own, ratio, verdict }
         })
     }
 
@@ -64,12 +65,13 @@ impl Report {
         };
         let rows: Vec<Value> = self
             .lines()
-            .map(|Line { row, stock, own, ratio, met }| {
+            .map(|Line { row, stock, own, ratio, verdict }| {
                 json!({
                     "name": row.name(), "title": row.title().0, "unit": row.title().1,
                     "stock": stock, "towline": own,
                     "ratio": ratio.map(|[low, middle, high]| json!({"median": middle, "lowest": low, "highest": high})),
-                    "target": row.target().map(|target| target.to_string()), "met": met,
+                    "target": row.target().map(|target| target.to_string()),
+                    "met": verdict.and_then(Verdict::is_met), "verdict": verdict.map(|verdict| verdict.to_string()),
                     "rounds": {"stock": values(row, OTHER), "towline": values(row, OWN)},
                 })
             })
@@ -96,17 +98,13 @@ impl fmt::Display for Report {
             "{:44} {:>6} {:>9} {:>9} {:>7} {:>11} {:>13}",
             "", "", OTHER, OWN, "ratio", "of rounds", "target"
         )?;
-        for Line { row, stock, own, ratio, met } in self.lines() {
+        for Line { row, stock, own, ratio, verdict } in self.lines() {
             let (title, unit) = row.title();
             let middle = shown(ratio.map(|[_, middle, _]| middle));
             let spread = ratio.filter(|[low, _, high]| low != high);
             let spread = spread.map_or_else(String::new, |[low, _, high]| format!("{low:.2}-{high:.2}"));
             let target = row.target().map(|target| target.to_string()).unwrap_or_default();
-            let verdict = match met {
-                Some(true) => " met",
-                Some(false) => " missed",
-                None => "",
-            };
+            let verdict = verdict.map(|verdict| format!(" {verdict}")).unwrap_or_default();
             let (stock, own) = (self.cell(row, OTHER, stock), self.cell(row, OWN, own));
             let line =
                 format!("{title:44} {unit:>6} {stock:>9} {own:>9} {middle:>7} {spread:>11} {target:>13}{verdict}");
@@ -131,7 +129,8 @@ impl Report {
         let controls = if controls.is_empty() { "not used".to_owned() } else { controls.join(", ") };
         write!(
             formatter,
-            "\n{} Services, {rounds} {}; medians of rounds, ratios of values of the same round. Idle: {} s; TCP: {} s from the \
+            "\n{} Services, {rounds} {}; medians of rounds, ratios of values of the same round. ≤ stock is met where every round says so and missed where \
+             none does; ≥ stock is missed where every round says so, else the two are level. Idle: {} s; TCP: {} s from the \
              laptop to robbinsdale through both NATs, congestion control {controls}. Everything, Kubernetes too, shares {} \
              processor cores. Memory is the peak of the cgroup's usage without inactive files, of pods with their pause \
              container, a proxy's the median of all; resident is what its processes have in memory, program files too. Idle calls and writes are those beyond what two nodes and the cluster do by themselves. The stock \
@@ -207,7 +206,7 @@ mod tests {
         assert_eq!(row["name"], "operator_memory_mb");
         assert_eq!(row["towline"], 41.5);
         assert_eq!(row["rounds"]["towline"][1]["value"], 42.0);
-        assert_eq!(row["met"], false);
+        assert_eq!((&row["met"], &row["verdict"]), (&json!(false), &json!("missed")));
         assert_eq!(json["failures"][0]["why"], "no pod");
     }
 }

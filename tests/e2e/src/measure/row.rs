@@ -56,14 +56,27 @@ pub enum Row {
 pub enum Target {
     /// At most so much.
     AtMost(f64),
-    /// At most as much as the stock system.
+    /// At most as much as the stock system, in every round.
     NoMoreThanStock,
-    /// As much as the stock system; less by no more than two runs of the same differ.
+    /// As much as the stock system: the rounds do not all say that it is less.
     LevelWithStock,
 }
 
-/// By how much two runs of the same differ when other programs share the processor.
-const LEVEL: f64 = 0.95;
+/// Whether a target is reached.
+///
+/// Compared with the stock system, only rounds that agree decide: by how much two runs of the same differ on this machine is
+/// told by nothing but the rounds themselves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It is.
+    Met,
+    /// It is not.
+    Missed,
+    /// Some rounds say so, and some otherwise.
+    RoundsDiffer,
+    /// One round has no spread to compare a difference with.
+    OneRound,
+}
 
 /// All rows, in the order in which they are shown.
 pub const ROWS: [Row; 24] = [
@@ -170,13 +183,52 @@ impl Row {
 }
 
 impl Target {
-    /// Whether `own` reaches it, where the stock system is known as far as that matters; `ratio` is ours to stock's.
-    pub fn is_met(self, own: f64, ratio: Option<f64>) -> Option<bool> {
+    /// Whether `own` reaches it, where the stock system is known as far as that matters; `ratios` are ours to stock's, one a
+    /// round in which both were measured.
+    pub fn verdict(self, own: f64, ratios: &[f64]) -> Option<Verdict> {
+        let reached = |ratio: &f64| match self {
+            Self::LevelWithStock => *ratio >= 1.0,
+            Self::AtMost(_) | Self::NoMoreThanStock => *ratio <= 1.0,
+        };
+        let agreeing = ratios.iter().filter(|ratio| reached(ratio)).count();
+        Some(match (self, ratios.len()) {
+            (Self::AtMost(most), _) => {
+                if own <= most {
+                    Verdict::Met
+                } else {
+                    Verdict::Missed
+                }
+            }
+            (_, 0) => return None,
+            (_, 1) => Verdict::OneRound,
+            (_, all) if agreeing == all => Verdict::Met,
+            (_, _) if agreeing == 0 => Verdict::Missed,
+            // The difference is smaller than that between rounds: that is what level means.
+            (Self::LevelWithStock, _) => Verdict::Met,
+            (Self::NoMoreThanStock, _) => Verdict::RoundsDiffer,
+        })
+    }
+}
+
+impl Verdict {
+    /// What programs read: nothing where it is open.
+    pub fn is_met(self) -> Option<bool> {
         match self {
-            Self::AtMost(most) => Some(own <= most),
-            Self::NoMoreThanStock => ratio.map(|ratio| ratio <= 1.0),
-            Self::LevelWithStock => ratio.map(|ratio| ratio >= LEVEL),
+            Self::Met => Some(true),
+            Self::Missed => Some(false),
+            Self::RoundsDiffer | Self::OneRound => None,
         }
+    }
+}
+
+impl std::fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter.write_str(match self {
+            Self::Met => "met",
+            Self::Missed => "missed",
+            Self::RoundsDiffer => "rounds differ",
+            Self::OneRound => "one round: no spread",
+        })
     }
 }
 
@@ -185,7 +237,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::AtMost(most) => write!(formatter, "≤ {most}"),
             Self::NoMoreThanStock => formatter.write_str("≤ stock"),
-            Self::LevelWithStock => write!(formatter, "≥ {LEVEL} stock"),
+            Self::LevelWithStock => formatter.write_str("≥ stock"),
         }
     }
 }
@@ -196,10 +248,26 @@ mod tests {
 
     #[test]
     fn a_target_that_needs_the_stock_system_is_open_without_it() {
-        assert_eq!(Target::NoMoreThanStock.is_met(1.0, None), None);
-        assert_eq!(Target::AtMost(40.0).is_met(41.0, None), Some(false));
-        assert_eq!(Target::LevelWithStock.is_met(0.96, Some(0.96)), Some(true));
-        assert_eq!(Target::NoMoreThanStock.is_met(1.1, Some(1.1)), Some(false));
+        assert_eq!(Target::NoMoreThanStock.verdict(1.0, &[]), None);
+        assert_eq!(Target::AtMost(40.0).verdict(41.0, &[]), Some(Verdict::Missed));
+        assert_eq!(Target::AtMost(40.0).verdict(39.0, &[0.5]), Some(Verdict::Met));
+    }
+
+    #[test]
+    fn only_rounds_that_agree_decide() {
+        let less = |ratios: &[f64]| Target::NoMoreThanStock.verdict(1.0, ratios);
+        assert_eq!(less(&[0.7, 0.8, 1.0]), Some(Verdict::Met));
+        assert_eq!(less(&[0.9, 1.1]), Some(Verdict::RoundsDiffer));
+        assert_eq!(less(&[1.05, 1.1]), Some(Verdict::Missed));
+        let level = |ratios: &[f64]| Target::LevelWithStock.verdict(1.0, ratios);
+        assert_eq!(level(&[0.93, 1.02]), Some(Verdict::Met));
+        assert_eq!(level(&[0.97, 0.98, 0.99]), Some(Verdict::Missed));
+    }
+
+    #[test]
+    fn one_round_has_no_spread_and_no_verdict() {
+        assert_eq!(Target::LevelWithStock.verdict(1.0, &[0.5]), Some(Verdict::OneRound));
+        assert_eq!(Target::NoMoreThanStock.verdict(1.0, &[0.5]).and_then(Verdict::is_met), None);
     }
 
     #[test]

@@ -38,12 +38,14 @@ pub(super) fn send(from: &Client, to: &Client, time: Duration, rate: Option<&str
         end["sum_received"][field].as_f64().filter(|value| *value > 0.0).with_context(|| format!("no {field} in {end}"))
     };
     let gigabytes = received("bytes")? / 1e9;
-    let per_gigabyte =
-        |before: Usage, after: Usage| after.processor.saturating_sub(before.processor).as_secs_f64() / gigabytes;
+    let per_gigabyte = |before: Usage, after: Usage| -> Result<f64> {
+        let used = after.processor.checked_sub(before.processor);
+        Ok(used.context("a daemon was started again while TCP was sent")?.as_secs_f64() / gigabytes)
+    };
     Ok(Throughput {
         rate: received("bits_per_second")? / 1e9,
-        sender: per_gigabyte(before.0, after.0),
-        receiver: per_gigabyte(before.1, after.1),
+        sender: per_gigabyte(before.0, after.0)?,
+        receiver: per_gigabyte(before.1, after.1)?,
         congestion_control: end["sender_tcp_congestion"].as_str().unwrap_or("unknown").to_owned(),
     })
 }
