@@ -24,8 +24,8 @@ pub(super) fn excuse(habits: &Habits) -> Option<&'static str> {
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
     checks.timed("row 17: the leader's process is killed, and the other replica leads and exposes", |marks| {
         let lease = Lease::read(stage)?;
-        // Nobody gave it up: it holds until its end.
-        let promise = Promise::new("the other leads", lease.duration + LOOK);
+        // Nobody gave it up: it holds until its end, counted from when the other saw it renewed last, and seen by a look.
+        let promise = Promise::new("the other leads", lease.duration + 2 * LOOK);
         let heir = falls(stage, &lease, "heir", promise, marks, || kill_process(stage, &lease))?;
         let stood_by = lease.others.iter().any(|other| heir.is(other));
         ensure!(stood_by, "{} leads, which did not stand by: {:?}", heir.holder, names(&lease.others));
