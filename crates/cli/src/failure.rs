@@ -1,7 +1,7 @@
 use std::fmt;
 
 use crate::node::LocalApiError;
-use crate::output::escape;
+use crate::output::{NobodyReads, escape};
 
 /// The command failed for another reason than the ones below.
 pub const EXIT_FAILED: u8 = 1;
@@ -65,6 +65,10 @@ impl fmt::Display for Failure {
 
 impl From<anyhow::Error> for Failure {
     fn from(error: anyhow::Error) -> Self {
+        let inner = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if inner.is_some_and(|inner| inner.is::<NobodyReads>()) {
+            return Self::told();
+        }
         let code = match error.downcast_ref::<api::ClientError>() {
             Some(api::ClientError::Refused(_)) => EXIT_REFUSED,
             Some(api::ClientError::Unreachable { .. } | api::ClientError::TimedOut { .. }) => EXIT_UNREACHABLE,
@@ -89,10 +93,6 @@ impl From<LocalApiError> for Failure {
 impl From<std::io::Error> for Failure {
     /// A command's own input and output: nothing else of it ends in a bare I/O error.
     fn from(error: std::io::Error) -> Self {
-        if error.kind() == std::io::ErrorKind::BrokenPipe {
-            // Whoever read has enough.
-            return Self::told();
-        }
         anyhow::Error::from(error).context("printing the answer").into()
     }
 }

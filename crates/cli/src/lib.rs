@@ -28,4 +28,4 @@ mod trust;
 mod web;
 
 pub use failure::{EXIT_FAILED, EXIT_REFUSED, EXIT_UNREACHABLE, EXIT_USAGE, Failure};
-pub use output::{Format, Output, OutputArguments, Table};
+pub use output::{Format, NobodyReads, Output, OutputArguments, Table};

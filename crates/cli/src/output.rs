@@ -21,6 +21,11 @@ pub struct OutputArguments {
     pub output: Format,
 }
 
+/// Whoever read the answer has enough, as in `towline status | head -1`: nothing is wrong, and nothing is to be said.
+#[derive(Debug, thiserror::Error)]
+#[error("nobody reads the answer")]
+pub struct NobodyReads;
+
 /// Where a command prints its answer, once.
 #[derive(Debug)]
 pub struct Output<W> {
@@ -35,24 +40,45 @@ impl<W: Write> Output<W> {
     }
 
     /// Prints a value: as JSON, or as `text` says it.
+    ///
+    /// # Errors
+    /// When it can't be written; with [`NobodyReads`] inside where whoever read has enough.
     pub fn print<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
         match self.format {
-            Format::Json => writeln!(self.to, "{}", escape_json(&serde_json::to_string_pretty(value)?))?,
+            Format::Json => {
+                let json = escape_json(&serde_json::to_string_pretty(value)?);
+                self.write(&format!("{json}\n"))
+            }
             Format::Text => {
                 let text = escape(&text(value));
-                write!(self.to, "{text}{}", if text.ends_with('\n') || text.is_empty() { "" } else { "\n" })?;
+                let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+                self.write(&format!("{text}{end}"))
             }
         }
-        self.to.flush()
     }
 
     /// Prints one of several values as soon as it is there: as a line of JSON, or as `text` says it.
+    ///
+    /// # Errors
+    /// As [`Output::print`].
     pub fn line<T: Serialize>(&mut self, value: &T, text: impl FnOnce(&T) -> String) -> io::Result<()> {
-        match self.format {
-            Format::Json => writeln!(self.to, "{}", escape_json(&serde_json::to_string(value)?))?,
-            Format::Text => writeln!(self.to, "{}", escape(&text(value)))?,
-        }
-        self.to.flush()
+        let line = match self.format {
+            Format::Json => escape_json(&serde_json::to_string(value)?),
+            Format::Text => escape(&text(value)),
+        };
+        self.write(&format!("{line}\n"))
+    }
+
+    /// Prints what this program made itself, such as a script, as it is.
+    ///
+    /// # Errors
+    /// As [`Output::print`].
+    pub fn write(&mut self, text: &str) -> io::Result<()> {
+        let written = self.to.write_all(text.as_bytes()).and_then(|()| self.to.flush());
+        written.map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => io::Error::new(io::ErrorKind::BrokenPipe, NobodyReads),
+            _ => error,
+        })
     }
 
     /// Whether answers are printed as JSON.
@@ -70,7 +96,8 @@ impl<W: Write> Output<W> {
 
 /// Tells something beside the answer, on standard error.
 pub(crate) fn note(text: &str) {
-    eprintln!("{}", escape(text));
+    // Nobody is told where nobody reads.
+    let _ = writeln!(io::stderr(), "{}", escape(text));
 }
 
 /// Names and texts come from other people: nothing of them may steer a terminal.
@@ -167,6 +194,29 @@ mod tests {
         Output::new(Format::Json, &mut bytes).print(&"\u{9b}2J\u{202e}b", |_| unreachable!()).unwrap();
         assert_eq!(String::from_utf8(bytes.clone()).unwrap(), "\"\\u009b2J\\u202eb\"\n");
         assert_eq!(serde_json::from_slice::<String>(&bytes).unwrap(), "\u{9b}2J\u{202e}b");
+    }
+
+    /// A pipe whose reader has gone.
+    struct Closed;
+
+    impl Write for Closed {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn a_reader_who_has_enough_hears_no_complaint() {
+        let printed = Output::new(Format::Json, Closed).print(&1, |_| unreachable!());
+        let failure = crate::Failure::from(anyhow::Error::from(printed.unwrap_err()).context("printing the answer"));
+        assert!(failure.is_told());
+        // Another pipe that breaks is a failure like any other.
+        let other = anyhow::Error::from(io::Error::from(io::ErrorKind::BrokenPipe)).context("asking the daemon");
+        assert!(!crate::Failure::from(other).is_told());
     }
 
     #[test]

@@ -1,3 +1,4 @@
+use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::Context;
@@ -155,16 +156,14 @@ impl Place {
         let config = self.load()?;
         let path = config.relay_token.context("the configuration names no token for relays: set relays.token")?;
         let token = Zeroizing::new(files::read_private(&path)?);
-        println!("{}", String::from_utf8_lossy(&token).trim());
-        Ok(())
+        tell(&format!("{}\n", String::from_utf8_lossy(&token).trim()))
     }
 }
 
 impl Init {
     async fn execute(self) -> anyhow::Result<()> {
         if self.if_absent && DataFolder::is_taken(&self.data) {
-            println!("There is a server in {} already; nothing was changed.", self.data.display());
-            return Ok(());
+            return tell(&format!("There is a server in {} already; nothing was changed.\n", self.data.display()));
         }
         let relays = match &self.relays {
             Some(path) => read_relays(path)?,
@@ -180,23 +179,18 @@ impl Init {
         let (data, url, owner) = (new.data.clone(), new.url.clone(), new.tailnet.owner.clone());
         let made = init::init(new).await?;
         let data = data.display();
-        println!("The server is set up in {data}.\n");
-        tell_password(&owner, made.made_password.as_ref());
-        println!("Next:");
-        println!("  1. Look at {} and start the server:", made.config.display());
-        println!("       towline control --data {data}");
-        println!("  2. Start the relays; each needs the token in {}.", made.relay_token.display());
-        println!("  3. Sign in as the administrator of the tailnet:");
-        println!("       towline admin login --server {url} --user {owner}");
-        println!("  4. Join a device:");
-        println!("       towline up --login-server={url}");
-        println!("     or, with the stock client:");
-        println!("       tailscale up --login-server={url}");
-        println!(
-            "\nKeep a copy of {data}/authority/root.key elsewhere and take it off this machine when all tailnets are"
-        );
-        println!("made: the running server does not need it.");
-        Ok(())
+        tell(&format!(
+            "The server is set up in {data}.\n\n{}Next:\n  \
+             1. Look at {} and start the server:\n       towline control --data {data}\n  \
+             2. Start the relays; each needs the token in {}.\n  \
+             3. Sign in as the administrator of the tailnet:\n       towline admin login --server {url} --user {owner}\n  \
+             4. Join a device:\n       towline up --login-server={url}\n     or, with the stock client:\n       \
+             tailscale up --login-server={url}\n\nKeep a copy of {data}/authority/root.key elsewhere and take it off \
+             this machine when all tailnets are\nmade: the running server does not need it.\n",
+            shown_once(&owner, made.made_password.as_ref()),
+            made.config.display(),
+            made.relay_token.display(),
+        ))
     }
 }
 
@@ -206,9 +200,8 @@ impl AddTailnet {
         let new = self.tailnet.resolve()?;
         let (owner, domain) = (new.owner.clone(), new.domain.clone());
         let made = init::add_tailnet(&config.data, config.url, new).await?;
-        println!("The tailnet {domain} is made; start the server again to use it.\n");
-        tell_password(&owner, made.as_ref());
-        Ok(())
+        let password = shown_once(&owner, made.as_ref());
+        tell(&format!("The tailnet {domain} is made; start the server again to use it.\n\n{password}"))
     }
 }
 
@@ -217,9 +210,8 @@ impl ResetPassword {
         let config = self.place.load()?;
         let user: LoginName = self.user.parse()?;
         let made = init::reset_password(&config.data, config.url, &user, self.password.read()?).await?;
-        println!("The password of {user} is changed, and all their tokens and sessions have ended.\n");
-        tell_password(&user, made.as_ref());
-        Ok(())
+        let password = shown_once(&user, made.as_ref());
+        tell(&format!("The password of {user} is changed, and all their tokens and sessions have ended.\n\n{password}"))
     }
 }
 
@@ -243,10 +235,20 @@ impl PasswordArgument {
     }
 }
 
-fn tell_password(user: &LoginName, made: Option<&SecretText>) {
-    if let Some(password) = made {
-        println!("The password of {user}, shown only now:\n\n    {}\n", password.expose());
+/// Prints what was done. It stays done where whoever read has enough, as in `… | head -1`.
+fn tell(text: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        outcome => outcome.context("printing the answer"),
     }
+}
+
+/// A password that this program has made.
+fn shown_once(user: &LoginName, made: Option<&SecretText>) -> String {
+    made.map_or_else(String::new, |password| {
+        format!("The password of {user}, shown only now:\n\n    {}\n\n", password.expose())
+    })
 }
 
 fn read_relays(path: &Path) -> anyhow::Result<DerpMap> {

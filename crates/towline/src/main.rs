@@ -6,12 +6,14 @@ mod apiserver_proxy;
 mod daemon;
 mod role;
 
+use std::io::Write;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser};
+use clap_complete::Shell;
 use cli::admin::ConnectionArguments;
 use cli::node::SocketArguments;
-use cli::{EXIT_FAILED, Output, OutputArguments, go_flags};
+use cli::{EXIT_FAILED, Failure, Output, OutputArguments, go_flags};
 use telemetry::LogArguments;
 
 use role::Role;
@@ -57,22 +59,29 @@ fn main() -> ExitCode {
     let is_stock = go_flags::is_stock_name(&program);
     let arguments = if is_stock { stock_arguments() } else { Arguments::parse() };
     let name = if is_stock { go_flags::STOCK_NAME } else { "towline" };
-    if let Role::Completions { shell } = arguments.role {
-        clap_complete::generate(shell, &mut Arguments::command(), name, &mut std::io::stdout());
-        return ExitCode::SUCCESS;
-    }
     let mut output = Output::new(arguments.output.output, std::io::stdout());
     let asked = role::Asked { connection: arguments.connection, socket: arguments.socket, program: name };
-    match role::run(arguments.role, &arguments.logs, asked, &mut output) {
+    let outcome = match arguments.role {
+        Role::Completions { shell } => completions(shell, name, &mut output),
+        role => role::run(role, &arguments.logs, asked, &mut output),
+    };
+    match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_told() {
-                eprintln!("{name}: {failure}");
+                // Nobody is told where nobody reads.
+                let _ = writeln!(std::io::stderr(), "{name}: {failure}");
             }
             // The stock command tells failures apart in words only.
             ExitCode::from(if is_stock { EXIT_FAILED } else { failure.code })
         }
     }
+}
+
+fn completions<W: Write>(shell: Shell, name: &str, output: &mut Output<W>) -> Result<(), Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Arguments::command(), name, &mut script);
+    Ok(output.write(&String::from_utf8_lossy(&script))?)
 }
 
 /// Reads the arguments as the stock command does; errors and help end the process as they do in `Parser::parse`.
