@@ -8,9 +8,9 @@ use anyhow::{Result, bail};
 use cache::Cache;
 use clap::Parser;
 
-use crate::Task;
 use crate::checkout::Checkout;
 use crate::progress::Progress;
+use crate::{Task, print};
 
 /// Run a benchmark: what our system costs beside the stock one
 ///
@@ -61,7 +61,7 @@ impl Task for Bench {
     fn run(self) -> Result<ExitCode> {
         let Some((name, options)) = self.benchmark.split_first() else {
             for benchmark in BENCHMARKS {
-                println!("{:16} {}", benchmark.name, benchmark.about);
+                print::line(format_args!("{:16} {}", benchmark.name, benchmark.about))?;
             }
             return Ok(ExitCode::SUCCESS);
         };

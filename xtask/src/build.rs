@@ -10,11 +10,11 @@ use cache::{Cache, Key};
 use clap::Parser;
 use serde_json::Value;
 
-use crate::Task;
 use crate::checkout::Checkout;
 use crate::elf::expect_static;
 use crate::images;
 use crate::progress::{Progress, Step};
+use crate::{Task, print};
 
 /// Build the one static binary and its image
 ///
@@ -41,7 +41,7 @@ impl Task for Build {
         let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
         let progress = Progress::start(&cache, "build")?;
         let built = build(&cache, &checkout, &progress, self.release)?;
-        println!("binary  {}\nimage   {}", built.binary.display(), built.image.display());
+        print::line(format_args!("binary  {}\nimage   {}", built.binary.display(), built.image.display()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

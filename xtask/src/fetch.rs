@@ -13,10 +13,10 @@ use anyhow::{Context, Result, bail};
 use cache::{Cache, Entry, Outcome};
 use clap::Parser;
 
-use crate::Task;
 use crate::checkout::Checkout;
 use crate::images;
 use crate::progress::Progress;
+use crate::{Task, print};
 
 pub(crate) use pause::entry as pause_entry;
 pub(crate) use peer::{Peer, peers};
@@ -45,7 +45,7 @@ impl Task for Fetch {
         if self.list {
             for part in &parts {
                 let state = if cache.is_current(&part.entry) { "there" } else { "missing" };
-                println!("{:28} {state}", part.entry.name());
+                print::line(format_args!("{:28} {state}", part.entry.name()))?;
             }
             return Ok(ExitCode::SUCCESS);
         }

@@ -3,12 +3,15 @@
 //! Each task is a type that clap fills and [`Task::run`] runs; the table [`TASKS`] names them all. What tasks share is
 //! here too: the [`checkout`] that they work on, the [`progress`] that they show, and the [`cache`] that outlives both.
 
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 mod bench;
 mod build;
 mod checkout;
 mod elf;
 mod fetch;
 mod images;
+mod print;
 mod progress;
 mod prune;
 mod test;
@@ -51,9 +54,9 @@ const fn entry<T: Task>() -> Entry {
     Entry { command: T::command, run: |matches| T::from_arg_matches(matches)?.run() }
 }
 
-fn main() -> ExitCode {
-    let commands: Vec<Command> = TASKS.iter().map(|task| (task.command)()).collect();
-    let matches = Command::new("cargo xtask")
+/// The whole tree of arguments.
+fn program() -> Command {
+    Command::new("cargo xtask")
         .bin_name("cargo xtask")
         .about("The project's own tasks")
         .long_about(
@@ -65,17 +68,19 @@ fn main() -> ExitCode {
         .after_help("Most used: `cargo xtask test`. `cargo xtask help TASK` explains a task.")
         .subcommand_required(true)
         .arg_required_else_help(true)
-        .subcommands(commands.iter().cloned())
-        .get_matches();
+        .subcommands(TASKS.iter().map(|task| (task.command)()))
+}
+
+fn main() -> ExitCode {
+    let matches = program().get_matches();
     let chosen = matches.subcommand();
-    let named =
-        commands.iter().zip(TASKS).find(|(command, _)| chosen.is_some_and(|(name, _)| name == command.get_name()));
+    let named = TASKS.iter().find(|task| chosen.is_some_and(|(name, _)| name == (task.command)().get_name()));
     let result = match (named, chosen) {
-        (Some((_, task)), Some((_, matches))) => (task.run)(matches),
+        (Some(task), Some((_, matches))) => (task.run)(matches),
         _ => Ok(ExitCode::FAILURE),
     };
     result.unwrap_or_else(|error| {
-        eprintln!("error: {error:#}");
+        print::note(format_args!("error: {error:#}\n"));
         ExitCode::FAILURE
     })
 }

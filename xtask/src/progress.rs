@@ -13,6 +13,8 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use cache::Cache;
 
+use crate::print;
+
 /// How often the live line is drawn.
 const LIVE: Duration = Duration::from_millis(500);
 /// How often a long step says, without a terminal, that it still works.
@@ -63,7 +65,7 @@ impl Progress {
         fs::create_dir_all(&self.logs).with_context(|| format!("making {}", self.logs.display()))?;
         let started = Instant::now();
         if !self.terminal {
-            eprintln!("{title} …");
+            print::note(format_args!("{title} …\n"));
         }
         let ended = Ended::default();
         let result = thread::scope(|scope| {
@@ -83,15 +85,14 @@ impl Progress {
     pub(crate) fn now(&self, text: &str) {
         if self.terminal {
             let line: String = text.chars().take(terminal_width()).collect();
-            eprint!("\r\x1b[2K{line}");
-            let _ = io::stderr().flush();
+            print::note(format_args!("\r\x1b[2K{line}"));
         }
     }
 
     /// Prints a line of its own, above the live one.
     pub(crate) fn line(&self, text: &str) {
         let clear = if self.terminal { "\r\x1b[2K" } else { "" };
-        eprintln!("{clear}{text}");
+        print::note(format_args!("{clear}{text}\n"));
     }
 }
 
@@ -200,10 +201,9 @@ impl Step<'_> {
             if self.progress.terminal {
                 let text = format!("{}  {elapsed}  {}", self.title, last_line(&self.log));
                 let line: String = text.chars().take(terminal_width()).collect();
-                eprint!("\r\x1b[2K{line}");
-                let _ = io::stderr().flush();
+                print::note(format_args!("\r\x1b[2K{line}"));
             } else {
-                eprintln!("{}: still at it after {elapsed}", self.title);
+                print::note(format_args!("{}: still at it after {elapsed}\n", self.title));
             }
         }
     }

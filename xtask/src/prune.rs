@@ -7,7 +7,7 @@ use anyhow::Result;
 use cache::Cache;
 use clap::Parser;
 
-use crate::Task;
+use crate::{Task, print};
 
 /// Remove from the cache what newer inputs have replaced
 ///
@@ -26,9 +26,9 @@ impl Task for Prune {
         let cache = Cache::locate()?;
         let removed = cache.prune(Duration::from_secs(u64::from(self.days) * 24 * 3600))?;
         for path in &removed {
-            println!("removed {}", path.display());
+            print::line(format_args!("removed {}", path.display()))?;
         }
-        println!("{} parts removed from {}", removed.len(), cache.root().display());
+        print::line(format_args!("{} parts removed from {}", removed.len(), cache.root().display()))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -11,8 +11,8 @@ use std::process::ExitCode;
 use anyhow::{Context, Result};
 use clap::Parser;
 
-use crate::Task;
 use crate::checkout::Checkout;
+use crate::{Task, print};
 use table::Table;
 
 /// Check the rules that hold the project together
@@ -32,15 +32,15 @@ impl Task for Tidy {
     fn run(self) -> Result<ExitCode> {
         let violations = check(&Checkout::find()?)?;
         for violation in &violations {
-            println!("{violation}");
+            print::line(violation)?;
         }
         match violations.len() {
             0 => {
-                println!("tidy");
+                print::line("tidy")?;
                 Ok(ExitCode::SUCCESS)
             }
             many => {
-                println!("{many} rules broken");
+                print::line(format_args!("{many} rules broken"))?;
                 Ok(ExitCode::FAILURE)
             }
         }

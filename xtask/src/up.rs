@@ -12,7 +12,7 @@ use lab::{Options, World, WorldName};
 use crate::checkout::Checkout;
 use crate::progress::Progress;
 use crate::world::{DEMO, init, tell};
-use crate::{Task, build, fetch};
+use crate::{Task, build, fetch, print};
 use roles::{Roles, Wishes};
 
 mod next_steps;
@@ -77,7 +77,7 @@ impl Task for Up {
             Stage::on(&world, &cast, &parts, &listener)?.furnish(&listener)?;
         }
         let overview = Overview::of(&world)?;
-        print!("{overview}\n{}", next_steps::text(&overview, &roles));
+        print::answer(format_args!("{overview}\n{}", next_steps::text(&overview, &roles)))?;
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -11,9 +11,9 @@ use e2e::{Browser, Overview};
 use lab::{Event, StepState, World, WorldName};
 use serde_json::Value;
 
-use crate::Task;
 use crate::checkout::Checkout;
 use crate::progress::{Progress, duration};
+use crate::{Task, print};
 
 /// The world that people work in, when they name none.
 pub(crate) const DEMO: &str = "demo";
@@ -77,7 +77,7 @@ pub(crate) struct SignIn {
 impl Task for Down {
     fn run(self) -> Result<ExitCode> {
         World::down(&WorldName::parse(&self.world)?)?;
-        println!("The world {} is gone.", self.world);
+        print::line(format_args!("The world {} is gone.", self.world))?;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -93,9 +93,9 @@ impl Task for Status {
     fn run(self) -> Result<ExitCode> {
         let overview = Overview::of(&World::attach(&WorldName::parse(&self.world)?)?)?;
         if self.json {
-            println!("{}", serde_json::to_string_pretty(&overview)?);
+            print::line(serde_json::to_string_pretty(&overview)?)?;
         } else {
-            print!("{overview}");
+            print::answer(&overview)?;
         }
         Ok(if overview.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
@@ -107,7 +107,7 @@ impl Task for SignIn {
         let browser = Browser::open(&place, "sign-in")?;
         let page = browser.sign_in(&self.url, &self.user)?;
         browser.let_in(&page)?;
-        println!("{} let the device in.", self.user);
+        print::line(format_args!("{} let the device in.", self.user))?;
         Ok(ExitCode::SUCCESS)
     }
 }

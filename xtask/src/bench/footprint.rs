@@ -5,7 +5,7 @@ use anyhow::{Result, bail};
 use clap::{Parser, ValueEnum};
 
 use super::Context;
-use crate::{build, fetch, world};
+use crate::{build, fetch, print, world};
 
 /// Measure what operator, proxies and nodes cost, ours beside the stock ones
 ///
@@ -91,7 +91,7 @@ pub(super) fn run(context: &Context<'_>) -> Result<ExitCode> {
             None => bail!("the measuring program ended with {status}, without a report"),
         }
     })?;
-    print!("{report}");
+    print::answer(report)?;
     Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
