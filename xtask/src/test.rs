@@ -1,7 +1,7 @@
 //! `cargo xtask test`: stages in a row, and one line that counts them.
 
 mod cargo;
-mod scenario;
+pub(crate) mod scenario;
 mod stage;
 
 use std::process::ExitCode;
@@ -10,9 +10,9 @@ use anyhow::{Result, bail};
 use cache::Cache;
 use clap::Parser;
 
-use crate::Task;
 use crate::checkout::Checkout;
 use crate::progress::Progress;
+use crate::{Task, print};
 use stage::{Counts, STAGES, Stage};
 
 /// Run the tests: formatting, lints, rules, unit tests, scenarios
@@ -36,7 +36,7 @@ pub(crate) struct Test {
 
     /// Run this stage, with its options after it
     #[arg(trailing_var_arg = true, allow_hyphen_values = true, value_name = "STAGE")]
-    stage: Vec<String>,
+    pub(crate) stage: Vec<String>,
 }
 
 /// What a stage works with.
@@ -53,21 +53,25 @@ impl Task for Test {
         if self.list {
             for stage in STAGES {
                 let tier = if stage.standard { "" } else { " (only by name)" };
-                println!("{:16} {}{tier}", stage.name, stage.about);
+                print::line(format_args!("{:16} {}{tier}", stage.name, stage.about))?;
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let (named, options) = match self.stage.split_first() {
-            Some((name, options)) => (Some(name), options),
-            None => (None, [].as_slice()),
-        };
-        let stages = choose(self.only.iter().chain(named))?;
+        let stages = self.stages()?;
+        let options = self.stage.split_first().map_or([].as_slice(), |(_, options)| options);
         let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
         let progress = Progress::start(&cache, "test")?;
         let context = Context { cache: &cache, checkout: &checkout, progress: &progress, options };
         let counts = stages.iter().map(|stage| run_stage(stage, &context)).sum::<Counts>();
-        println!("{counts}");
+        print::line(counts)?;
         Ok(if counts.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+}
+
+impl Test {
+    /// The stages that it names.
+    pub(crate) fn stages(&self) -> Result<Vec<&'static Stage>> {
+        choose(self.only.iter().chain(self.stage.first()))
     }
 }
 

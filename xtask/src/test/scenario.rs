@@ -5,6 +5,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
+use clap::Parser;
+use e2e::{Arguments, rows};
 
 use crate::test::Context;
 use crate::test::stage::Counts;
@@ -99,13 +101,40 @@ pub(super) fn clients(context: &Context<'_>) -> Result<Counts> {
     each.sum()
 }
 
-/// Rows of the walkthrough, by whom the stage's own options name; ours where they don't.
+/// Rows of the walkthrough, by whom the stage's own options name; ours where they don't. Without a row: all.
 pub(super) fn walkthrough(context: &Context<'_>) -> Result<Counts> {
-    let named = |role: &str| context.options.iter().any(|option| option.starts_with(role));
-    let ours = ["--operator", "--laptop", "--robbinsdale"].into_iter().filter(|role| !named(role));
-    let ours: Vec<String> = ours.map(|role| format!("{role}=towline")).collect();
+    // What is wrong with the options is said before anything is built.
+    let arguments = rows_of(context.options)?;
+    let ours = not_named(context.options);
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
-    play(context, "walkthrough", &ours)
+    let on_kubernetes = play(context, "walkthrough", &ours)?;
+    if !arguments.rows.is_empty() {
+        return Ok(on_kubernetes);
+    }
+    let built = build::build(context.cache, context.checkout, context.progress, false)?;
+    let command: Vec<&str> = ["test", "--package=e2e", "--test=mesh", "--"].into_iter().chain(ours).collect();
+    let without = program(context, "walkthrough, devices", &command, &[("TOWLINE_BINARY", &built.binary)])?;
+    Ok([on_kubernetes, without].into_iter().sum())
+}
+
+/// Our programs, in the roles that the options leave open.
+fn not_named(options: &[String]) -> Vec<String> {
+    let roles = ["--operator", "--laptop", "--robbinsdale"].into_iter();
+    let open = roles.filter(|role| !options.iter().any(|typed| typed.starts_with(role)));
+    open.map(|role| format!("{role}=towline")).collect()
+}
+
+/// What the options of the walkthrough ask for.
+///
+/// # Errors
+/// When it can't be played. Ends the process where help is asked for, or an option is unknown, as for any task.
+pub(crate) fn rows_of(options: &[String]) -> Result<Arguments> {
+    let ours = not_named(options);
+    let program = "cargo xtask test walkthrough".to_owned();
+    let arguments = Arguments::parse_from(std::iter::once(&program).chain(&ours).chain(options));
+    rows::chosen(&arguments)?;
+    arguments.cast()?;
+    Ok(arguments)
 }
 
 fn play(context: &Context<'_>, title: &str, cast: &[&str]) -> Result<Counts> {

@@ -84,7 +84,7 @@ pub(crate) const STAGES: &[Stage] = &[
     },
     Stage {
         name: "walkthrough",
-        about: "rows of the walkthrough: --row 8 --operator, --laptop, --robbinsdale towline|stock",
+        about: "the walkthrough, or rows of it: --row 8 --operator, --laptop, --robbinsdale towline|stock",
         standard: false,
         run: scenario::walkthrough,
     },
