@@ -35,14 +35,17 @@ fn main() -> ExitCode {
         let xtask = xtask.context("XTASK must name the program: run this as a stage of `cargo xtask test`")?;
         let world = WorldName::parse(&format!("up-{}", std::process::id()))?;
         let user = User { xtask, world };
-        play(&user, checks);
+        is_cut_off(&user, checks);
+        is_completed(&user, checks);
+        is_used(&user, checks);
         checks.check("down leaves nothing", || user.goes_down());
         // Whatever failed, the machine is to be as it was.
         World::down(&user.world)
     })
 }
 
-fn play(user: &User, checks: &mut Checks) {
+/// The first three are killed, each a little further on.
+fn is_cut_off(user: &User, checks: &mut Checks) {
     checks.check("an up without a cluster that is killed half way is taken down", || {
         user.begins_and_is_cut_off(&["--no-cluster"], "server and relays: done", || Ok(()))?;
         user.goes_down()
@@ -53,6 +56,10 @@ fn play(user: &User, checks: &mut Checks) {
     checks.check("the next goes on, and is killed while Helm installs the operator", || {
         user.begins_and_is_cut_off(&[], "images: done", || user.sees_helm_at_work())
     });
+}
+
+/// One goes to its end, and those after it find nothing to do.
+fn is_completed(user: &User, checks: &mut Checks) {
     checks.check("the next completes all of it, and says what to type next", || {
         let said = user.runs(&["up"])?;
         for word in ["robbinsdale-connector", "home-notes", "node2", "containerd", "cargo xtask shell laptop", MEMBER] {
@@ -76,12 +83,16 @@ fn play(user: &User, checks: &mut Checks) {
         ensure!(!output.status.success() && said.contains("cargo xtask down --world"), "{said}");
         Ok(())
     });
+}
+
+fn is_used(user: &User, checks: &mut Checks) {
     checks.check("status shows boxes, devices and pods, all well", || {
         let status: Value = serde_json::from_str(&user.runs(&["status", "--json"])?)?;
         let has = |list: &str, name: &str| status[list].as_array().into_iter().flatten().any(|one| one["name"] == name);
         ensure!(has("boxes", "laptop") && has("devices", "robbinsdale") && has("pods", "shell"), "{status}");
         Ok(())
     });
+    checks.check("status whose reader has enough says no more, and nothing else", || user.reads_one_line());
     checks.check("what up says to type works in a prompt on the laptop", || {
         eventually("the exposed Service from the prompt", 2 * PATIENCE, || {
             let said = user.types("laptop", "hostname\ntowline status\ncurl -sS --max-time 5 http://home-notes/\n")?;
@@ -109,6 +120,18 @@ impl User {
         let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "xtask {arguments:?} ended with {}:\n{said}\n{errors}", output.status);
         Ok(said.into_owned())
+    }
+
+    /// `cargo xtask status --json | head -1`: whoever reads goes before the task has said all.
+    fn reads_one_line(&self) -> Result<()> {
+        let mut command = self.command(&["status", "--json"]);
+        let mut status = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let mut line = String::new();
+        BufReader::with_capacity(1, status.stdout.take().context("its answer goes elsewhere")?).read_line(&mut line)?;
+        let ended = status.wait_with_output()?;
+        let said = String::from_utf8_lossy(&ended.stderr);
+        ensure!(line == "{\n" && ended.status.success() && said.is_empty(), "{line:?}, {}: {said}", ended.status);
+        Ok(())
     }
 
     /// Types lines at the prompt of a box.
