@@ -10,6 +10,8 @@ mod build;
 mod checkout;
 mod elf;
 mod fetch;
+#[cfg(test)]
+mod guide;
 mod images;
 mod print;
 mod progress;

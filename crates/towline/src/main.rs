@@ -4,6 +4,8 @@
 
 mod apiserver_proxy;
 mod daemon;
+#[cfg(test)]
+mod guide;
 mod role;
 
 use std::io::Write;
