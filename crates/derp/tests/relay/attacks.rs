@@ -1,4 +1,4 @@
-//! What hostile peers try: the rows DRP-01 to DRP-11 of the threat model, where they need a whole relay.
+//! What hostile peers try on a whole relay: each is refused, bounded or cut off, and nobody else notices.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
