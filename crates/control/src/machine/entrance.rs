@@ -74,13 +74,8 @@ impl<C: Coordinator> Entrance<C> {
         Extension(peer): Extension<Peer>,
         request: Request<Body>,
     ) -> Response {
-        let wants_websocket = websocket::is_asked_for(request.headers());
-        let found = if wants_websocket {
-            Initiation::from_query(request.uri().query().unwrap_or_default())
-        } else {
-            Initiation::from_request(request.method(), request.headers())
-        };
-        let initiation = match found {
+        let carrier = Carrier::asked_for(&request);
+        let initiation = match carrier.initiation(&request) {
             Ok(initiation) => initiation,
             Err(error) => return refuse(&error),
         };
@@ -97,39 +92,67 @@ impl<C: Coordinator> Entrance<C> {
                 return (StatusCode::BAD_REQUEST, format!("{error}\n")).into_response();
             }
         };
-        let response = if wants_websocket {
-            match websocket::accept(request.headers()) {
-                Some(response) => response,
-                None => return (StatusCode::BAD_REQUEST, "the WebSocket upgrade is incomplete\n").into_response(),
-            }
-        } else {
-            let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
-            let headers = response.headers_mut();
-            headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade::UPGRADE_PROTOCOL));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
-            response
+        let Some(response) = carrier.accept(&request) else {
+            return (StatusCode::BAD_REQUEST, "the WebSocket upgrade is incomplete\n").into_response();
         };
-        let upgraded = hyper::upgrade::on(request);
-        let limits = this.limits;
         let serving = this.clone();
-        this.open.spawn(async move {
-            let upgraded = match tokio::time::timeout(limits.handshake, upgraded).await {
-                Ok(Ok(upgraded)) => TokioIo::new(upgraded),
-                Ok(Err(error)) => return tracing::debug!(%error, "a connection ended before its upgrade"),
-                Err(_) => return tracing::debug!("an upgrade took too long"),
-            };
-            let (coordinator, stop) = (serving.coordinator.clone(), serving.stop.clone());
-            let served = if wants_websocket {
-                let stream = WebSocketStream::server(upgraded).await;
-                connection.serve(stream, coordinator, limits, stop).await
-            } else {
-                connection.serve(upgraded, coordinator, limits, stop).await
-            };
-            if let Err(error) = served {
-                tracing::debug!(%error, "a node's connection ended badly");
-            }
-        });
+        this.open.spawn(async move { serving.serve(connection, carrier, hyper::upgrade::on(request)).await });
         response
+    }
+
+    /// Serves a node once its HTTP connection has become the carrier of its channel.
+    async fn serve(&self, connection: Connection, carrier: Carrier, upgrade: hyper::upgrade::OnUpgrade) {
+        let upgraded = match tokio::time::timeout(self.limits.handshake, upgrade).await {
+            Ok(Ok(upgraded)) => TokioIo::new(upgraded),
+            Ok(Err(error)) => return tracing::debug!(%error, "a connection ended before its upgrade"),
+            Err(_) => return tracing::debug!("an upgrade took too long"),
+        };
+        let (coordinator, stop) = (self.coordinator.clone(), self.stop.clone());
+        let served = match carrier {
+            Carrier::WebSocket => {
+                let stream = WebSocketStream::server(upgraded).await;
+                connection.serve(stream, coordinator, self.limits, stop).await
+            }
+            Carrier::Bytes => connection.serve(upgraded, coordinator, self.limits, stop).await,
+        };
+        if let Err(error) = served {
+            tracing::debug!(%error, "a node's connection ended badly");
+        }
+    }
+}
+
+/// What carries a node's channel after the upgrade.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Carrier {
+    /// The connection itself.
+    Bytes,
+    /// Messages, for clients that run in a browser.
+    WebSocket,
+}
+
+impl Carrier {
+    fn asked_for(request: &Request<Body>) -> Self {
+        if websocket::is_asked_for(request.headers()) { Self::WebSocket } else { Self::Bytes }
+    }
+
+    /// The node's first message, which stands where its carrier can have it.
+    fn initiation(self, request: &Request<Body>) -> Result<Initiation, UpgradeError> {
+        match self {
+            Self::WebSocket => Initiation::from_query(request.uri().query().unwrap_or_default()),
+            Self::Bytes => Initiation::from_request(request.method(), request.headers()),
+        }
+    }
+
+    /// The answer that begins the upgrade; none where the request lacks something.
+    fn accept(self, request: &Request<Body>) -> Option<Response> {
+        if self == Self::WebSocket {
+            return websocket::accept(request.headers());
+        }
+        let mut response = StatusCode::SWITCHING_PROTOCOLS.into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::UPGRADE, HeaderValue::from_static(upgrade::UPGRADE_PROTOCOL));
+        headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
+        Some(response)
     }
 }
 
