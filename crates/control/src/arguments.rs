@@ -10,8 +10,7 @@ use zeroize::Zeroizing;
 
 use crate::config::{Config, ServerUrl};
 use crate::files;
-use crate::folder::DataFolder;
-use crate::init::{self, FirstTailnet, NewServer};
+use crate::init::{self, FirstTailnet, NewServer, Standing};
 
 /// Runs the coordination server, or sets one up.
 #[derive(Debug, Clone, clap::Args)]
@@ -55,6 +54,7 @@ struct Init {
     data: PathBuf,
 
     /// Do nothing, and succeed, when the folder holds a server already: for scripts and pods that start again.
+    /// A run that was cut off is finished, with or without this.
     #[arg(long)]
     if_absent: bool,
 
@@ -162,8 +162,21 @@ impl Place {
 
 impl Init {
     async fn execute(self) -> anyhow::Result<()> {
-        if self.if_absent && DataFolder::is_taken(&self.data) {
-            return tell(&format!("There is a server in {} already; nothing was changed.\n", self.data.display()));
+        match init::standing(&self.data).await? {
+            Standing::Server { untold } if self.if_absent => {
+                let data = self.data.display();
+                let mut text = format!("There is a server in {data} already; nothing was changed.\n");
+                if untold {
+                    text += &format!(
+                        "The run that set it up was cut off at its end. If the password was never shown:\n  \
+                         towline control reset-password --data {data} --user {}\n",
+                        self.tailnet.admin
+                    );
+                }
+                return tell(&text);
+            }
+            Standing::Unfinished => tell("An earlier run was cut off; this one goes on from there.\n")?,
+            Standing::Server { .. } | Standing::Absent => {}
         }
         let relays = match &self.relays {
             Some(path) => read_relays(path)?,
@@ -179,8 +192,13 @@ impl Init {
         let (data, url, owner) = (new.data.clone(), new.url.clone(), new.tailnet.owner.clone());
         let made = init::init(new).await?;
         let data = data.display();
+        let kept: String = made.kept.iter().map(|path| format!("  {}\n", path.display())).collect();
+        let kept = match kept.as_str() {
+            "" => kept,
+            _ => format!("These were there already, and are used as they are:\n{kept}\n"),
+        };
         tell(&format!(
-            "The server is set up in {data}.\n\n{}Next:\n  \
+            "The server is set up in {data}.\n\n{kept}{}Next:\n  \
              1. Look at {} and start the server:\n       towline control --data {data}\n  \
              2. Start the relays; each needs the token in {}.\n  \
              3. Sign in as the administrator of the tailnet:\n       towline admin login --server {url} --user {owner}\n  \

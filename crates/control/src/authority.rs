@@ -8,6 +8,8 @@ use rcgen::{
     SerialNumber,
 };
 
+use tailnet::TailnetId;
+
 use crate::files::{self, FileError};
 
 /// How long certificates live, and how far their start lies back for clocks that are behind.
@@ -61,13 +63,21 @@ pub(crate) struct RootAuthority {
 
 /// A tailnet's own authority, which by its certificates can only sign names within the tailnet's domain.
 ///
-/// One key, two certificates: one that the root has signed, and the anchor, signed by the key itself. People trust the
-/// anchor, so that even who has the root's key can't sign for anything but names of the tailnet.
+/// One key, two certificates for each domain that the tailnet has had: one that the root has signed, and the anchor, signed
+/// by the key itself. People trust the anchor, so that even who has the root's key can't sign for anything but names of the
+/// tailnet. The key's file has the tailnet's number in its name, which stays whatever the tailnet is called.
 pub(crate) struct TailnetAuthority {
     domain: String,
     issuer: Issuer<'static, KeyPair>,
     certificate_pem: String,
     anchor_pem: String,
+}
+
+/// Where the files of a tailnet's authority are.
+struct TailnetFiles<'a> {
+    folder: &'a Path,
+    tailnet: TailnetId,
+    domain: &'a str,
 }
 
 impl RootAuthority {
@@ -80,37 +90,80 @@ impl RootAuthority {
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(1));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let certificate = params.self_signed(&key)?;
-        save(folder, "root", &certificate, &key)?;
+        save(&folder.join("root.key"), &folder.join("root.crt"), &certificate, &key)?;
         Ok(Self { folder: folder.to_owned(), issuer: Issuer::new(params, key) })
+    }
+
+    /// Reads the root of a folder, or makes it where that was begun and cut off, or never begun.
+    pub(crate) fn complete(folder: &Path, now: Timestamp) -> Result<Self, AuthorityError> {
+        if folder.join("root.crt").exists() {
+            return Self::load(folder);
+        }
+        // The certificate comes last: a key without one has signed nothing.
+        files::remove_if_there(&folder.join("root.key"))?;
+        Self::create(folder, now)
     }
 
     /// Reads the root of a folder; an error when its key is kept elsewhere.
     pub(crate) fn load(folder: &Path) -> Result<Self, AuthorityError> {
-        let (_, issuer) = load(folder, "root")?;
-        Ok(Self { folder: folder.to_owned(), issuer })
+        let path = folder.join("root.crt");
+        let key = read_key(&folder.join("root.key"))?;
+        Ok(Self { folder: folder.to_owned(), issuer: issuer(&path, &read_text(&path)?, key)? })
     }
 
-    /// Signs an authority for a tailnet that has none.
-    pub(crate) fn create_tailnet(&self, domain: &str, now: Timestamp) -> Result<TailnetAuthority, AuthorityError> {
+    /// Makes the authority of a tailnet that is about to be made. What lies there under its number is from an attempt that
+    /// was cut off: no tailnet has had the number.
+    pub(crate) fn create_tailnet(
+        &self,
+        tailnet: TailnetId,
+        domain: &str,
+        now: Timestamp,
+    ) -> Result<TailnetAuthority, AuthorityError> {
+        let files = TailnetFiles { folder: &self.folder, tailnet, domain };
+        for path in [files.key(), files.certificate(), files.anchor()] {
+            files::remove_if_there(&path)?;
+        }
         let key = KeyPair::generate()?;
         let certificate = constrained(domain, now).signed_by(&key, &self.issuer)?;
-        save(&self.folder, domain, &certificate, &key)?;
-        TailnetAuthority::load(&self.folder, domain, now)
+        save(&files.key(), &files.certificate(), &certificate, &key)?;
+        TailnetAuthority::load(&self.folder, tailnet, domain, now)
     }
 }
 
 impl TailnetAuthority {
-    /// Reads the authority of a tailnet, and makes its anchor if it has none yet.
-    pub(crate) fn load(folder: &Path, domain: &str, now: Timestamp) -> Result<Self, AuthorityError> {
-        let (certificate_pem, issuer) = load(folder, domain)?;
-        // No other tailnet's files have this name: domains that lie within each other are refused.
-        let path = folder.join(format!("{domain}.anchor.crt"));
-        if !path.exists() {
-            let anchor = constrained(domain, now).self_signed(issuer.key())?;
-            files::write_new_private(&path, anchor.pem().as_bytes())?;
+    /// Reads the authority of a tailnet, and makes what it lacks for the domain that the tailnet has now: after it was given
+    /// another, both certificates.
+    ///
+    /// The root's key may be kept elsewhere by then. The anchor stands in for the certificate that it would sign: those who
+    /// trust the anchor need no other.
+    pub(crate) fn load(
+        folder: &Path,
+        tailnet: TailnetId,
+        domain: &str,
+        now: Timestamp,
+    ) -> Result<Self, AuthorityError> {
+        let files = TailnetFiles { folder, tailnet, domain };
+        files.take_over()?;
+        let key = read_key(&files.key())?;
+        if !files.anchor().exists() {
+            let anchor = constrained(domain, now).self_signed(&key)?;
+            files::write_new_private(&files.anchor(), anchor.pem().as_bytes())?;
         }
-        let anchor_pem = read_text(&path)?;
+        if !files.certificate().exists() && folder.join("root.key").exists() {
+            let root = RootAuthority::load(folder)?;
+            let certificate = constrained(domain, now).signed_by(&key, &root.issuer)?;
+            files::write_new_private(&files.certificate(), certificate.pem().as_bytes())?;
+        }
+        let anchor_pem = read_text(&files.anchor())?;
+        let shown = if files.certificate().exists() { files.certificate() } else { files.anchor() };
+        let certificate_pem = read_text(&shown)?;
+        let issuer = issuer(&shown, &certificate_pem, key)?;
         Ok(Self { domain: domain.to_owned(), issuer, certificate_pem, anchor_pem })
+    }
+
+    /// The domain that it can sign names in.
+    pub(crate) fn domain(&self) -> &str {
+        &self.domain
     }
 
     /// The certificate to trust for this tailnet's names, and by itself for no others.
@@ -141,6 +194,37 @@ impl TailnetAuthority {
         request.params.use_authority_key_identifier_extension = true;
         let certificate = request.signed_by(&self.issuer)?;
         Ok(format!("{}{}", certificate.pem(), self.certificate_pem))
+    }
+}
+
+impl TailnetFiles<'_> {
+    fn key(&self) -> PathBuf {
+        self.folder.join(format!("tailnet-{}.key", self.tailnet))
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.folder.join(format!("tailnet-{}.{}.crt", self.tailnet, self.domain))
+    }
+
+    fn anchor(&self) -> PathBuf {
+        self.folder.join(format!("tailnet-{}.{}.anchor.crt", self.tailnet, self.domain))
+    }
+
+    /// Takes over files that are named after the domain alone, as they once were. The key is the last: until it is there,
+    /// this is done again.
+    fn take_over(&self) -> Result<(), AuthorityError> {
+        let old = |suffix: &str| self.folder.join(format!("{}.{suffix}", self.domain));
+        if self.key().exists() || !old("key").exists() {
+            return Ok(());
+        }
+        for (from, to) in
+            [(old("anchor.crt"), self.anchor()), (old("crt"), self.certificate()), (old("key"), self.key())]
+        {
+            if from.exists() {
+                files::rename(&from, &to)?;
+            }
+        }
+        Ok(())
     }
 }
 
@@ -201,23 +285,26 @@ fn name(text: &str) -> DistinguishedName {
     name
 }
 
-fn save(folder: &Path, stem: &str, certificate: &Certificate, key: &KeyPair) -> Result<(), AuthorityError> {
+fn save(key_path: &Path, path: &Path, certificate: &Certificate, key: &KeyPair) -> Result<(), AuthorityError> {
     let key = zeroize::Zeroizing::new(key.serialize_pem());
-    files::write_new_private(&folder.join(format!("{stem}.key")), key.as_bytes())?;
-    files::write_new_private(&folder.join(format!("{stem}.crt")), certificate.pem().as_bytes())?;
+    files::write_new_private(key_path, key.as_bytes())?;
+    files::write_new_private(path, certificate.pem().as_bytes())?;
     Ok(())
 }
 
-fn load(folder: &Path, stem: &str) -> Result<(String, Issuer<'static, KeyPair>), AuthorityError> {
-    let (key_path, path) = (folder.join(format!("{stem}.key")), folder.join(format!("{stem}.crt")));
-    let key = zeroize::Zeroizing::new(files::read_private(&key_path)?);
-    let broken = |path: &Path, what, reason: String| AuthorityError::Pem { path: path.to_owned(), what, reason };
-    let key = std::str::from_utf8(&key).map_err(|error| broken(&key_path, "private key", error.to_string()))?;
-    let key = KeyPair::from_pem(key).map_err(|error| broken(&key_path, "private key", error.to_string()))?;
-    let pem = read_text(&path)?;
-    let issuer =
-        Issuer::from_ca_cert_pem(&pem, key).map_err(|error| broken(&path, "certificate", error.to_string()))?;
-    Ok((pem, issuer))
+fn read_key(path: &Path) -> Result<KeyPair, AuthorityError> {
+    let broken = |reason: String| AuthorityError::Pem { path: path.to_owned(), what: "private key", reason };
+    let key = zeroize::Zeroizing::new(files::read_private(path)?);
+    let key = std::str::from_utf8(&key).map_err(|error| broken(error.to_string()))?;
+    KeyPair::from_pem(key).map_err(|error| broken(error.to_string()))
+}
+
+fn issuer(path: &Path, pem: &str, key: KeyPair) -> Result<Issuer<'static, KeyPair>, AuthorityError> {
+    Issuer::from_ca_cert_pem(pem, key).map_err(|error| AuthorityError::Pem {
+        path: path.to_owned(),
+        what: "certificate",
+        reason: error.to_string(),
+    })
 }
 
 fn read_text(path: &Path) -> Result<String, AuthorityError> {
@@ -241,6 +328,7 @@ mod tests {
     use super::*;
 
     const DOMAIN: &str = "taila31de.ts.net";
+    const TAILNET: TailnetId = TailnetId(1);
 
     fn now() -> Timestamp {
         Timestamp::from_second(1_800_000_000).unwrap()
@@ -249,7 +337,7 @@ mod tests {
     fn authority() -> (tempfile::TempDir, TailnetAuthority) {
         let folder = tempfile::tempdir().unwrap();
         let root = RootAuthority::create(&folder.path().join("authority"), now()).unwrap();
-        let authority = root.create_tailnet(DOMAIN, now()).unwrap();
+        let authority = root.create_tailnet(TAILNET, DOMAIN, now()).unwrap();
         (folder, authority)
     }
 
@@ -314,7 +402,7 @@ mod tests {
     fn who_trusts_the_anchor_trusts_nothing_else_that_the_root_signs() {
         let (folder, authority) = authority();
         let root = RootAuthority::load(&folder.path().join("authority")).unwrap();
-        let other = root.create_tailnet("other.ts.net", now()).unwrap();
+        let other = root.create_tailnet(TailnetId(7), "other.ts.net", now()).unwrap();
         let chain = other.sign("a.other.ts.net", &request(&[]), now()).unwrap();
         verify(other.anchor_pem(), &chain, "a.other.ts.net").unwrap();
         assert!(verify(authority.anchor_pem(), &chain, "a.other.ts.net").is_err());
@@ -361,12 +449,64 @@ mod tests {
     fn an_authority_from_before_there_were_anchors_gets_one_and_keeps_it() {
         let (folder, authority) = authority();
         let folder = folder.path().join("authority");
-        std::fs::remove_file(folder.join(format!("{DOMAIN}.anchor.crt"))).unwrap();
-        let made = TailnetAuthority::load(&folder, DOMAIN, now()).unwrap();
+        std::fs::remove_file(folder.join(format!("tailnet-1.{DOMAIN}.anchor.crt"))).unwrap();
+        let made = TailnetAuthority::load(&folder, TAILNET, DOMAIN, now()).unwrap();
         assert_ne!(made.anchor_pem(), authority.anchor_pem());
-        assert_eq!(TailnetAuthority::load(&folder, DOMAIN, now()).unwrap().anchor_pem(), made.anchor_pem());
+        assert_eq!(TailnetAuthority::load(&folder, TAILNET, DOMAIN, now()).unwrap().anchor_pem(), made.anchor_pem());
         let chain = authority.sign("a.taila31de.ts.net", &request(&[]), now()).unwrap();
         verify(made.anchor_pem(), &chain, "a.taila31de.ts.net").unwrap();
+    }
+
+    #[test]
+    fn another_domain_has_certificates_of_its_own_by_the_same_key_with_or_without_the_root() {
+        let (folder, authority) = authority();
+        let folder = folder.path().join("authority");
+        let moved = TailnetAuthority::load(&folder, TAILNET, "mesh.corp", now()).unwrap();
+        let chain = moved.sign("a.mesh.corp", &request(&[]), now()).unwrap();
+        verify(moved.anchor_pem(), &chain, "a.mesh.corp").unwrap();
+        verify(&std::fs::read_to_string(folder.join("root.crt")).unwrap(), &chain, "a.mesh.corp").unwrap();
+        assert!(verify(authority.anchor_pem(), &chain, "a.mesh.corp").is_err(), "the old anchor is for the old domain");
+        assert!(moved.sign(&format!("a.{DOMAIN}"), &request(&[]), now()).is_err());
+
+        std::fs::remove_file(folder.join("root.key")).unwrap();
+        let last = TailnetAuthority::load(&folder, TAILNET, "third.corp", now()).unwrap();
+        let chain = last.sign("a.third.corp", &request(&[]), now()).unwrap();
+        verify(last.anchor_pem(), &chain, "a.third.corp").unwrap();
+        let back = TailnetAuthority::load(&folder, TAILNET, DOMAIN, now()).unwrap();
+        assert_eq!(back.anchor_pem(), authority.anchor_pem(), "who trusted the first anchor still does");
+    }
+
+    #[test]
+    fn files_named_after_the_domain_alone_are_taken_over_also_when_that_was_cut_off() {
+        for moved in 0..3 {
+            let (folder, authority) = authority();
+            let folder = folder.path().join("authority");
+            let names = [
+                (format!("tailnet-1.{DOMAIN}.anchor.crt"), format!("{DOMAIN}.anchor.crt")),
+                (format!("tailnet-1.{DOMAIN}.crt"), format!("{DOMAIN}.crt")),
+                ("tailnet-1.key".to_owned(), format!("{DOMAIN}.key")),
+            ];
+            for (new, old) in &names[moved..] {
+                std::fs::rename(folder.join(new), folder.join(old)).unwrap();
+            }
+            let again = TailnetAuthority::load(&folder, TAILNET, DOMAIN, now()).unwrap();
+            assert_eq!(again.anchor_pem(), authority.anchor_pem());
+            assert!(names.iter().all(|(new, old)| folder.join(new).exists() && !folder.join(old).exists()));
+        }
+    }
+
+    #[test]
+    fn a_root_that_was_cut_off_before_its_certificate_is_made_anew_and_a_whole_one_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("authority");
+        RootAuthority::create(&folder, now()).unwrap();
+        let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap();
+        let before = text("root.key");
+        RootAuthority::complete(&folder, now()).unwrap();
+        assert_eq!(text("root.key"), before);
+        std::fs::remove_file(folder.join("root.crt")).unwrap();
+        RootAuthority::complete(&folder, now()).unwrap();
+        assert_ne!(text("root.key"), before);
     }
 
     #[test]
@@ -395,7 +535,7 @@ mod tests {
         let (folder, _) = authority();
         let folder = folder.path().join("authority");
         std::fs::remove_file(folder.join("root.key")).unwrap();
-        let authority = TailnetAuthority::load(&folder, DOMAIN, now()).unwrap();
+        let authority = TailnetAuthority::load(&folder, TAILNET, DOMAIN, now()).unwrap();
         assert!(authority.sign("a.taila31de.ts.net", &request(&[]), now()).is_ok());
         assert!(RootAuthority::load(&folder).unwrap_err().to_string().contains("root.key"));
     }

@@ -37,7 +37,7 @@ pub(crate) use machines::Machines;
 pub(crate) use pings::PingWhat;
 pub(crate) use streams::NodeStream;
 
-use crate::authority::TailnetAuthority;
+use crate::authority::{RootAuthority, TailnetAuthority};
 use crate::clock::Clock;
 use crate::config::ServerUrl;
 use crate::metrics::ControlMetrics;
@@ -156,10 +156,18 @@ impl Coordination {
         self.run(name, actor, decide).await
     }
 
-    /// Makes a tailnet with its first user.
-    pub(crate) async fn create_tailnet(self: &Arc<Self>, new: NewTailnet) -> Result<Reply, Failure> {
+    /// Makes a tailnet with its first user, and its certificate authority before that: without one it could give no
+    /// certificate.
+    pub(crate) async fn create_tailnet(
+        self: &Arc<Self>,
+        new: NewTailnet,
+        root: RootAuthority,
+    ) -> Result<Reply, Failure> {
         let decide = move |server: &mut Server, _: Actor, now: Timestamp| {
-            server.decide_tailnet(new, now).map_err(Failure::Refused)
+            let domain = new.domain.to_string();
+            let decision = server.decide_tailnet(new, now)?;
+            root.create_tailnet(decision.tailnet, &domain, now)?;
+            Ok(decision)
         };
         self.run("CreateTailnet", Actor::Server, decide).await
     }
@@ -297,14 +305,14 @@ impl Coordination {
         found.map(|tailnet| Ok(self.authority(tailnet)?.anchor_pem().to_owned())).transpose()
     }
 
-    /// The authority of a tailnet, read when it is first needed.
+    /// The authority of a tailnet, read when it is first needed, and again once the tailnet has another domain.
     fn authority(&self, tailnet: TailnetId) -> Result<Arc<TailnetAuthority>, Failure> {
+        let domain = self.server().tailnet(tailnet).ok_or(Failure::NoTailnet)?.domain().to_string();
         let mut authorities = self.authorities.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(authority) = authorities.get(&tailnet) {
+        if let Some(authority) = authorities.get(&tailnet).filter(|authority| authority.domain() == domain) {
             return Ok(Arc::clone(authority));
         }
-        let domain = self.server().tailnet(tailnet).ok_or(Failure::NoTailnet)?.domain().to_string();
-        let authority = Arc::new(TailnetAuthority::load(&self.authority_folder, &domain, self.now())?);
+        let authority = Arc::new(TailnetAuthority::load(&self.authority_folder, tailnet, &domain, self.now())?);
         authorities.insert(tailnet, Arc::clone(&authority));
         Ok(authority)
     }

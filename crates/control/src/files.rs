@@ -53,6 +53,36 @@ pub(crate) fn write_new_private(path: &Path, bytes: &[u8]) -> Result<(), FileErr
     written.map_err(failed)
 }
 
+/// Takes away what writing files left over in a folder when it was cut off.
+pub(crate) fn remove_leftovers(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.filter_map(Result::ok) {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let process = name.strip_prefix('.').and_then(|name| name.rsplit_once('.')).map(|(_, process)| process);
+        if process.is_some_and(|process| !process.is_empty() && process.bytes().all(|byte| byte.is_ascii_digit())) {
+            // One that stays is in nobody's way.
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+/// Gives a file another name, in the same folder; an existing one of that name is replaced.
+///
+/// When this returns, the new name survives a power cut.
+pub(crate) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
+    let folder = to.parent().unwrap_or(Path::new("."));
+    let renamed = std::fs::rename(from, to).and_then(|()| File::open(folder)?.sync_all());
+    renamed.map_err(failed("can't rename the file", from))
+}
+
+/// Takes a file away that may not be there.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), FileError> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed("can't remove the file", path)(error)),
+        _ => Ok(()),
+    }
+}
+
 /// Reads a file that holds a secret; one that others may read is refused.
 pub(crate) fn read_private(path: &Path) -> Result<Vec<u8>, FileError> {
     let failed = failed("can't read the file", path);

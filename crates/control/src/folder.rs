@@ -26,19 +26,15 @@ impl DataFolder {
         Ok(folder)
     }
 
-    /// Takes a folder for a server that is to be set up.
+    /// Takes a folder in which a server is to be set up, or whose setting up was cut off.
     pub(crate) fn create(path: &Path) -> anyhow::Result<Self> {
         files::private_folder(path)?;
-        let folder = Self::lock(path)?;
-        for file in [folder.database(), folder.key_file(), folder.authority()] {
-            anyhow::ensure!(!file.exists(), "there is a server in {path:?} already ({file:?} exists)");
-        }
-        Ok(folder)
+        Self::lock(path)
     }
 
-    /// Whether a server was set up in a folder.
-    pub(crate) fn is_taken(path: &Path) -> bool {
-        database(path).exists()
+    /// Whether another process has the folder: a server that runs, or one that is being set up.
+    pub(crate) fn is_in_use(path: &Path) -> bool {
+        File::open(path.join("lock")).is_ok_and(|lock| matches!(lock.try_lock(), Err(TryLockError::WouldBlock)))
     }
 
     fn lock(path: &Path) -> anyhow::Result<Self> {
@@ -54,19 +50,36 @@ impl DataFolder {
         }
     }
 
+    /// Where the database of a folder is.
+    pub(crate) fn database_in(folder: &Path) -> PathBuf {
+        folder.join("control.db")
+    }
+
+    /// What is in a folder from the first step of setting a server up to the last, so that a run that was cut off is known.
+    pub(crate) fn mark_in(folder: &Path) -> PathBuf {
+        folder.join("init.unfinished")
+    }
+
+    /// What belongs to the database of a folder and to no other.
+    pub(crate) fn secrets_in(folder: &Path) -> [PathBuf; 2] {
+        [folder.join("noise.key"), folder.join("authority")]
+    }
+
     /// Where the database is.
     pub(crate) fn database(&self) -> PathBuf {
-        database(&self.path)
+        Self::database_in(&self.path)
     }
 
     /// Where the certificate authority is.
     pub(crate) fn authority(&self) -> PathBuf {
-        self.path.join("authority")
+        let [_, authority] = Self::secrets_in(&self.path);
+        authority
     }
 
     /// Where the server's Noise key is.
     pub(crate) fn key_file(&self) -> PathBuf {
-        self.path.join("noise.key")
+        let [key, _] = Self::secrets_in(&self.path);
+        key
     }
 
     /// The server's Noise key.
@@ -76,8 +89,4 @@ impl DataFolder {
         let text = std::str::from_utf8(&bytes).unwrap_or_default().trim();
         MachinePrivate::from_text(text).with_context(|| format!("the file {path:?} holds no Noise key"))
     }
-}
-
-fn database(folder: &Path) -> PathBuf {
-    folder.join("control.db")
 }

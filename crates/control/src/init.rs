@@ -55,45 +55,121 @@ pub struct Initialized {
     pub config: PathBuf,
     /// The file with the token that relays show.
     pub relay_token: PathBuf,
+    /// What an earlier run had made before it was cut off, and was kept.
+    pub kept: Vec<PathBuf>,
+}
+
+/// What a folder holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// No server.
+    Absent,
+    /// A server whose setting up was cut off: [`init`] finishes it.
+    Unfinished,
+    /// A server.
+    Server {
+        /// Its setting up was cut off after all was written, and maybe before its owner's password was shown.
+        untold: bool,
+    },
+}
+
+/// Tells what a folder holds, and changes nothing in it.
+///
+/// # Errors
+///
+/// Its database can't be read, or is missing while the keys that belong to it are there.
+pub async fn standing(data: &Path) -> anyhow::Result<Standing> {
+    let (database, mark) = (DataFolder::database_in(data), DataFolder::mark_in(data));
+    if DataFolder::is_in_use(data) {
+        return Ok(Standing::Server { untold: false });
+    }
+    if database.exists() {
+        let server = Store::has_tailnet(&database).await?;
+        return Ok(if server { Standing::Server { untold: mark.exists() } } else { Standing::Unfinished });
+    }
+    if mark.exists() {
+        return Ok(Standing::Unfinished);
+    }
+    let alone = DataFolder::secrets_in(data).into_iter().find(|path| path.exists());
+    match alone {
+        Some(path) => bail!(
+            "{path:?} is there, and the database {database:?} is not: put back the one that belongs to it, or choose \
+             another folder"
+        ),
+        None => Ok(Standing::Absent),
+    }
 }
 
 /// Sets a server up in a folder that has none: keys, certificate authority, database, first tailnet, configuration.
 ///
+/// A run that was cut off, however hard, is finished by the next one: until the tailnet is in the database there is no
+/// server, and what lies there is used, or made anew where it is not whole.
+///
 /// # Errors
 ///
-/// There is one already, or something can't be written; what was begun is taken away again.
+/// There is a server already, or something can't be written; what was begun is taken away again.
 pub async fn init(new: NewServer) -> anyhow::Result<Initialized> {
+    let before = standing(&new.data).await?;
+    if let Standing::Server { .. } = before {
+        bail!("there is a server in {:?} already", new.data);
+    }
     let folder = DataFolder::create(&new.data)?;
-    let made = set_up(&folder, &new).await;
-    if made.is_err() {
-        // Only what was made just now: none of it was there when the folder was taken.
-        let _ = std::fs::remove_file(folder.database());
-        let _ = std::fs::remove_file(folder.key_file());
-        let _ = std::fs::remove_dir_all(folder.authority());
+    finish(&folder, before, &new).await
+}
+
+async fn finish(folder: &DataFolder, before: Standing, new: &NewServer) -> anyhow::Result<Initialized> {
+    if !DataFolder::mark_in(&new.data).exists() {
+        files::write_new_private(
+            &DataFolder::mark_in(&new.data),
+            b"`towline control init` goes on where it was cut off\n",
+        )?;
+    }
+    let made = set_up(folder, new).await;
+    match &made {
+        Ok(_) => files::remove_if_there(&DataFolder::mark_in(&new.data))?,
+        Err(_) if before == Standing::Absent => {
+            // Only what was made just now: none of it was there when the folder was taken.
+            let database = folder.database();
+            for suffix in ["", "-wal", "-shm"] {
+                let _ = std::fs::remove_file(format!("{}{suffix}", database.display()));
+            }
+            let _ = std::fs::remove_file(folder.key_file());
+            let _ = std::fs::remove_dir_all(folder.authority());
+            let _ = std::fs::remove_file(DataFolder::mark_in(&new.data));
+        }
+        // The next run goes on from here.
+        Err(_) => {}
     }
     made
 }
 
 async fn set_up(folder: &DataFolder, new: &NewServer) -> anyhow::Result<Initialized> {
-    let key = MachinePrivate::generate(&mut SystemEntropy);
-    files::write_new_private(&folder.key_file(), key.expose_text().as_bytes())?;
-    let root = RootAuthority::create(&folder.authority(), Timestamp::now())?;
-    let relay_token = new.data.join("relay.token");
+    let (relay_token, map, config) =
+        (new.data.join("relay.token"), new.data.join("relays.json"), new.data.join("control.toml"));
+    let whole =
+        [folder.key_file(), folder.authority().join("root.crt"), relay_token.clone(), map.clone(), config.clone()];
+    let kept = whole.into_iter().filter(|path| path.exists()).collect();
+    for folder in [new.data.clone(), folder.authority()] {
+        files::remove_leftovers(&folder);
+    }
+    if !folder.key_file().exists() {
+        let key = MachinePrivate::generate(&mut SystemEntropy);
+        files::write_new_private(&folder.key_file(), key.expose_text().as_bytes())?;
+    }
+    let root = RootAuthority::complete(&folder.authority(), Timestamp::now())?;
     if !relay_token.exists() {
         files::write_new_private(&relay_token, hex::encode(SystemEntropy.bytes32()).as_bytes())?;
     }
-    let map = new.data.join("relays.json");
     if !map.exists() {
         files::write_new_private(&map, serde_json::to_string_pretty(&new.relays)?.as_bytes())?;
     }
-    let config = new.data.join("control.toml");
     if !config.exists() {
         files::write_new_private(&config, configuration(new)?.as_bytes())?;
     }
-    // Last: a folder with a database is one with a server.
+    // Last: a database with a tailnet is a server.
     let store = Store::open(&folder.database()).await?;
-    let made_password = make_tailnet(folder, store, &root, new.url.clone(), &new.tailnet).await?;
-    Ok(Initialized { made_password, config, relay_token })
+    let made_password = make_tailnet(folder, store, root, new.url.clone(), &new.tailnet).await?;
+    Ok(Initialized { made_password, config, relay_token, kept })
 }
 
 /// Adds a tailnet to a server that is not running; answers the owner's password where one was made.
@@ -102,13 +178,13 @@ pub async fn add_tailnet(data: &Path, url: ServerUrl, new: FirstTailnet) -> anyh
     let root = RootAuthority::load(&folder.authority())
         .context("the root's key is needed to sign the new tailnet's authority: put it back for this command")?;
     let store = Store::open(&folder.database()).await?;
-    make_tailnet(&folder, store, &root, url, &new).await
+    make_tailnet(&folder, store, root, url, &new).await
 }
 
 async fn make_tailnet(
     folder: &DataFolder,
     store: Store,
-    root: &RootAuthority,
+    root: RootAuthority,
     url: ServerUrl,
     new: &FirstTailnet,
 ) -> anyhow::Result<Option<SecretText>> {
@@ -124,15 +200,7 @@ async fn make_tailnet(
     let name = new.name.clone().unwrap_or_else(|| new.domain.to_string());
     let command =
         NewTailnet { name, domain: new.domain.clone(), owner: new.owner.clone(), password: Some(PasswordHash(hash)) };
-    // The authority first: without it, a tailnet that is there already could give no certificate.
-    root.create_tailnet(new.domain.as_str(), Timestamp::now())?;
-    let created = coordination.create_tailnet(command).await;
-    if created.is_err() {
-        for suffix in ["key", "crt", "anchor.crt"] {
-            let _ = std::fs::remove_file(folder.authority().join(format!("{}.{suffix}", new.domain)));
-        }
-    }
-    let created = created?;
+    let created = coordination.create_tailnet(command, root).await?;
     drop(coordination);
     store.close().await;
     match created {

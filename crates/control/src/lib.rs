@@ -49,7 +49,9 @@ pub use arguments::{Arguments, execute};
 pub use authority::AuthorityError;
 pub use config::{Config, ConfigError, ServerUrl};
 pub use files::FileError;
-pub use init::{FirstTailnet, Initialized, NewServer, add_tailnet, init, relay_map, reset_password};
+pub use init::{
+    FirstTailnet, Initialized, NewServer, Standing, add_tailnet, init, relay_map, reset_password, standing,
+};
 pub use listen::{CertificateError, CertificateFiles};
 pub use noise::NoiseStream;
 pub use origin::TrustedProxies;

@@ -74,6 +74,11 @@ impl Running {
             &metrics,
         )
         .await?;
+        anyhow::ensure!(
+            coordination.server().tailnets().next().is_some(),
+            "the server in {:?} has no tailnet, because setting it up was cut off: run `towline control init` again",
+            config.data
+        );
         loaded.met();
         let sessions = Arc::new(Sessions::load(store.clone(), coordination.now()).await?);
         let sign_in = Arc::new(SignIn::new(Passwords::new()?));

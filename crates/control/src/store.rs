@@ -145,6 +145,25 @@ impl Store {
         Ok(store)
     }
 
+    /// Whether a database has a tailnet in it; one that was only begun has not. Nothing is changed in it.
+    pub(crate) async fn has_tailnet(path: &Path) -> Result<bool, StoreError> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(PATIENCE);
+        let mut connection = options.connect().await.map_err(|source| failed(path, source))?;
+        let table = "SELECT count(*) FROM sqlite_master WHERE type = 'table' AND name = 'tailnet'";
+        let made: i64 =
+            sqlx::query_scalar(table).fetch_one(&mut connection).await.map_err(|source| failed(path, source))?;
+        let tailnets: i64 = match made {
+            0 => 0,
+            _ => {
+                let counted = sqlx::query_scalar("SELECT count(*) FROM tailnet").fetch_one(&mut connection).await;
+                counted.map_err(|source| failed(path, source))?
+            }
+        };
+        // Nothing was written, so there is nothing to lose.
+        let _ = connection.close().await;
+        Ok(tailnets > 0)
+    }
+
     /// Ends all work; what was written is safe without it.
     pub(crate) async fn close(self) {
         self.pool.close().await;

@@ -167,3 +167,97 @@ fn refused(refusal: &TailnetRefusal) -> RegisterResponse {
     tracing::debug!(%refusal, "refused a registration");
     RegisterResponse { error: refusal.to_string(), ..RegisterResponse::default() }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use crypto::{MachinePublic, NodePublic};
+    use tailcfg::{CapabilityVersion, Hostinfo, RegisterAuth};
+    use tailnet::{NewAuthKey, NewTailnet};
+    use telemetry::Metrics;
+    use tokio_util::sync::CancellationToken;
+
+    use super::*;
+    use crate::authority::RootAuthority;
+    use crate::config::ServerUrl;
+    use crate::coordination::CoordinationConfig;
+    use crate::store::Store;
+
+    async fn load(folder: &Path) -> Arc<Coordination> {
+        let config = CoordinationConfig {
+            url: ServerUrl::parse("https://control.test").unwrap(),
+            relays: tailcfg::DerpMap::default(),
+            authority_folder: folder.join("authority"),
+            stop: CancellationToken::new(),
+        };
+        let store = Store::open(&folder.join("control.db")).await.unwrap();
+        Coordination::load(store, config, &Metrics::new()).await.unwrap()
+    }
+
+    fn caller() -> Caller {
+        let machine = MachinePublic::from_bytes([1; 32]);
+        Caller { machine, version: CapabilityVersion(130), source: "192.0.2.1:1".parse().unwrap() }
+    }
+
+    fn registration(auth_key: &str) -> RegisterRequest {
+        RegisterRequest {
+            version: CapabilityVersion(130),
+            node_key: NodePublic::from_bytes([2; 32]),
+            auth: Some(RegisterAuth { auth_key: auth_key.to_owned() }),
+            hostinfo: Some(Hostinfo { hostname: "web".to_owned(), ..Hostinfo::default() }),
+            ..RegisterRequest::default()
+        }
+    }
+
+    async fn certificate(coordination: &Arc<Coordination>) -> String {
+        let params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
+        let csr = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec();
+        let request = Certificate { version: CapabilityVersion(130), node_key: NodePublic::from_bytes([2; 32]), csr };
+        Machines(coordination.clone()).certificate(caller(), request).await.unwrap().chain
+    }
+
+    /// The names in a chain's first certificate, as text.
+    fn shows(chain: &str, name: &str) -> bool {
+        use rustls_pki_types::pem::PemObject;
+        let leaf = rustls_pki_types::CertificateDer::from_pem_slice(chain.as_bytes()).unwrap();
+        leaf.windows(name.len()).any(|window| window == name.as_bytes())
+    }
+
+    #[tokio::test]
+    async fn a_node_gets_certificates_for_its_new_name_once_its_tailnet_is_renamed_and_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordination = load(folder.path()).await;
+        let root = RootAuthority::create(&folder.path().join("authority"), coordination.now()).unwrap();
+        let new = NewTailnet {
+            name: "example.com".to_owned(),
+            domain: "first.ts.net".parse().unwrap(),
+            owner: "admin@example.com".parse().unwrap(),
+            password: None,
+        };
+        let Reply::User(owner) = coordination.create_tailnet(new, root).await.unwrap() else { panic!("an owner") };
+        let tailnet = coordination.server().tailnets().next().unwrap().id();
+        let key = NewAuthKey {
+            reusable: false,
+            ephemeral: false,
+            preauthorized: true,
+            tags: Vec::new(),
+            lifetime: None,
+            description: String::new(),
+        };
+        let made = coordination.execute(tailnet, Command::CreateAuthKey(key), Actor::User(owner)).await.unwrap();
+        let Reply::Secret { text, .. } = made else { panic!("a key") };
+        let machines = Machines(coordination.clone());
+        assert_eq!(machines.register(caller(), registration(text.expose())).await.unwrap().error, "");
+        assert!(shows(&certificate(&coordination).await, "web.first.ts.net"));
+
+        let names = Command::SetNames { name: "corp".to_owned(), domain: "mesh.corp".parse().unwrap() };
+        coordination.execute(tailnet, names, Actor::Server).await.unwrap();
+        assert!(shows(&certificate(&coordination).await, "web.mesh.corp"));
+        let anchor = coordination.anchor(Some("mesh.corp")).unwrap();
+        drop((machines, coordination));
+        let again = load(folder.path()).await;
+        assert!(shows(&certificate(&again).await, "web.mesh.corp"));
+        assert_eq!(again.anchor(Some("mesh.corp")).unwrap(), anchor, "what is trusted stays");
+    }
+}

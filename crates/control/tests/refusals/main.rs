@@ -7,5 +7,6 @@ mod machine;
 mod policies;
 mod registrations;
 mod server;
+mod setting_up;
 mod storage;
 mod trust;

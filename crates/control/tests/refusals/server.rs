@@ -18,7 +18,7 @@ use tempfile::TempDir;
 use tokio::net::TcpStream;
 
 pub(crate) const ADMIN: &str = "admin@example.com";
-const PASSWORD: &str = "a long password for a short test";
+pub(crate) const PASSWORD: &str = "a long password for a short test";
 const URL: &str = "http://control.test";
 
 /// What most tests begin with: tags that are there to be given, and everything open to the administrator.
@@ -31,6 +31,7 @@ pub(crate) const POLICY: &str = r#"{
 /// A server that runs, and its administrator's token.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
+    pub(crate) admin: SocketAddr,
     token: String,
     shutdown: Shutdown,
     running: tokio::task::JoinHandle<anyhow::Result<()>>,
@@ -54,7 +55,7 @@ impl Server {
             url: ServerUrl::parse(URL).unwrap(),
             https: None,
             http: Some("127.0.0.1:0".parse().unwrap()),
-            admin: None,
+            admin: Some("127.0.0.1:0".parse().unwrap()),
             certificate: None,
             proxies: TrustedProxies(Vec::new()),
             relays: control::relay_map(&["relay.test".to_owned()]).unwrap(),
@@ -63,9 +64,9 @@ impl Server {
         };
         let shutdown = Shutdown::new(Duration::from_secs(2));
         let running = Running::start(config, shutdown.clone()).await?;
-        let address = running.http.unwrap();
+        let (address, admin) = (running.http.unwrap(), running.admin.unwrap());
         let running = tokio::spawn(running.finish());
-        let mut server = Self { address, token: String::new(), shutdown, running, folder };
+        let mut server = Self { address, admin, token: String::new(), shutdown, running, folder };
         server.token = server.log_in().await;
         Ok(server)
     }
@@ -92,11 +93,15 @@ impl Server {
         self.exchange(Request::get(path), "").await
     }
 
+    /// Sends a form.
+    pub(crate) async fn form(&self, path: &str, form: String) -> (StatusCode, Value) {
+        let request = Request::post(path).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
+        self.exchange(request, form).await
+    }
+
     async fn log_in(&self) -> String {
         let form = format!("grant_type=password&username={ADMIN}&password={}", PASSWORD.replace(' ', "+"));
-        let request =
-            Request::post("/api/v2/oauth/token").header(header::CONTENT_TYPE, "application/x-www-form-urlencoded");
-        let (status, answer) = self.exchange(request, form).await;
+        let (status, answer) = self.form("/api/v2/oauth/token", form).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer["access_token"].as_str().unwrap().to_owned()
     }
@@ -107,16 +112,39 @@ impl Server {
         self.exchange(request.header(header::AUTHORIZATION, format!("Bearer {}", self.token)), body).await
     }
 
+    /// Asks the listener for health and metrics; answers the text.
+    pub(crate) async fn probe(&self, path: &str) -> (StatusCode, String) {
+        let (status, text) = exchange(self.admin, Request::get(path), "").await;
+        (status, text.as_str().unwrap().to_owned())
+    }
+
     async fn exchange(&self, request: http::request::Builder, body: impl Into<Bytes>) -> (StatusCode, Value) {
-        let stream = TcpStream::connect(self.address).await.unwrap();
-        let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
-        let driver = tokio::spawn(connection);
-        let request = request.header(header::HOST, "control.test").body(Full::new(body.into())).unwrap();
-        let answer = sender.send_request(request).await.unwrap();
-        let (status, bytes) = (answer.status(), answer.into_body().collect().await.unwrap().to_bytes());
-        driver.abort();
-        let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
-        (status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()))
+        exchange(self.address, request, body).await
+    }
+
+    /// Calls the API with a token of somebody's.
+    pub(crate) async fn ask_as(
+        &self,
+        token: &str,
+        method: Method,
+        path: &str,
+        body: impl Into<Bytes>,
+    ) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(format!("/api/v2{path}"));
+        self.exchange(request.header(header::AUTHORIZATION, format!("Bearer {token}")), body).await
+    }
+
+    /// Opens a page, or sends a form to it, as a browser with this cookie does; answers the cookie that it has then.
+    pub(crate) async fn browse(&self, path: &str, cookie: &str, form: Option<String>) -> (StatusCode, String, String) {
+        let request = Request::builder().uri(path).header(header::COOKIE, cookie);
+        let request = match &form {
+            Some(_) => request.method(Method::POST).header(header::CONTENT_TYPE, "application/x-www-form-urlencoded"),
+            None => request.method(Method::GET),
+        };
+        let (head, bytes) = send(self.address, request, form.unwrap_or_default()).await;
+        let set = head.headers.get(header::SET_COOKIE).map(|value| value.to_str().unwrap().to_owned());
+        let cookie = set.map_or(cookie.to_owned(), |set| set.split(';').next().unwrap().to_owned());
+        (head.status, cookie, String::from_utf8(bytes.to_vec()).unwrap())
     }
 
     /// Makes an auth key; answers its number and its text.
@@ -150,9 +178,35 @@ impl Server {
     }
 }
 
+async fn exchange(address: SocketAddr, request: http::request::Builder, body: impl Into<Bytes>) -> (StatusCode, Value) {
+    let (head, bytes) = send(address, request, body).await;
+    let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
+    (head.status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text()))
+}
+
+async fn send(
+    address: SocketAddr,
+    request: http::request::Builder,
+    body: impl Into<Bytes>,
+) -> (http::response::Parts, Bytes) {
+    let stream = TcpStream::connect(address).await.unwrap();
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.unwrap();
+    let driver = tokio::spawn(connection);
+    let request = request.header(header::HOST, "control.test").body(Full::new(body.into())).unwrap();
+    let (head, body) = sender.send_request(request).await.unwrap().into_parts();
+    let bytes = body.collect().await.unwrap().to_bytes();
+    driver.abort();
+    (head, bytes)
+}
+
 /// Makes a server with one tailnet and its owner.
 pub(crate) async fn set_up(data: &Path) {
-    let new = NewServer {
+    control::init(new_server(data)).await.unwrap();
+}
+
+/// A server as most tests want it.
+pub(crate) fn new_server(data: &Path) -> NewServer {
+    NewServer {
         data: data.to_owned(),
         url: ServerUrl::parse(URL).unwrap(),
         certificate: None,
@@ -163,6 +217,5 @@ pub(crate) async fn set_up(data: &Path) {
             owner: ADMIN.parse().unwrap(),
             password: Some(SecretText::new(PASSWORD.to_owned())),
         },
-    };
-    control::init(new).await.unwrap();
+    }
 }

@@ -9,7 +9,7 @@ async fn what_is_handed_out_to_be_trusted_is_the_tailnets_anchor_and_never_the_r
     let server = Server::start().await;
     let (status, only) = server.get("/trust.pem").await;
     assert_eq!(status, StatusCode::OK, "{only}");
-    let anchor = std::fs::read_to_string(server.data().join("authority/test.ts.net.anchor.crt")).unwrap();
+    let anchor = std::fs::read_to_string(server.data().join("authority/tailnet-1.test.ts.net.anchor.crt")).unwrap();
     let root = std::fs::read_to_string(server.data().join("authority/root.crt")).unwrap();
     assert_eq!(only, anchor);
     assert!(!only.as_str().unwrap().contains(root.trim()));
