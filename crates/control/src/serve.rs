@@ -58,6 +58,7 @@ impl Running {
         let folder = DataFolder::open(&config.data)?;
         let (metrics, health) = (Metrics::new(), Health::new());
         let (loaded, listening) = (health.condition("tailnets"), health.condition("listeners"));
+        let writable = health.condition("database");
         let machine_key = folder.machine_key()?;
         let relay_token = config.relay_token.as_deref().map(relay_token).transpose()?;
         let certificate = config.certificate.clone().map(ServerCertificate::load).transpose()?;
@@ -100,6 +101,7 @@ impl Running {
         listening.met();
         running.tasks.spawn(never_fails(running.coordination.clone().run_timers()));
         running.tasks.spawn(never_fails(running.coordination.clone().write_behind()));
+        running.tasks.spawn(never_fails(running.store.clone().watch(writable, running.shutdown.token())));
         tracing::info!(url = %config.url, https = running.https.map(tracing::field::display), http = running.http.map(tracing::field::display), "the coordination server runs");
         Ok(running)
     }

@@ -12,8 +12,10 @@ use tailcfg::{NodeId, UserId};
 use tailnet::{Change, PolicyRecord, Table, TailnetId};
 
 mod rows;
+mod watch;
 
 use rows::{document, put};
+use watch::LastWrite;
 
 static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
@@ -121,6 +123,7 @@ pub(crate) struct StoredSession {
 pub(crate) struct Store {
     pool: SqlitePool,
     path: PathBuf,
+    last_write: LastWrite,
 }
 
 impl Store {
@@ -140,7 +143,7 @@ impl Store {
         // One connection: writes come one after the other anyway, and reads are from memory.
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|source| failed(path, source))?;
-        let store = Self { pool, path: path.to_owned() };
+        let store = Self { pool, path: path.to_owned(), last_write: LastWrite::default() };
         store.migrate(&MIGRATIONS).await?;
         Ok(store)
     }
@@ -316,6 +319,7 @@ impl Store {
         connection: PoolConnection<Sqlite>,
         written: Result<(), StoreError>,
     ) -> Result<(), StoreError> {
+        self.last_write.note(&written);
         if written.is_err()
             && let Err(error) = connection.close().await
         {

@@ -51,6 +51,36 @@ async fn while_another_holds_the_database_nothing_is_acknowledged_and_afterwards
 }
 
 #[tokio::test]
+async fn readiness_says_that_the_database_can_not_be_written_and_when_it_can_again() {
+    let server = Server::start().await;
+    assert_eq!(server.probe("/readyz").await, (StatusCode::OK, "ready\n".to_owned()));
+    let mut other = SqliteConnectOptions::new().filename(server.data().join("control.db")).connect().await.unwrap();
+    let held = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let wanted = json!({"capabilities": {"devices": {"create": {}}}}).to_string();
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/keys", wanted.clone()).await.0, StatusCode::SERVICE_UNAVAILABLE);
+    let (status, reason) = until(&server, StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(reason.starts_with("database: no write succeeds: the database is locked by another process"), "{reason}");
+    assert_eq!(server.probe("/healthz").await.0, StatusCode::OK, "the process is well");
+    held.rollback().await.unwrap();
+    assert_eq!(until(&server, StatusCode::OK).await.0, StatusCode::OK, "nobody had to write anything");
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/keys", wanted).await.0, StatusCode::OK);
+}
+
+/// Asks until readiness is as it should be, or for too long.
+async fn until(server: &Server, wanted: StatusCode) -> (StatusCode, String) {
+    let began = tokio::time::Instant::now();
+    loop {
+        let (status, text) = server.probe("/readyz").await;
+        if status == wanted || began.elapsed() > Duration::from_secs(20) {
+            return (status, text);
+        }
+        // tidy: sleep, as probes do
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+#[tokio::test]
 async fn a_server_that_finds_its_database_held_says_so_and_starts_once_it_is_free() {
     let server = Server::start().await;
     let (key, _) = server.make_key(json!({}), None).await;
