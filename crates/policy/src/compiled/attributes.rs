@@ -7,7 +7,7 @@ use crate::policy::NodeAttributes;
 use crate::{Alias, NodeId, Owner};
 
 /// The attribute that lets a node be reached from the Internet, and what the hosted service tells the node with it.
-const FUNNEL: &str = "funnel";
+pub(super) const FUNNEL: &str = "funnel";
 const FUNNEL_PORTS: &str = "https://tailscale.com/cap/funnel-ports?ports=443,8443,10000";
 const FUNNEL_WITHOUT_HTTPS: &str = "https://tailscale.com/cap/warn-funnel-no-https";
 

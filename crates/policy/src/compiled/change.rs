@@ -6,6 +6,7 @@ use ipnet::IpNet;
 use roaring::RoaringBitmap;
 
 use super::aliases::{AliasId, Meaning, Membership};
+use super::attributes::FUNNEL;
 use super::sets::hash_addresses;
 use super::{Compiled, GroupKey};
 use crate::policy::SshUser;
@@ -26,6 +27,10 @@ pub enum Change {
     Routers(IpNet, Vec<NodeId>),
     /// A service came, or is other than it was; none if it went.
     Service(Arc<str>, Option<Service>),
+    /// Other login domains belong to the tailnet. Only checks of a policy ask for them.
+    Domains(BTreeSet<String>),
+    /// Nodes get certificates, or no longer do.
+    Https(bool),
 }
 
 /// Two nodes, the one with the lower number first.
@@ -104,6 +109,12 @@ impl Compiled {
                 affected.nodes.extend(before.into_iter().flatten().chain(routers));
             }
             Change::Service(..) => self.change_service(change, &mut affected),
+            Change::Domains(domains) => self.topology.domains = domains,
+            Change::Https(https) => {
+                self.topology.https = https;
+                let nodes = self.topology.nodes.keys().copied();
+                affected.nodes.extend(nodes.filter(|node| self.attributes(*node).has(FUNNEL)));
+            }
         }
         affected
     }
