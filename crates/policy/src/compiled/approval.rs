@@ -24,12 +24,20 @@ impl Compiled {
 
     /// [`Compiled::approves_route`] for a node that isn't in the tailnet yet.
     pub fn approves_route_of(&self, owner: &Owner, route: &IpNet) -> bool {
+        self.approvers_of(route).any(|alias| self.is_alias_of(alias, owner))
+    }
+
+    /// [`Compiled::approves_route`] for a node of a user who isn't in the tailnet yet, or not like this.
+    pub fn approves_route_of_user(&self, user: &User, route: &IpNet) -> bool {
+        self.approvers_of(route).any(|alias| self.is_alias_of_user(alias, user))
+    }
+
+    fn approvers_of(&self, route: &IpNet) -> impl Iterator<Item = &Alias> {
         let approvers = self.policy.approvers();
-        if is_exit_route(route) {
-            return self.is_one_of(&approvers.exit_node, owner);
-        }
-        let covering = approvers.routes.iter().filter(|(prefix, _)| prefix.contains(route));
-        covering.into_iter().any(|(_, aliases)| self.is_one_of(aliases, owner))
+        let exit = is_exit_route(route).then_some(&approvers.exit_node);
+        let covering = approvers.routes.iter().filter(move |(prefix, _)| exit.is_none() && prefix.contains(route));
+        let covering: Vec<&Vec<Alias>> = covering.map(|(_, aliases)| aliases).collect();
+        exit.into_iter().chain(covering).flatten()
     }
 
     /// Whether the policy approves a node as an exit node at once.
