@@ -1,9 +1,10 @@
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, OnceLock};
 
 use filter::CapMap;
 use jiff::Timestamp;
 use policy::AllowedIps;
-use tailcfg::{Encoded, Hostinfo, Node as WireNode, Time};
+use tailcfg::{Encoded, Hostinfo, Node as WireNode, NodeId, Time};
 
 use crate::name::Domain;
 use crate::presence::Presence;
@@ -16,6 +17,7 @@ pub(crate) struct Device {
     pub(crate) node: Arc<Node>,
     pub(crate) presence: Presence,
     pub(crate) stamps: Stamps,
+    pub(crate) views: Views,
     /// Whether it takes part: its key is good, it was let in, and so was its user.
     pub(crate) admitted: bool,
     /// Whether its key has ended.
@@ -40,15 +42,60 @@ pub(crate) struct Stamps {
     pub(crate) key_expiry: u64,
     pub(crate) cap: u64,
     pub(crate) online: u64,
+    /// What others may be told of its routes.
+    pub(crate) served: u64,
+}
+
+/// At which tick policy last had something new to say to a device.
+#[derive(Debug, Default, Clone)]
+pub(crate) struct Views {
+    pub(crate) filter: u64,
+    pub(crate) ssh: u64,
+    /// Which routes it is told of, of whatever peer.
+    pub(crate) routes: u64,
+    /// Up to this tick, whom it met and lost is not known singly any more.
+    pub(crate) forgotten: u64,
+    /// Whom it met (`true`) and lost since, the latest last.
+    sightings: VecDeque<(u64, NodeId, bool)>,
+}
+
+impl Views {
+    /// How many sightings a device has room for. A device that is told of changes as they come needs one or two.
+    const SIGHTINGS: usize = 16;
+
+    /// Everything may be otherwise.
+    pub(crate) fn stamp(&mut self, tick: u64) {
+        (self.filter, self.ssh, self.routes, self.forgotten) = (tick, tick, tick, tick);
+        self.sightings.clear();
+    }
+
+    /// The device met another, or lost it.
+    pub(crate) fn note(&mut self, tick: u64, peer: NodeId, visible: bool) {
+        if self.sightings.len() == Self::SIGHTINGS
+            && let Some((oldest, ..)) = self.sightings.pop_front()
+        {
+            self.forgotten = self.forgotten.max(oldest);
+        }
+        self.sightings.push_back((tick, peer, visible));
+    }
+
+    /// Whom the device met and lost after a tick; `None` where that is not known.
+    pub(crate) fn sightings_since(&self, seen: u64) -> Option<BTreeMap<NodeId, bool>> {
+        let after = self.sightings.iter().filter(|(tick, ..)| *tick > seen);
+        (self.forgotten <= seen).then(|| after.map(|(_, peer, visible)| (*peer, *visible)).collect())
+    }
 }
 
 impl Stamps {
     /// The newest of all.
     pub(crate) fn newest(&self) -> u64 {
-        [self.whole, self.endpoints, self.home, self.disco_key, self.node_key, self.key_expiry, self.cap, self.online]
-            .into_iter()
-            .max()
-            .unwrap_or(0)
+        self.whole.max(self.served).max(self.patched())
+    }
+
+    /// The newest of those that a patch can say.
+    pub(crate) fn patched(&self) -> u64 {
+        let Self { endpoints, home, disco_key, node_key, key_expiry, cap, online, .. } = *self;
+        [endpoints, home, disco_key, node_key, key_expiry, cap, online].into_iter().max().unwrap_or(0)
     }
 }
 
@@ -58,6 +105,7 @@ impl Device {
             node,
             presence: Presence::default(),
             stamps: Stamps::default(),
+            views: Views::default(),
             admitted: false,
             expired: false,
             deadline: None,

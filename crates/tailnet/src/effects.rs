@@ -46,11 +46,17 @@ impl Wake {
         matches!(self, Self::Some(nodes) if nodes.is_empty())
     }
 
-    fn join(&mut self, other: Self) {
+    pub(crate) fn join(&mut self, other: Self) {
         match (&mut *self, other) {
             (Self::All, _) => {}
             (_, Self::All) => *self = Self::All,
-            (Self::Some(mine), Self::Some(theirs)) => mine.extend(theirs),
+            (Self::Some(mine), Self::Some(mut theirs)) => {
+                if theirs.len() > mine.len() {
+                    std::mem::swap(mine, &mut theirs);
+                }
+                // One by one is dear for many, and a merge for few.
+                if theirs.len() * 8 > mine.len() { mine.append(&mut theirs) } else { mine.extend(theirs) }
+            }
         }
     }
 }

@@ -43,15 +43,17 @@ impl Tailnet {
         let device = self.device(viewer.node())?;
         let seen = viewer.seen;
         let mut map = Map::default();
-        // Whether a device takes part is something that policy is compiled against: it shows in the view's stamp.
-        let stale = viewer.is_first() || self.view_stamp() > seen;
-        self.update_peers(viewer, device, stale, &mut map);
-        if stale {
+        // Whether a device takes part is something that policy is compiled against: it shows in the views.
+        let afresh = viewer.is_first() || self.view_stamp() > seen;
+        self.update_peers(viewer, device, afresh, &mut map);
+        if afresh || device.views.filter > seen {
             self.update_filter(viewer, device, &mut map);
+        }
+        if afresh || device.views.ssh > seen {
             self.update_ssh(viewer, device, &mut map);
         }
         // A user's role shows in the capabilities of their devices, also of those that don't take part.
-        if stale || device.stamps.newest() > seen || self.users_stamp() > seen {
+        if afresh || device.stamps.newest() > seen || self.users_stamp() > seen {
             self.update_self(viewer, device, &mut map);
         }
         self.update_rest(viewer, device, &mut map);
@@ -63,30 +65,27 @@ impl Tailnet {
         Some(map)
     }
 
-    fn update_peers(&self, viewer: &mut Viewer, device: &Device, stale: bool, map: &mut Map) {
+    fn update_peers(&self, viewer: &mut Viewer, device: &Device, afresh: bool, map: &mut Map) {
+        let sightings = device.views.sightings_since(viewer.seen).filter(|_| !afresh);
         let mut whole: BTreeSet<NodeId> = BTreeSet::new();
-        if stale {
-            let visible: RoaringTreemap = if device.admitted {
-                self.rules.peers(viewer.node()).filter(|id| *id != viewer.node()).map(|id| id.0).collect()
-            } else {
-                RoaringTreemap::new()
-            };
-            whole.extend((&visible - &viewer.visible).iter().map(NodeId));
-            map.peers_removed = (&viewer.visible - &visible).iter().map(NodeId).collect();
-            let special = self.special(viewer.node(), &visible);
-            let differs = |id: &NodeId| special.get(id) != viewer.special.get(id);
-            let touched = special.keys().chain(viewer.special.keys()).copied();
-            whole.extend(touched.filter(|id| visible.contains(id.0)).filter(differs));
-            viewer.special = special;
-            viewer.visible = visible;
-        }
+        let routes = match sightings {
+            Some(sightings) => {
+                take_sightings(viewer, &sightings, &mut whole, map);
+                device.views.routes > viewer.seen
+            }
+            None => {
+                self.look_around(viewer, device, &mut whole, map);
+                true
+            }
+        };
+        self.update_special(viewer, routes, &mut whole);
         for id in self.changed_since(viewer.seen) {
             let Some(peer) = self.device(id).filter(|_| viewer.visible.contains(id.0) && !whole.contains(&id)) else {
                 continue;
             };
             if peer.stamps.whole > viewer.seen {
                 whole.insert(id);
-            } else {
+            } else if peer.stamps.patched() > viewer.seen {
                 map.peers_changed_patch.push(patch(peer, viewer.seen));
             }
         }
@@ -100,6 +99,45 @@ impl Tailnet {
             map.peers_changed = encoded;
         }
         self.update_profiles(viewer, device, &whole, map);
+    }
+
+    /// Compares whom policy shows with whom the viewer was told of.
+    fn look_around(&self, viewer: &mut Viewer, device: &Device, whole: &mut BTreeSet<NodeId>, map: &mut Map) {
+        let visible: RoaringTreemap = if device.admitted {
+            self.rules.peers(viewer.node()).filter(|id| *id != viewer.node()).map(|id| id.0).collect()
+        } else {
+            RoaringTreemap::new()
+        };
+        whole.extend((&visible - &viewer.visible).iter().map(NodeId));
+        map.peers_removed = (&viewer.visible - &visible).iter().map(NodeId).collect();
+        viewer.visible = visible;
+    }
+
+    /// Brings what the viewer was told of peers' addresses up to date, where that is more, or less, than they are: of all
+    /// peers, or of those that are new to it or whose routes may be otherwise.
+    fn update_special(&self, viewer: &mut Viewer, all: bool, whole: &mut BTreeSet<NodeId>) {
+        if all {
+            let special = self.special(viewer.node(), &viewer.visible);
+            let differs = |id: &NodeId| special.get(id) != viewer.special.get(id);
+            let touched = special.keys().chain(viewer.special.keys()).copied();
+            whole.extend(touched.filter(|id| viewer.visible.contains(id.0)).filter(differs));
+            viewer.special = special;
+            return;
+        }
+        let served = |id: &NodeId| self.device(*id).is_some_and(|peer| peer.stamps.served > viewer.seen);
+        let changed = self.changed_since(viewer.seen).filter(|id| viewer.visible.contains(id.0)).filter(served);
+        let asked: RoaringTreemap = whole.iter().copied().chain(changed).map(|id| id.0).collect();
+        let special = self.special(viewer.node(), &asked);
+        for id in asked.iter().map(NodeId) {
+            if special.get(&id) == viewer.special.get(&id) {
+                continue;
+            }
+            whole.insert(id);
+            match special.get(&id) {
+                Some(told) => drop(viewer.special.insert(id, told.clone())),
+                None => drop(viewer.special.remove(&id)),
+            }
+        }
     }
 
     /// What the viewer is told of the addresses of those peers of which it is told more, or less, than they are.
@@ -191,6 +229,23 @@ impl Tailnet {
         }
         if viewer.is_first() || self.relays_stamp() > viewer.seen {
             map.derp_map = Some(self.relays().clone());
+        }
+    }
+}
+
+/// Takes over whom the viewer met and lost since it was last told.
+fn take_sightings(
+    viewer: &mut Viewer,
+    sightings: &BTreeMap<NodeId, bool>,
+    whole: &mut BTreeSet<NodeId>,
+    map: &mut Map,
+) {
+    for (id, visible) in sightings {
+        if *visible && viewer.visible.insert(id.0) {
+            whole.insert(*id);
+        } else if !*visible && viewer.visible.remove(id.0) {
+            map.peers_removed.push(*id);
+            viewer.special.remove(id);
         }
     }
 }

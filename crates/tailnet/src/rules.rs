@@ -1,6 +1,6 @@
 //! The policy in force, compiled against the tailnet: the one place where rows become what policy speaks of.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use filter::{CapMap, Rule};
@@ -18,7 +18,7 @@ const BLOCKING: &str = r#"{"acls": []}"#;
 const DISABLE_IPV4: &str = "disable-ipv4";
 
 /// How many changes are applied one by one; with more, compiling anew is as fast.
-const MOST_CHANGES: usize = 64;
+pub(crate) const MOST_CHANGES: usize = 64;
 
 /// The policy in force, compiled against the tailnet.
 #[derive(Debug)]
@@ -59,20 +59,16 @@ impl Rules {
         Self { compiled: Compiled::new(Arc::new(policy), topology), etag, fault, hides_ipv4 }
     }
 
-    /// Brings the same policy up to date with a tailnet. Gives whom that concerns; `None` where so much is other that
-    /// everything was compiled anew.
-    pub(crate) fn follow(&mut self, topology: Topology) -> Option<Affected> {
-        match changes(self.topology(), &topology) {
-            Some(changes) => {
-                let mut affected = Affected::default();
-                changes.into_iter().for_each(|change| affected.join(self.compiled.apply(change)));
-                Some(affected)
-            }
-            None => {
-                self.compiled = Compiled::new(Arc::clone(self.compiled.policy()), topology);
-                None
-            }
-        }
+    /// Applies changes of the tailnet to what the policy was compiled against; says whom they concern.
+    pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Affected {
+        let mut affected = Affected::default();
+        changes.into_iter().for_each(|change| affected.join(self.compiled.apply(change)));
+        affected
+    }
+
+    /// Compiles the same policy against another tailnet.
+    pub(crate) fn recompile(&mut self, topology: Topology) {
+        self.compiled = Compiled::new(Arc::clone(self.compiled.policy()), topology);
     }
 
     pub(crate) fn compiled(&self) -> &Compiled {
@@ -129,6 +125,11 @@ impl Rules {
         self.compiled.ssh(policy::NodeId(node.0))
     }
 
+    /// Whether two devices know each other.
+    pub(crate) fn are_peers(&self, one: NodeId, other: NodeId) -> bool {
+        self.compiled.are_peers(policy::NodeId(one.0), policy::NodeId(other.0))
+    }
+
     /// The devices that a device knows; the relation goes both ways.
     pub(crate) fn peers(&self, node: NodeId) -> impl Iterator<Item = NodeId> {
         self.compiled.peers(policy::NodeId(node.0)).into_iter().map(|id| NodeId(id.0))
@@ -169,39 +170,6 @@ impl Rules {
     pub(crate) fn peer_attributes(&self, node: NodeId) -> CapMap {
         self.compiled.peer_attributes(policy::NodeId(node.0))
     }
-}
-
-/// What leads from one tailnet to another, if it is little.
-fn changes(before: &Topology, after: &Topology) -> Option<Vec<Change>> {
-    if before.domains != after.domains || before.https != after.https {
-        return None;
-    }
-    let mut changes = Vec::new();
-    let users = differing(&before.users, &after.users);
-    changes.extend(users.map(|(id, user)| match user {
-        Some(user) => Change::User(id, user.clone()),
-        None => Change::UserGone(id),
-    }));
-    let nodes = differing(&before.nodes, &after.nodes);
-    changes.extend(nodes.map(|(id, node)| match node {
-        Some(node) => Change::Node(id, Box::new(node.clone())),
-        None => Change::NodeGone(id),
-    }));
-    let routers = differing(&before.routers, &after.routers);
-    changes.extend(routers.map(|(route, routers)| Change::Routers(route, routers.cloned().unwrap_or_default())));
-    let services = differing(&before.services, &after.services);
-    changes.extend(services.map(|(name, service)| Change::Service(name, service.cloned())));
-    (changes.len() <= MOST_CHANGES).then_some(changes)
-}
-
-/// The keys of which two maps have other values, with the value of the second.
-fn differing<'a, K: Ord + Clone, V: PartialEq>(
-    before: &'a BTreeMap<K, V>,
-    after: &'a BTreeMap<K, V>,
-) -> impl Iterator<Item = (K, Option<&'a V>)> {
-    let gone = before.keys().filter(|key| !after.contains_key(*key)).map(|key| (key.clone(), None));
-    let new = after.iter().filter(|(key, value)| before.get(*key) != Some(*value));
-    gone.chain(new.map(|(key, value)| (key.clone(), Some(value))))
 }
 
 /// Which of the routes that a device offers a policy approves at once.
@@ -264,11 +232,6 @@ pub(crate) fn as_policy_service(service: &Service) -> policy::Service {
         hosts: BTreeSet::new(),
         tags: service.tags.iter().filter_map(as_policy_tag).collect(),
     }
-}
-
-/// The users of a tailnet as policy sees them, by number.
-pub(crate) fn as_policy_users<'a>(users: impl Iterator<Item = &'a User>) -> BTreeMap<policy::UserId, policy::User> {
-    users.map(|user| (policy::UserId(user.id.0), as_policy_user(user))).collect()
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 mod commit;
 mod credential;
 mod streams;
+mod view;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

@@ -1,20 +1,16 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use filter::CapMap;
-use ipnet::IpNet;
 use jiff::Timestamp;
-use policy::Topology;
 use tailcfg::{NodeId, UserId, UserProfile};
 
 use super::Tailnet;
+use super::view::Touched;
 use crate::change::Change;
 use crate::device::{Device, hostinfo_for_peers};
 use crate::effects::{Effects, Wake};
-use crate::primary::Router;
-use crate::record::{Node, User};
+use crate::record::{Node, ServiceName, User};
 use crate::registry::TAGGED_DEVICES;
-use crate::rules::{Rules, as_policy_node, as_policy_service, as_policy_users};
 
 /// What changes touched, to be settled once they are all in.
 #[derive(Debug, Default)]
@@ -24,7 +20,7 @@ pub(super) struct Damage {
     gone: BTreeMap<NodeId, Device>,
     users: BTreeSet<UserId>,
     policy: bool,
-    services: bool,
+    services: BTreeSet<ServiceName>,
     settings: bool,
     dns: bool,
     names: bool,
@@ -76,11 +72,11 @@ impl Tailnet {
             Change::DeleteApiToken(id) => drop(self.api_tokens.remove(id)),
             Change::PutService(service) => {
                 self.services.insert(service.name.clone(), service.clone());
-                damage.services = true;
+                damage.services.insert(service.name.clone());
             }
             Change::DeleteService(name) => {
                 self.services.remove(name);
-                damage.services = true;
+                damage.services.insert(name.clone());
             }
         }
     }
@@ -135,21 +131,32 @@ impl Tailnet {
         let mut effects = Effects::default();
         self.settle_profiles(&damage.users);
         let mut nodes: BTreeSet<NodeId> = damage.nodes.keys().copied().collect();
-        let of_touched_user =
-            |device: &Device| device.node.owner.user().is_some_and(|owner| damage.users.contains(&owner));
-        nodes.extend(self.devices.values().filter(|device| of_touched_user(device)).map(|device| device.node.id));
+        if !damage.users.is_empty() {
+            let of_touched_user =
+                |device: &Device| device.node.owner.user().is_some_and(|owner| damage.users.contains(&owner));
+            nodes.extend(self.devices.values().filter(|device| of_touched_user(device)).map(|device| device.node.id));
+        }
         if damage.names {
             nodes.extend(self.devices.keys());
         }
         effects.join(self.settle_general(&damage));
-        for id in nodes {
-            effects.join(self.settle_node(id, damage.nodes.get(&id), damage.names, now));
+        for id in &nodes {
+            effects.join(self.settle_node(*id, damage.nodes.get(id), damage.names, now));
         }
         for (id, device) in &damage.gone {
             effects.cut.insert(*id);
             effects.admission |= device.admitted;
         }
-        effects.join(self.settle_rules(damage.policy));
+        nodes.extend(damage.gone.keys());
+        effects.join(self.settle_view(Touched {
+            nodes,
+            users: damage.users,
+            services: damage.services,
+            policy: damage.policy,
+            domains: damage.names,
+            https: damage.settings,
+            ..Touched::default()
+        }));
         effects
     }
 
@@ -180,7 +187,7 @@ impl Tailnet {
 
     fn settle_general(&mut self, damage: &Damage) -> Effects {
         let mut effects = Effects::default();
-        if damage.dns || damage.names || damage.settings || damage.services {
+        if damage.dns || damage.names || damage.settings || !damage.services.is_empty() {
             self.stamps.dns = self.tick();
             effects.wake = Wake::All;
         }
@@ -201,7 +208,8 @@ impl Tailnet {
         effects
     }
 
-    /// Settles one device: whether it takes part, and what of it its peers see anew.
+    /// Settles one device: whether it takes part, and what of it its peers see anew. Who must hear of it is for
+    /// [`Tailnet::settle_view`].
     pub(super) fn settle_node(
         &mut self,
         id: NodeId,
@@ -238,109 +246,7 @@ impl Tailnet {
         device.forget_encoding();
         self.note_recent(id, newest);
         self.plan(id);
-        effects.wake = self.audience(id);
         effects
-    }
-
-    /// Brings policy up to date with the tailnet: who serves routes, who sees whom, and what each is told.
-    pub(super) fn settle_rules(&mut self, policy_changed: bool) -> Effects {
-        let mut effects = Effects::default();
-        let topology = self.topology();
-        let affected = if policy_changed {
-            self.rules = Rules::new(&self.policy.text, topology);
-            None
-        } else if same(&topology, self.rules.topology()) {
-            return effects;
-        } else {
-            self.rules.follow(topology)
-        };
-        self.stamps.view = self.tick();
-        let caps: Vec<(NodeId, CapMap)> =
-            self.devices.values().map(|device| (device.node.id, self.peer_caps(&device.node))).collect();
-        let mut renoted = BTreeSet::new();
-        for (id, caps) in caps {
-            let tick = self.ticks + 1;
-            let Some(device) = self.devices.get_mut(&id) else { continue };
-            if device.peer_caps == caps {
-                continue;
-            }
-            self.ticks = tick;
-            let newest = device.stamps.newest();
-            device.peer_caps = caps;
-            device.stamps.whole = tick;
-            device.forget_encoding();
-            self.note_recent(id, newest);
-            renoted.insert(id);
-        }
-        effects.wake = match affected {
-            None => Wake::All,
-            Some(affected) => Wake::Some(self.hearers(&affected, renoted)),
-        };
-        effects
-    }
-
-    /// Who must hear of a change of who sees whom: those whose own rules or routes are others, and all who see a device
-    /// that is other than it was.
-    fn hearers(&self, affected: &policy::Affected, renoted: BTreeSet<NodeId>) -> BTreeSet<NodeId> {
-        let others: BTreeSet<NodeId> = affected.nodes.iter().map(|id| NodeId(id.0)).chain(renoted).collect();
-        let concerned = affected.concerned().into_iter().map(|id| NodeId(id.0));
-        concerned.chain(others.iter().flat_map(|id| self.rules.peers(*id))).chain(others.iter().copied()).collect()
-    }
-
-    /// The tailnet as policy sees it; elects who serves each route on the way.
-    fn topology(&mut self) -> Topology {
-        let admitted: Vec<&Device> = self.devices.values().filter(|device| device.admitted).collect();
-        let routers: Vec<Router> = admitted
-            .iter()
-            .map(|device| Router {
-                node: device.node.id,
-                online: device.presence.online,
-                routes: device.node.served_routes().filter(|route| route.prefix_len() > 0).collect(),
-            })
-            .filter(|router| !router.routes.is_empty())
-            .collect();
-        let nodes = admitted.iter().map(|device| (policy::NodeId(device.node.id.0), as_policy_node(&device.node)));
-        let mut topology = Topology {
-            users: as_policy_users(self.users.values().filter(|user| self.is_active(user.id))),
-            nodes: nodes.collect(),
-            services: self.services.values().map(|s| (s.name.as_str().into(), as_policy_service(s))).collect(),
-            routers: BTreeMap::new(),
-            domains: self.login_domains(),
-            https: self.settings.https,
-        };
-        self.unsaved.extend(self.primaries.elect(&routers));
-        topology.routers = self.preferences(&routers);
-        topology
-    }
-
-    /// Who serves each route: the primary, then the others by number.
-    fn preferences(&self, routers: &[Router]) -> BTreeMap<IpNet, Vec<policy::NodeId>> {
-        let mut preferences: BTreeMap<IpNet, Vec<policy::NodeId>> = BTreeMap::new();
-        for router in routers {
-            for route in &router.routes {
-                let primary = self.primaries.of(route) == Some(router.node);
-                let list = preferences.entry(*route).or_default();
-                let at = if primary { 0 } else { list.len() };
-                list.insert(at, policy::NodeId(router.node.0));
-            }
-        }
-        preferences
-    }
-
-    /// The domains that login names of this tailnet may have: those of its users, and its own name.
-    fn login_domains(&self) -> BTreeSet<String> {
-        let of_users = self.users.values().filter_map(|user| user.login.as_str().split_once('@'));
-        of_users.map(|(_, domain)| domain.to_owned()).chain([self.record.name.clone()]).collect()
-    }
-
-    fn peer_caps(&self, node: &Node) -> CapMap {
-        let mut caps = self.rules.peer_attributes(node.id);
-        if node.is_exit_node() {
-            // User interfaces list only exit nodes that have both.
-            caps.grant(tailcfg::cap::SUGGEST_EXIT_NODE);
-            caps.grant(tailcfg::cap::SUGGEST_EXIT_NODE_UI);
-        }
-        caps
     }
 
     pub(super) fn tick(&mut self) -> u64 {
@@ -356,11 +262,6 @@ impl Tailnet {
         if let Some(device) = self.devices.get(&id) {
             self.recent.insert(device.stamps.newest(), id);
         }
-    }
-
-    /// Who sees a device: its peers and itself.
-    pub(super) fn audience(&self, id: NodeId) -> Wake {
-        Wake::Some(self.rules.peers(id).chain([id]).collect())
     }
 
     /// Works out a device's next deadline.
@@ -381,15 +282,6 @@ impl Tailnet {
             device.deadline = next;
         }
     }
-}
-
-fn same(one: &Topology, other: &Topology) -> bool {
-    one.nodes == other.nodes
-        && one.users == other.users
-        && one.routers == other.routers
-        && one.services == other.services
-        && one.domains == other.domains
-        && one.https == other.https
 }
 
 /// Stamps what of a device differs from what it was, as its peers see it.

@@ -1,9 +1,11 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use tailcfg::{DerpMap, NodeId};
 
 use super::Tailnet;
+use super::view::Touched;
 use crate::effects::{Effects, Wake};
 use crate::presence::{Presence, PresenceRecord, Report, StreamId};
 
@@ -72,7 +74,7 @@ impl Tailnet {
     /// Time has passed: devices that stayed away count as gone, and keys expire.
     pub fn handle_timeout(&mut self, now: Timestamp) -> Effects {
         let mut effects = Effects::default();
-        let mut rules_stale = false;
+        let mut ended = BTreeSet::new();
         while let Some((at, id)) = self.deadlines.first().copied()
             && at <= now
         {
@@ -85,12 +87,12 @@ impl Tailnet {
             }
             if self.devices.get(&id).is_some_and(|device| device.admitted && device.node.is_expired(now)) {
                 effects.join(self.settle_node(id, None, false, now));
-                rules_stale = true;
+                ended.insert(id);
             }
             self.plan(id);
         }
-        if rules_stale {
-            effects.join(self.settle_rules(false));
+        if !ended.is_empty() {
+            effects.join(self.settle_view(Touched { nodes: ended, ..Touched::default() }));
         }
         effects
     }
@@ -132,6 +134,7 @@ impl Tailnet {
     /// Takes back what was written behind before a restart, so that the first device to come back finds its peers where
     /// they were. Devices that were connected count as connected for a while: they have to come back first.
     pub(crate) fn restore_presence(&mut self, records: Vec<PresenceRecord>, now: Timestamp) {
+        let mut routes = BTreeSet::new();
         for record in records {
             let Some(device) = self.devices.get_mut(&record.node) else { continue };
             device.presence = Presence {
@@ -146,10 +149,13 @@ impl Tailnet {
             device.forget_encoding();
             for route in record.primary_for {
                 self.primaries.restore(route, record.node);
+                routes.insert(route);
             }
             self.plan(record.node);
         }
-        let _ = self.settle_rules(false);
+        // Nobody listens yet.
+        let routers = self.devices.keys().copied().collect();
+        let _ = self.settle_view(Touched { routers, routes, ..Touched::default() });
     }
 
     fn set_online(&mut self, id: NodeId, online: bool, now: Timestamp) -> Effects {
@@ -166,7 +172,7 @@ impl Tailnet {
         self.unsaved.insert(id);
         let mut effects = Effects { wake: Wake::Some(self.rules.peers(id).collect()), ..Effects::default() };
         if routes {
-            effects.join(self.settle_rules(false));
+            effects.join(self.settle_view(Touched { routers: [id].into(), ..Touched::default() }));
         }
         effects
     }

@@ -80,6 +80,12 @@ impl Client {
         self
     }
 
+    /// The same without when peers were seen: a server that starts again knows less of that.
+    pub(crate) fn without_times(mut self) -> Self {
+        self.peers.values_mut().for_each(|peer| peer.last_seen = None);
+        self
+    }
+
     /// Where two differ, by field: short enough to read in a failure.
     pub(crate) fn differences(&self, other: &Self) -> Vec<String> {
         let mut found = Vec::new();

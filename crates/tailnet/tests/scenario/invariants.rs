@@ -6,14 +6,14 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use tailcfg::{Hostinfo, NodeId, RegisterRequest};
 use tailnet::{
-    Actor, Change, Command, Decision, HostUpdate, KeyExpiry, NewAuthKey, NewPolicy, Proof, Registration, Reply, Role,
-    SettingsPatch, StreamId, Viewer,
+    Actor, Change, Command, Decision, HostUpdate, KeyExpiry, NewAuthKey, NewPolicy, NewService, Proof, Registration,
+    Reply, Role, SettingsPatch, StreamId, Viewer,
 };
 
 use crate::client::Client;
 use crate::world::{World, auth_key, machine, node_key, report, request, tagged_key, with_routes};
 
-const POLICIES: [&str; 4] = [
+const POLICIES: [&str; 5] = [
     crate::world::POLICY,
     "",
     r#"{"tagOwners": {"tag:server": [], "tag:k8s": []}, "acls": []}"#,
@@ -22,6 +22,18 @@ const POLICIES: [&str; 4] = [
                    {"src": ["member@example.com"], "dst": ["tag:server"], "app": {"x.example/y": [{"a": 1}]}}],
         "nodeAttrs": [{"target": ["tag:server"], "attr": ["dns-subdomain-resolve"]}],
         "autoApprovers": {"routes": {"10.0.0.0/8": ["tag:server"]}}}"#,
+    r#"{"tagOwners": {"tag:server": [], "tag:k8s": []}, "groups": {"group:all": ["user:*@example.com"]},
+        "postures": {"posture:linux": ["node:os == 'linux'"]},
+        "grants": [{"src": ["*"], "dst": ["tag:server", "autogroup:internet"], "ip": ["80"]},
+                   {"src": ["group:all"], "dst": ["10.1.0.0/16"], "ip": ["*"], "via": ["tag:k8s"]},
+                   {"src": ["autogroup:admin"], "dst": ["*"], "ip": ["22"], "srcPosture": ["posture:linux"]},
+                   {"src": ["autogroup:member"], "dst": ["autogroup:self", "svc:web"], "ip": ["*"]},
+                   {"src": ["tag:k8s"], "dst": ["group:all"], "app": {"tailscale.com/cap/drive": [{"shares": ["*"]}]}}],
+        "nodeAttrs": [{"target": ["autogroup:admin"], "attr": ["funnel"]},
+                      {"target": ["tag:k8s"], "attr": ["disable-ipv4"]}],
+        "ssh": [{"action": "accept", "src": ["group:all"], "dst": ["autogroup:self"], "users": ["root"]},
+                {"action": "accept", "src": ["autogroup:member"], "dst": ["tag:server"],
+                 "users": ["localpart:*@example.com"], "recorder": ["tag:k8s"]}]}"#,
 ];
 
 /// Something that happens. Numbers choose among what there is.
@@ -54,6 +66,7 @@ enum Step {
     RoleOf(bool),
     Policy(u8),
     Settings(bool),
+    Service(bool),
     Sweep,
     Wait(u16),
     /// Viewer by number reads what differs.
@@ -79,7 +92,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (any::<u8>(), any::<bool>()).prop_map(|(node, tag)| Step::Tags(node, tag)),
         1 => any::<bool>().prop_map(Step::Suspend),
         1 => any::<bool>().prop_map(Step::RoleOf),
-        2 => (0_u8..4).prop_map(Step::Policy),
+        2 => (0_u8..5).prop_map(Step::Policy),
+        1 => any::<bool>().prop_map(Step::Service),
         1 => any::<bool>().prop_map(Step::Settings),
         1 => Just(Step::Sweep),
         2 => (0_u16..400).prop_map(Step::Wait),
@@ -219,6 +233,14 @@ impl Play {
             (Step::Settings(https), _) => {
                 Command::UpdateSettings(SettingsPatch { https: Some(https), ..SettingsPatch::default() })
             }
+            (Step::Service(true), _) => Command::PutService(NewService {
+                name: "svc:web".parse().unwrap(),
+                comment: String::new(),
+                annotations: BTreeMap::new(),
+                ports: Vec::new(),
+                tags: Vec::new(),
+            }),
+            (Step::Service(false), _) => Command::DeleteService("svc:web".parse().unwrap()),
             _ => return,
         };
         self.run(command);
@@ -275,16 +297,22 @@ impl Play {
         assert_eq!(admitted, nodes.iter().filter(|node| home.is_admitted(node.id)).count());
     }
 
-    /// A server that starts from what was written has the same devices with the same maps.
-    fn check_restart(&self) {
+    /// A server that starts from what was written, and so works everything out from nothing, tells every device the same:
+    /// peers and their routes, filters, SSH rules, capabilities.
+    fn check_restart(&mut self) {
         let rows: Vec<Change> = self.world.written.iter().map(|(_, change)| change.clone()).collect();
+        let presence = self.world.home_mut().take_presence();
         let mut server = tailnet::Server::new("100.64.0.0/10".parse().unwrap(), crate::world::relays());
-        server.load(&rows, 1, vec![], self.world.now);
+        server.load(&rows, 1, presence, self.world.now);
         let (again, home) = (server.tailnet(self.world.home).unwrap(), self.world.home());
         assert_eq!(again.nodes().collect::<Vec<_>>(), home.nodes().collect::<Vec<_>>());
         for node in home.nodes() {
-            let peers = |tailnet: &tailnet::Tailnet| tailnet.netmap(node.id, self.world.now).unwrap().1.peers();
-            assert_eq!(peers(again), peers(home));
+            let told = |tailnet: &tailnet::Tailnet| {
+                let mut client = Client::default();
+                client.apply(&tailnet.netmap(node.id, self.world.now).unwrap().0);
+                client.settled().without_times()
+            };
+            assert_eq!(told(home).differences(&told(again)), Vec::<String>::new(), "{} is told otherwise", node.name);
         }
     }
 }

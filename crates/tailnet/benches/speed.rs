@@ -1,0 +1,231 @@
+//! How long a tailnet of ten thousand devices takes to know whom a command concerns, beside building it from nothing:
+//! `cargo bench -p tailnet`.
+//!
+//! The two shapes are those of `cargo bench -p policy`: 10,000 devices of 500 users under (a) 15,000 rules that name groups,
+//! tags and hosts, and (b) a flat `*` to `*`. A device joins, gets other tags and is deleted, each by the command that a
+//! driver would give: decided, committed, and then told to those whom it concerns. All on one core, in the processor's time.
+//! Nothing is written to a disk: that is the driver's.
+#![expect(clippy::expect_used, reason = "a benchmark ends where it fails")]
+
+#[expect(dead_code, reason = "the changes and the edit are for the benchmark of policy")]
+#[path = "../../policy/benches/speed/shape.rs"]
+mod shape;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use crypto::{MachinePublic, NodePublic, SystemEntropy};
+use jiff::Timestamp;
+use shape::Shape;
+use tailcfg::{CapabilityVersion, DerpMap, Hostinfo, NodeId, RegisterRequest, UserId};
+use tailnet::{
+    Actor, Addresses, Change, Command, Effects, Label, Node, Owner, PolicyRecord, Proof, Registration, Reply, Role,
+    Server, TailnetId, TailnetRecord, User, UserStatus, Viewer, Wake,
+};
+
+const TAILNET: TailnetId = TailnetId(1);
+
+/// No user and no device has the number of another, so devices begin after the users.
+const FIRST_DEVICE: u64 = 1000;
+
+/// Rounds of joining, retagging and deleting.
+const ROUNDS: u64 = 21;
+
+/// Of so many devices it is measured what it takes to tell them.
+const LISTENERS: usize = 20;
+
+fn main() {
+    println!("{:52}{:>14}{:>14}", "median", "grouped (a)", "flat (b)");
+    let columns = [measure(&shape::grouped()), measure(&shape::flat())];
+    for (one, two) in columns[0].iter().zip(&columns[1]) {
+        println!("{:52}{:>14}{:>14}", one.0, one.1, two.1);
+    }
+}
+
+fn measure(shape: &Shape) -> Vec<(String, String)> {
+    let mut rows = Vec::new();
+    let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
+    let written = written(shape);
+    let now = Timestamp::UNIX_EPOCH;
+    let mut server = Server::new("100.64.0.0/10".parse().expect("a network"), DerpMap::default());
+    let start = spent();
+    server.load(&written, 1, Vec::new(), now);
+    row("devices", shape.topology.nodes.len().to_string());
+    row("from nothing", millis(spent() - start));
+
+    let mut taken: BTreeMap<&str, Taken> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        let guest = |tag: u64| format!("tag:t{}", tag % 390);
+        let join = Command::Register(Box::new(registration(round, &guest(round))));
+        let Reply::Registered(joined) = run(&mut server, join, &mut taken, "one device joins") else {
+            panic!("the device is let in")
+        };
+        let retag = Command::SetNodeTags(joined.node, vec![guest(round + 7)]);
+        run(&mut server, retag, &mut taken, "one device gets another tag");
+        run(&mut server, Command::DeleteNode(joined.node), &mut taken, "one device is deleted");
+    }
+    for (name, taken) in &taken {
+        row(&format!("{name}: who must hear of it"), millis(median(&taken.committed)));
+        row("  devices that must", taken.concerned.to_string());
+        row("  and what one of them is told", millis(median(&taken.told)));
+    }
+    rows
+}
+
+/// How long things took.
+#[derive(Default)]
+struct Taken {
+    committed: Vec<Duration>,
+    told: Vec<Duration>,
+    concerned: usize,
+}
+
+fn run(server: &mut Server, command: Command, taken: &mut BTreeMap<&'static str, Taken>, name: &'static str) -> Reply {
+    let now = Timestamp::UNIX_EPOCH;
+    let mut listeners = listeners(server, &command);
+    let actor = Actor::User(UserId(1));
+    let start = spent();
+    let decided = server.decide(TAILNET, command, actor, now, &mut SystemEntropy).expect("the tailnet is there");
+    let decision = decided.expect("the owner may");
+    let effects = server.commit(&decision, now);
+    let known = spent() - start;
+    let taken = taken.entry(name).or_default();
+    taken.committed.push(known);
+    taken.concerned = concerned(&effects);
+    let tailnet = server.tailnet(TAILNET).expect("the tailnet is there");
+    for viewer in listeners.iter_mut().filter(|viewer| effects.wake.concerns(viewer.node())) {
+        let start = spent();
+        let told = tailnet.delta(viewer, now);
+        taken.told.push(spent() - start);
+        assert!(told.is_some(), "who is woken is told something");
+    }
+    decision.reply
+}
+
+/// Some devices that listen, all of which a command is about to concern.
+fn listeners(server: &mut Server, command: &Command) -> Vec<Viewer> {
+    let mut trial = Vec::new();
+    let tailnet = server.tailnet(TAILNET).expect("the tailnet is there");
+    let compiled = tailnet.compiled();
+    let about: Vec<NodeId> = match command {
+        // Who has the tag that the guest comes with sees whom the guest will see, and most see it.
+        Command::Register(registration) => {
+            let tags = &registration.request.hostinfo.as_ref().expect("it has one").request_tags;
+            let tagged = tailnet.nodes().filter(|node| node.owner.tags().any(|tag| tag.as_str() == tags[0]));
+            tagged.map(|node| node.id).take(1).collect()
+        }
+        Command::SetNodeTags(node, _) | Command::DeleteNode(node) => vec![*node],
+        _ => Vec::new(),
+    };
+    for id in about.iter().flat_map(|id| compiled.peers(policy::NodeId(id.0))).take(LISTENERS) {
+        trial.extend(tailnet.netmap(NodeId(id.0), Timestamp::UNIX_EPOCH).map(|(_, viewer)| viewer));
+    }
+    trial
+}
+
+fn concerned(effects: &Effects) -> usize {
+    match &effects.wake {
+        Wake::Some(nodes) => nodes.len(),
+        Wake::All => usize::MAX,
+    }
+}
+
+fn registration(round: u64, tag: &str) -> Registration {
+    let mut bytes = [0xee; 32];
+    bytes[..8].copy_from_slice(&round.to_be_bytes());
+    let hostinfo =
+        Hostinfo { hostname: format!("guest-{round}"), request_tags: vec![tag.to_owned()], ..Hostinfo::default() };
+    let request = RegisterRequest {
+        version: CapabilityVersion(130),
+        node_key: NodePublic::from_bytes(bytes),
+        hostinfo: Some(hostinfo),
+        ..RegisterRequest::default()
+    };
+    Registration { machine: MachinePublic::from_bytes(bytes), request, proof: Proof::Confirmed(UserId(1)) }
+}
+
+/// The rows of a shape, as they would stand in the database.
+fn written(shape: &Shape) -> Vec<Change> {
+    let now = Timestamp::UNIX_EPOCH;
+    let record = TailnetRecord {
+        id: TAILNET,
+        name: "example.com".to_owned(),
+        domain: "example.ts.net".parse().expect("a domain"),
+        created: now,
+    };
+    let text = shape.text.clone();
+    let policy = PolicyRecord { text, version: 1, who: String::new(), why: String::new(), when: now };
+    let mut written = vec![Change::PutTailnet(record), Change::PutPolicy(policy)];
+    written.extend(shape.topology.users.iter().map(|(id, user)| {
+        Change::PutUser(User {
+            id: user_id(*id),
+            login: user.login.parse().expect("a login name"),
+            display_name: String::new(),
+            profile_pic_url: String::new(),
+            role: if user.role == policy::Role::Owner { Role::Owner } else { Role::Member },
+            status: UserStatus::Active,
+            created: now,
+            password: None,
+        })
+    }));
+    written.extend(shape.topology.nodes.iter().map(|(id, known)| Change::PutNode(Box::new(node(*id, known)))));
+    written
+}
+
+fn user_id(id: policy::UserId) -> UserId {
+    UserId(id.0 + 1)
+}
+
+fn node(id: policy::NodeId, known: &policy::Node) -> Node {
+    let mut bytes = [0; 32];
+    bytes[..8].copy_from_slice(&(id.0 + 1).to_be_bytes());
+    let v4 = std::net::Ipv4Addr::from_bits(u32::from_be_bytes([100, 70, 0, 0]) + id.0 as u32);
+    let v6 = std::net::Ipv6Addr::from_bits(0xfd7a_115c_a1e0_u128 << 80 | u128::from(v4.to_bits()));
+    let routable_ips = known.advertised.iter().copied().collect();
+    Node {
+        id: NodeId(FIRST_DEVICE + id.0),
+        stable_id: tailcfg::StableNodeId(format!("n{}", id.0)),
+        machine_key: MachinePublic::from_bytes(bytes),
+        node_key: NodePublic::from_bytes(bytes),
+        owner: match &known.owner {
+            policy::Owner::User(user) => Owner::User(user_id(*user)),
+            policy::Owner::Tags(tags) => {
+                Owner::Tags(tags.iter().map(|tag| tag.as_str().parse().expect("a tag")).collect())
+            }
+        },
+        name: known.name.parse::<Label>().expect("a name"),
+        named_by_hand: false,
+        addresses: Addresses { v4, v6 },
+        created: Timestamp::UNIX_EPOCH,
+        key_expiry: None,
+        key_expiry_disabled: false,
+        ephemeral: false,
+        authorized: true,
+        approved_routes: known.approved.clone(),
+        hostinfo: std::sync::Arc::new(Hostinfo {
+            hostname: known.name.to_string(),
+            routable_ips,
+            ..Hostinfo::default()
+        }),
+        cap: CapabilityVersion(130),
+        joined_with: None,
+    }
+}
+
+/// The processor's time that was spent so far: on a busy machine, what else runs doesn't count.
+fn spent() -> Duration {
+    // What the scheduler counted for this thread, in nanoseconds; there is no other.
+    let counted = std::fs::read_to_string("/proc/self/schedstat").expect("Linux counts what threads spend");
+    let nanoseconds = counted.split(' ').next().and_then(|first| first.parse().ok());
+    Duration::from_nanos(nanoseconds.expect("schedstat begins with nanoseconds"))
+}
+
+fn median(times: &[Duration]) -> Duration {
+    let mut times = times.to_vec();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn millis(time: Duration) -> String {
+    format!("{:.2} ms", time.as_secs_f64() * 1e3)
+}
