@@ -108,6 +108,13 @@ impl Rules {
         auto_approved(&self.compiled, node)
     }
 
+    /// Which of the routes that a device offers need no approval once its user is like this.
+    pub(crate) fn auto_approved_of(&self, node: &Node, user: &User) -> BTreeSet<IpNet> {
+        let user = as_policy_user(user);
+        let offered = node.hostinfo.routable_ips.iter().copied();
+        offered.filter(|route| self.compiled.approves_route_of_user(&user, route)).collect()
+    }
+
     /// The networks that a new device's IPv4 address should be from, none for any; and all that are kept for somebody.
     pub(crate) fn address_pools(&self, owner: &Owner) -> (Vec<Ipv4Net>, Vec<Ipv4Net>) {
         let own = self.compiled.address_pools_of(&as_policy_owner(owner));

@@ -89,6 +89,22 @@ fn put(before: &User, user: User, draft: &mut Draft<'_, '_>) -> Reply {
     Reply::Done
 }
 
+/// Puts a user who is somebody else to policy than before: what their devices offer may need no approval any more. What was
+/// approved stays so.
+fn put_for_policy(tailnet: &Tailnet, before: &User, user: User, draft: &mut Draft<'_, '_>) -> Reply {
+    if user.status == UserStatus::Active {
+        for device in tailnet.nodes().filter(|node| node.owner == Owner::User(user.id)) {
+            let approved = tailnet.rules.auto_approved_of(device, &user);
+            if !approved.is_subset(&device.approved_routes) {
+                let mut device = device.clone();
+                device.approved_routes.extend(approved);
+                draft.put(Change::PutNode(Box::new(device)));
+            }
+        }
+    }
+    put(before, user, draft)
+}
+
 pub(super) fn set_role(tailnet: &Tailnet, id: UserId, role: Role, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
     let before = user_of(tailnet, id)?;
     may_touch(tailnet, before, "change the role of", draft)?;
@@ -96,7 +112,7 @@ pub(super) fn set_role(tailnet: &Tailnet, id: UserId, role: Role, draft: &mut Dr
     if role != Role::Owner {
         keep_an_owner(tailnet, before)?;
     }
-    Ok(put(before, User { role, ..before.clone() }, draft))
+    Ok(put_for_policy(tailnet, before, User { role, ..before.clone() }, draft))
 }
 
 pub(super) fn set_password(
@@ -128,7 +144,7 @@ pub(super) fn approve(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) 
     if before.status != UserStatus::NeedsApproval {
         return Ok(Reply::Done);
     }
-    Ok(put(before, User { status: UserStatus::Active, ..before.clone() }, draft))
+    Ok(put_for_policy(tailnet, before, User { status: UserStatus::Active, ..before.clone() }, draft))
 }
 
 pub(super) fn suspend(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
@@ -144,7 +160,7 @@ pub(super) fn restore(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) 
     if before.status != UserStatus::Suspended {
         return Ok(Reply::Done);
     }
-    Ok(put(before, User { status: UserStatus::Active, ..before.clone() }, draft))
+    Ok(put_for_policy(tailnet, before, User { status: UserStatus::Active, ..before.clone() }, draft))
 }
 
 /// Deletes a user with what is theirs, and nothing of anybody else.
