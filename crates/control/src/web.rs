@@ -59,9 +59,7 @@ async fn nothing(headers: HeaderMap) -> Response {
 
 /// The relays, for clients that are not logged in and want to measure.
 async fn relays(State(web): Shared) -> Response {
-    let server = web.coordination.server();
-    let relays = server.tailnets().next().map(|tailnet| tailnet.relays().clone()).unwrap_or_default();
-    Json(relays).into_response()
+    Json(web.coordination.server().relays().clone()).into_response()
 }
 
 #[derive(Debug, Deserialize)]

@@ -42,6 +42,7 @@ mod primary;
 mod record;
 mod refusal;
 mod registry;
+mod relays;
 mod rules;
 mod secret;
 mod server;

@@ -80,6 +80,11 @@ impl Server {
         &self.registry
     }
 
+    /// The relays that it was given.
+    pub fn relays(&self) -> &DerpMap {
+        &self.relays
+    }
+
     /// Its tailnets, by number.
     pub fn tailnets(&self) -> impl Iterator<Item = &Tailnet> {
         self.tailnets.values()

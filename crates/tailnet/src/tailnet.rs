@@ -51,6 +51,9 @@ pub struct Tailnet {
     by_node_key: BTreeMap<NodePublic, NodeId>,
     pub(crate) rules: Rules,
     primaries: Primaries,
+    /// Those of the server.
+    own_relays: Arc<DerpMap>,
+    /// Those that devices are told of: the server's, as the policy would have them.
     relays: Arc<DerpMap>,
     revision: u64,
     /// Counts what viewers could notice; see [`crate::device::Stamps`].
@@ -109,7 +112,8 @@ impl Tailnet {
             by_node_key: BTreeMap::new(),
             rules,
             primaries: Primaries::default(),
-            relays,
+            relays: Arc::clone(&relays),
+            own_relays: relays,
             revision: 0,
             ticks: 1,
             recent: BTreeMap::new(),
@@ -438,6 +442,7 @@ impl Tailnet {
         let text = if text.trim().is_empty() { Policy::default_for_new_tailnet() } else { text };
         let compiled = Compiled::new(Arc::new(Policy::parse(text)?), self.rules.topology().clone());
         compiled.verify()?;
+        crate::relays::told(&self.own_relays, compiled.policy()).map_err(policy::PolicyError::from)?;
         Ok((self.review(&compiled, author), compiled))
     }
 

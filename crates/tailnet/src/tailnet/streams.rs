@@ -104,12 +104,8 @@ impl Tailnet {
 
     /// Gives the tailnet other relays.
     pub fn set_relays(&mut self, relays: Arc<DerpMap>) -> Effects {
-        if self.relays == relays {
-            return Effects::default();
-        }
-        self.relays = relays;
-        self.stamps.relays = self.tick();
-        Effects { wake: Wake::All, ..Effects::default() }
+        self.own_relays = relays;
+        self.settle_relays()
     }
 
     /// What of devices' presence is to be written behind, since the last call.

@@ -4,6 +4,7 @@
 //! touched, not to the size of the tailnet; and each device remembers since when it could be told something new.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use filter::CapMap;
 use ipnet::IpNet;
@@ -40,7 +41,9 @@ impl Tailnet {
         let routes = self.elect(touched.nodes.iter().chain(&touched.routers), touched.routes.clone());
         if touched.policy {
             self.rules = Rules::new(&self.policy.text, self.topology());
-            return self.view_all();
+            let mut effects = self.view_all();
+            effects.join(self.settle_relays());
+            return effects;
         }
         let changes = self.changes(&touched, routes);
         if changes.len() > MOST_CHANGES {
@@ -50,6 +53,19 @@ impl Tailnet {
         }
         let affected = self.rules.apply(changes);
         self.view_affected(&touched.nodes, affected)
+    }
+
+    /// Works out which relays devices are told of.
+    pub(super) fn settle_relays(&mut self) -> Effects {
+        // A policy that the server's relays no longer fit, which were others when it was set, changes nothing of them.
+        let own = |_| Arc::clone(&self.own_relays);
+        let told = crate::relays::told(&self.own_relays, self.rules.compiled().policy()).unwrap_or_else(own);
+        if self.relays == told {
+            return Effects::default();
+        }
+        self.relays = told;
+        self.stamps.relays = self.tick();
+        Effects { wake: Wake::All, ..Effects::default() }
     }
 
     /// Has the devices that may serve routes compared anew; gives the routes for which that may have another outcome.

@@ -2,12 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use tailcfg::CapabilityVersion;
 use tailnet::{
-    Actor, Command, DnsSettings, NameServer, NewPolicy, NewService, PolicyPrecondition, Proof, Refusal, RefusalKind,
-    Reply, Role, SettingsPatch,
+    Actor, Command, DnsSettings, HostUpdate, NameServer, NewPolicy, NewService, PolicyPrecondition, Proof, Refusal,
+    RefusalKind, Reply, Role, SettingsPatch,
 };
 
-use crate::world::{POLICY, World, request, tagged_key, with_routes};
+use crate::world::{POLICY, World, machine, request, tagged_key, with_routes};
 
 fn new_policy(text: &str) -> NewPolicy {
     NewPolicy {
@@ -109,6 +110,127 @@ fn a_policy_approves_what_devices_offered_before_it_and_takes_nothing_back() {
     assert_eq!(approved(&world), ["192.168.7.0/24"]);
     world.own(Command::SetPolicy(with("")));
     assert_eq!(approved(&world), ["192.168.7.0/24"]);
+}
+
+/// A policy under which some approve 10.0.0.0/8 and exit nodes at once.
+fn approving(approvers: &str) -> NewPolicy {
+    let text = format!(
+        r#"{{"tagOwners": {{"tag:server": [], "tag:k8s": []}}, "groups": {{"group:ops": ["member@example.com"]}},
+            "grants": [{{"src": ["*"], "dst": ["*"], "ip": ["*"]}}],
+            "autoApprovers": {{"routes": {{"10.0.0.0/8": [{approvers}]}}, "exitNode": [{approvers}]}}}}"#
+    );
+    NewPolicy { confirmed: true, ..new_policy(&text) }
+}
+
+fn approved(world: &World, id: tailcfg::NodeId) -> Vec<String> {
+    world.node(id).approved_routes.iter().map(ToString::to_string).collect()
+}
+
+const OFFERED: [&str; 4] = ["10.1.0.0/16", "192.168.0.0/24", "0.0.0.0/0", "::/0"];
+const APPROVED: [&str; 3] = ["0.0.0.0/0", "10.1.0.0/16", "::/0"];
+
+#[test]
+fn what_a_device_offers_when_it_joins_is_approved_at_once() {
+    let mut world = World::new();
+    let member = world.add_user("member@example.com", Role::Member);
+    world.own(Command::SetPolicy(approving("\"group:ops\"")));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::Confirmed(member));
+    assert_eq!(approved(&world, id), APPROVED);
+    let other = world.join_as(2, with_routes(request(2, "other"), &OFFERED), Proof::Confirmed(world.owner));
+    assert!(approved(&world, other).is_empty());
+}
+
+#[test]
+fn what_a_device_offers_later_is_approved_at_once() {
+    let mut world = World::new();
+    world.own(Command::SetPolicy(approving("\"tag:k8s\"")));
+    let id = world.join_tagged(1, "router", "tag:k8s");
+    assert!(approved(&world, id).is_empty());
+    let hostinfo = with_routes(request(1, "router"), &OFFERED).hostinfo.unwrap();
+    let update = HostUpdate { node: id, hostinfo, version: CapabilityVersion(131) };
+    world.run(Actor::Machine(machine(1)), Command::UpdateHost(Box::new(update))).unwrap();
+    assert_eq!(approved(&world, id), APPROVED);
+}
+
+#[test]
+fn a_new_membership_of_a_group_approves_what_is_offered_already() {
+    let mut world = World::new();
+    let member = world.add_user("member@example.com", Role::Member);
+    world.own(Command::SetPolicy(approving("\"tag:k8s\"")));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::Confirmed(member));
+    assert!(approved(&world, id).is_empty());
+    world.own(Command::SetPolicy(approving("\"group:ops\"")));
+    assert_eq!(approved(&world, id), APPROVED);
+}
+
+#[test]
+fn another_tag_approves_what_is_offered_already() {
+    let mut world = World::new();
+    world.own(Command::SetPolicy(approving("\"tag:k8s\"")));
+    let key = world.make_key(tagged_key("tag:server"));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::AuthKey(key));
+    assert!(approved(&world, id).is_empty());
+    world.own(Command::SetNodeTags(id, vec!["tag:k8s".to_owned()]));
+    assert_eq!(approved(&world, id), APPROVED);
+    world.own(Command::SetNodeTags(id, vec!["tag:server".to_owned()]));
+    assert_eq!(approved(&world, id), APPROVED, "what was approved stays so");
+}
+
+#[test]
+fn another_role_of_the_owner_approves_what_is_offered_already() {
+    let mut world = World::new();
+    let member = world.add_user("member@example.com", Role::Member);
+    world.own(Command::SetPolicy(approving("\"autogroup:admin\"")));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::Confirmed(member));
+    assert!(approved(&world, id).is_empty());
+    world.own(Command::SetRole(member, Role::NetworkAdmin));
+    assert!(approved(&world, id).is_empty());
+    world.own(Command::SetRole(member, Role::Admin));
+    assert_eq!(approved(&world, id), APPROVED);
+    let laptop = world.home().compiled().topology().nodes[&policy::NodeId(id.0)].subnets().count();
+    assert_eq!(laptop, 1, "and is served");
+}
+
+#[test]
+fn what_a_device_offered_while_its_user_was_kept_out_is_approved_once_the_user_is_back() {
+    let mut world = World::new();
+    let member = world.add_user("member@example.com", Role::Member);
+    world.own(Command::SetPolicy(approving("\"group:ops\"")));
+    let id = world.join(1, "router", Proof::Confirmed(member));
+    world.own(Command::SuspendUser(member));
+    let hostinfo = with_routes(request(1, "router"), &OFFERED).hostinfo.unwrap();
+    let update = HostUpdate { node: id, hostinfo, version: CapabilityVersion(131) };
+    world.run(Actor::Machine(machine(1)), Command::UpdateHost(Box::new(update))).unwrap();
+    assert!(approved(&world, id).is_empty());
+    world.own(Command::RestoreUser(member));
+    assert_eq!(approved(&world, id), APPROVED);
+}
+
+#[test]
+fn relays_that_policy_names_reach_devices_and_go_with_it() {
+    let mut world = World::new();
+    let id = world.join(1, "laptop", Proof::Confirmed(world.owner));
+    let (map, mut viewer) = world.home().netmap(id, world.now).unwrap();
+    let regions = |map: &tailnet::Map| -> Vec<u16> {
+        map.derp_map.as_ref().unwrap().regions.iter().flatten().map(|(id, _)| id.0).collect()
+    };
+    assert_eq!(regions(&map), [900]);
+    let with = |map: &str| NewPolicy {
+        confirmed: true,
+        ..new_policy(&POLICY.replacen("\"groups\"", &format!("\"derpMap\": {map}, \"groups\""), 1))
+    };
+    let own = r#"{"RegionID": 950, "RegionCode": "own", "Nodes": [{"Name": "a", "RegionID": 950, "HostName": "r.example.com"}]}"#;
+    world.own(Command::SetPolicy(with(&format!("{{\"Regions\": {{\"950\": {own}}}}}"))));
+    let map = world.home().delta(&mut viewer, world.now).unwrap();
+    assert_eq!(regions(&map), [900, 950]);
+    world.own(Command::SetPolicy(with(&format!("{{\"OmitDefaultRegions\": true, \"Regions\": {{\"950\": {own}}}}}"))));
+    let map = world.home().delta(&mut viewer, world.now).unwrap();
+    assert_eq!(regions(&map), [950]);
+    let refused = world.refused(Command::SetPolicy(with("{\"OmitDefaultRegions\": true}")));
+    assert_eq!(refused, "derpMap: it leaves no relay, and devices need at least one to find each other");
+    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(POLICY) }));
+    let map = world.home().delta(&mut viewer, world.now).unwrap();
+    assert_eq!(regions(&map), [900]);
 }
 
 #[test]
