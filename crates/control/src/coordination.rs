@@ -9,6 +9,7 @@
 //! it. When the database can't be written, nothing changes and everybody is still served what they had.
 
 mod admission;
+mod checks;
 mod failure;
 mod logins;
 mod machines;
@@ -26,7 +27,7 @@ use crypto::{MachinePublic, SystemEntropy};
 use jiff::Timestamp;
 use tailcfg::{DerpMap, NodeId, UserId};
 use tailnet::{
-    Actor, Command, Decision, LoginName, Logins, NewTailnet, PolicyRecord, Reply, Server, TailnetId, UserStatus,
+    Actor, Checks, Command, Decision, LoginName, Logins, NewTailnet, PolicyRecord, Reply, Server, TailnetId, UserStatus,
 };
 use telemetry::Metrics;
 use tokio::sync::{Notify, watch};
@@ -71,6 +72,9 @@ pub(crate) struct Coordination {
     logins: Mutex<Logins>,
     /// Counts logins that ended, for the requests that wait for one.
     login_ends: watch::Sender<u64>,
+    checks: Mutex<Checks>,
+    /// Counts confirmed logins by SSH, for the requests that wait for one.
+    check_ends: watch::Sender<u64>,
     streams: Streams,
     pings: Pings,
     /// The version of the set of keys that relays admit.
@@ -79,6 +83,7 @@ pub(crate) struct Coordination {
     replan: Notify,
     registrations: RateLimit<IpAddr>,
     polls: RateLimit<NodeId>,
+    checks_asked: RateLimit<NodeId>,
     metrics: ControlMetrics,
     stop: CancellationToken,
 }
@@ -116,12 +121,15 @@ impl Coordination {
             authorities: Mutex::default(),
             logins: Mutex::default(),
             login_ends: watch::Sender::new(0),
+            checks: Mutex::default(),
+            check_ends: watch::Sender::new(0),
             streams: Streams::default(),
             pings: Pings::default(),
             admission: watch::Sender::new(version),
             replan: Notify::new(),
             registrations: RateLimit::new(200, Duration::from_millis(100), 4096),
             polls: RateLimit::new(60, Duration::from_secs(1), 65_536),
+            checks_asked: RateLimit::new(30, Duration::from_secs(1), 65_536),
             metrics: ControlMetrics::register(metrics),
             stop: config.stop,
         }))

@@ -17,6 +17,7 @@ mod entrance;
 mod map_stream;
 mod refusal;
 mod requests;
+mod ssh;
 mod upgrade;
 mod websocket;
 
@@ -26,4 +27,5 @@ pub(crate) use entrance::Entrance;
 pub(crate) use map_stream::MapSource;
 pub(crate) use refusal::Refusal;
 pub(crate) use requests::{Coordinator, MapAnswer};
+pub(crate) use ssh::SshLogin;
 pub(crate) use upgrade::UPGRADE_PROTOCOL;

@@ -6,12 +6,15 @@
 //! POST /a/<login>/confirm  the device is let in as one of the signed-in user's
 //! POST /a/<login>/refuse   it is not
 //! POST /sign-out
+//! GET  /ssh/<check>          which login by SSH waits to be confirmed, and the form to do so
+//! POST /ssh/<check>/confirm  name and password → the login goes on
 //! ```
 //!
 //! Every form carries a token that only a page of ours, made for the same browser, can know. Everything that a device or
 //! a person wrote is shown as text.
 
 mod answer;
+mod check;
 mod form;
 pub(crate) mod html;
 
@@ -52,6 +55,8 @@ pub(crate) fn router(pages: Arc<Pages>) -> Router {
         .route("/a/{login}/confirm", post(confirm))
         .route("/a/{login}/refuse", post(refuse))
         .route("/sign-out", post(sign_out))
+        .route("/ssh/{check}", get(check::show))
+        .route("/ssh/{check}/confirm", post(check::confirm))
         .with_state(pages)
 }
 
@@ -168,19 +173,11 @@ impl Pages {
     fn ask_to_sign_in(&self, id: &LoginId, headers: &HeaderMap, problem: Option<&str>) -> Response {
         let cookies = Cookies::of(&self.url);
         let cookie = cookies.read_form(headers).unwrap_or_else(CookieSecret::generate);
-        let problem = problem.map(|text| format!("<p class=\"problem\">{}</p>", escape(text))).unwrap_or_default();
         let content = format!(
-            "<p>A device asks to join. Sign in to see which one, and to decide.</p>{problem}\
-             <form method=\"post\" action=\"/a/{id}/sign-in\"><input type=\"hidden\" name=\"form\" value=\"{token}\">\
-             <label for=\"name\">Login name</label>\
-             <input id=\"name\" name=\"name\" autocomplete=\"username\" required autofocus>\
-             <label for=\"password\">Password</label>\
-             <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>\
-             <button>Sign in</button></form>",
-            id = escape(id.as_str()),
-            token = cookie.form_token(),
+            "<p>A device asks to join. Sign in to see which one, and to decide.</p>{}",
+            credentials(&format!("/a/{}/sign-in", escape(id.as_str())), &cookie, problem, "Sign in"),
         );
-        let status = if problem.is_empty() { StatusCode::OK } else { StatusCode::FORBIDDEN };
+        let status = if problem.is_none() { StatusCode::OK } else { StatusCode::FORBIDDEN };
         answer::with_cookie(answer::page(status, "Sign in", &content), &cookies.form(&cookie))
     }
 
@@ -217,6 +214,21 @@ impl Pages {
         );
         answer::page(StatusCode::OK, "Add this device?", &content)
     }
+}
+
+/// A form for name and password, for this browser alone, under what was wrong with the last try.
+fn credentials(action: &str, cookie: &CookieSecret, problem: Option<&str>, button: &str) -> String {
+    let problem = problem.map(|text| format!("<p class=\"problem\">{}</p>", escape(text))).unwrap_or_default();
+    format!(
+        "{problem}<form method=\"post\" action=\"{action}\">\
+         <input type=\"hidden\" name=\"form\" value=\"{token}\">\
+         <label for=\"name\">Login name</label>\
+         <input id=\"name\" name=\"name\" autocomplete=\"username\" required autofocus>\
+         <label for=\"password\">Password</label>\
+         <input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>\
+         <button>{button}</button></form>",
+        token = cookie.form_token(),
+    )
 }
 
 fn host_name(pending: &PendingLogin) -> String {

@@ -17,7 +17,7 @@
 //!   written behind ([`Tailnet::take_presence`]). Which of several routers serves a route follows from it.
 //! - Maps are made per viewer: what policy hides appears in nothing that is sent. What differs from what the viewer was
 //!   last sent ([`Viewer`]) becomes one message, however much happened meanwhile.
-//! - [`Logins`] are devices that wait for a person in a browser.
+//! - [`Logins`] are devices that wait for a person in a browser, [`Checks`] logins by SSH that do.
 //!
 //! Invariants: no address, number or node key belongs to two nodes; a node belongs to one tailnet; a request for a node
 //! comes from the machine that registered it; a key that works once lets one device in; nobody takes the name of a tagged
@@ -30,6 +30,7 @@
 
 mod address;
 mod change;
+mod check;
 mod command;
 mod decide;
 mod device;
@@ -51,6 +52,7 @@ mod tailnet;
 
 pub use address::{AddressPool, Addresses, MESH_V4, MESH_V6, PoolExhausted};
 pub use change::{Change, Table};
+pub use check::{CheckId, Checks, PendingCheck, SshPath};
 pub use command::{
     Actor, Command, Context, Decision, HostUpdate, KeyExpiry, NewApiToken, NewAuthKey, NewOAuthClient, NewPolicy,
     NewService, NewUser, PolicyPrecondition, Proof, Registered, Registration, Reply,
@@ -58,7 +60,7 @@ pub use command::{
 pub use effects::{Effects, Wake};
 pub use login::{LoginId, LoginState, Logins, PendingLogin};
 pub use name::{Domain, DomainError, Label, LabelError};
-pub use netmap::{Map, Viewer};
+pub use netmap::{Map, SshVerdict, Viewer};
 pub use presence::{Presence, PresenceRecord, Report, StreamId};
 pub use record::{
     ApiToken, AuthKey, DnsSettings, ExternalRole, KeySpent, LoginName, LoginNameError, NameServer, Node, OAuthClient,

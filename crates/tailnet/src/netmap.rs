@@ -12,6 +12,7 @@ use policy::AllowedIps;
 use roaring::RoaringTreemap;
 use tailcfg::{Encoded, FilterRule, MapResponse, Node as WireNode, NodeId, PeerChange, Time};
 
+pub use ssh::SshVerdict;
 pub use viewer::Viewer;
 
 use crate::device::Device;

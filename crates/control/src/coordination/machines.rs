@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use http::StatusCode;
 use tailcfg::request::{AuditLog, Certificate, CertificateAnswer};
-use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse};
+use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse, SshAction};
 use tailnet::{
     Actor, Command, HostUpdate, Proof, Refusal as TailnetRefusal, Registration, Reply, Report, Route, SecretText,
     TailnetId,
@@ -13,7 +13,7 @@ use tailnet::{
 
 use super::logins::Ended;
 use super::{Coordination, Failure, NodeStream};
-use crate::machine::{Caller, Coordinator, MapAnswer, Refusal};
+use crate::machine::{Caller, Coordinator, MapAnswer, Refusal, SshLogin};
 
 /// The coordinator as machines are given it.
 #[derive(Debug, Clone)]
@@ -107,6 +107,10 @@ impl Coordinator for Machines {
             true => Ok(()),
             false => Err(Refusal::new(StatusCode::NOT_FOUND, "nobody waits for this answer")),
         }
+    }
+
+    async fn ssh_action(&self, caller: Caller, login: SshLogin) -> Result<SshAction, Refusal> {
+        self.0.check_ssh(&caller.machine, &login).await
     }
 
     async fn audit(&self, caller: Caller, entry: AuditLog) -> Result<(), Refusal> {

@@ -10,9 +10,10 @@ use hyper::body::Incoming;
 use serde::Serialize;
 use tailcfg::frame::Packing;
 use tailcfg::request::{AuditLog, CERTIFICATE_PATH, Certificate, CertificateAnswer};
-use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse};
+use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse, SshAction};
 
 use super::map_stream::{self, KeepAlive, MapSource};
+use super::ssh::{self, SshLogin};
 use super::{Caller, Refusal, body};
 use crate::metrics::NO_ROUTE;
 
@@ -64,6 +65,9 @@ pub(crate) trait Coordinator: Send + Sync + 'static {
         response: Option<PingResponse>,
     ) -> impl Future<Output = Result<(), Refusal>> + Send;
 
+    /// Tells a node's SSH server what to do about a login; held while its user has yet to confirm it.
+    fn ssh_action(&self, caller: Caller, login: SshLogin) -> impl Future<Output = Result<SshAction, Refusal>> + Send;
+
     /// Writes down what a node's user did there, such as switching it off.
     fn audit(&self, caller: Caller, entry: AuditLog) -> impl Future<Output = Result<(), Refusal>> + Send;
 }
@@ -88,6 +92,9 @@ pub(super) async fn answer<C: Coordinator>(
         (&Method::POST, "/machine/id-token") => Err(Refusal::unsupported("identity tokens")),
         (&Method::POST, "/machine/feature/query") => Err(Refusal::unsupported("features to be switched on by URL")),
         (&Method::PATCH, "/machine/set-device-attr") => Err(Refusal::unsupported("device attributes set by nodes")),
+        (&Method::GET, path) if path.starts_with(ssh::PATH) => {
+            ssh_action(&*coordinator, caller, path, head.uri.query().unwrap_or_default()).await
+        }
         (method, path) => match path.strip_prefix("/machine/ping/").map(str::parse) {
             Some(Ok(number)) => pong(&*coordinator, caller, number, method.clone(), body).await,
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {method} {path}"))),
@@ -116,6 +123,7 @@ fn route(path: &str) -> &'static str {
     match KNOWN.iter().find(|known| **known == path) {
         Some(known) => known,
         None if path.starts_with("/machine/ping/") => "/machine/ping/{number}",
+        None if path.starts_with(ssh::PATH) => "/machine/ssh/action/{source}/to/{destination}",
         None => NO_ROUTE,
     }
 }
@@ -144,6 +152,18 @@ async fn certificate<C: Coordinator>(
 ) -> Result<Response<Body>, Refusal> {
     let request = body::read(body).await?;
     Ok(json(&coordinator.certificate(caller, request).await?))
+}
+
+async fn ssh_action<C: Coordinator>(
+    coordinator: &C,
+    caller: Caller,
+    path: &str,
+    query: &str,
+) -> Result<Response<Body>, Refusal> {
+    let login = SshLogin::read(path, query).ok_or_else(|| {
+        Refusal::malformed("ask as /machine/ssh/action/SOURCE/to/DESTINATION?ssh_user=ACCOUNT, the devices by number")
+    })?;
+    Ok(json(&coordinator.ssh_action(caller, login).await?))
 }
 
 async fn audit<C: Coordinator>(coordinator: &C, caller: Caller, body: Incoming) -> Result<Response<Body>, Refusal> {

@@ -2,6 +2,7 @@
 //! says what is wrong and what to do, and changes nothing.
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
+mod checks;
 mod floods;
 mod machine;
 mod policies;

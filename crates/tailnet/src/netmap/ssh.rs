@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use policy::{SshAction as PolicyAction, SshGrant};
-use tailcfg::{SshAction, SshPolicy, SshPrincipal, SshRecorderFailureAction, SshRule};
+use tailcfg::{NodeId, SshAction, SshPolicy, SshPrincipal, SshRecorderFailureAction, SshRule, UserId};
 
 use super::{Map, Viewer};
 use crate::device::Device;
@@ -8,8 +10,28 @@ use crate::tailnet::Tailnet;
 /// The port on which recorders take sessions.
 const RECORDER_PORT: u16 = 80;
 
-/// What a user reads whose login would need a check.
-const NO_CHECK: &str = "This login has to be confirmed by its user, which this server cannot ask for yet.\r\n";
+/// Where a device's SSH server asks about a login that needs a check, within its channel to this server: the host is not
+/// looked at. It fills in the names with a dollar sign.
+const DELEGATE: &str = "https://unused/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID\
+                        ?ssh_user=$SSH_USER&local_user=$LOCAL_USER";
+
+/// What a device's SSH server is to do about a login.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SshVerdict {
+    /// This, now.
+    Accept(SshAction),
+    /// This, once its user has confirmed such a login within a time before now; zero asks every time.
+    Check {
+        /// The user, who alone can confirm it.
+        user: UserId,
+        /// How long a confirmation counts.
+        period: Duration,
+        /// What happens then.
+        then: SshAction,
+    },
+    /// Nothing; the text is for the user.
+    Refuse(&'static str),
+}
 
 impl Tailnet {
     pub(super) fn update_ssh(&self, viewer: &mut Viewer, device: &Device, map: &mut Map) {
@@ -22,25 +44,50 @@ impl Tailnet {
         viewer.ssh = Some(policy.clone());
         map.ssh_policy = Some(policy);
     }
+
+    /// What the SSH server of a device is to do about a login from another to an account: what its rules say, first match
+    /// first.
+    pub fn ssh_verdict(&self, source: NodeId, destination: NodeId, account: &str) -> SshVerdict {
+        let (from, to) = (self.device(source), self.device(destination));
+        let (Some(from), Some(_)) = (from.filter(|from| from.admitted), to.filter(|to| to.admitted)) else {
+            return SshVerdict::Refuse("One of the two devices takes no part in the tailnet.");
+        };
+        let addresses = from.node.addresses.both();
+        let matching = self.rules.ssh(destination).into_iter().find(|grant| {
+            let named = grant.principals.iter().any(|principal| addresses.contains(principal));
+            let local = grant.users.get(account).or_else(|| grant.users.get("*"));
+            named && local.is_some_and(|local| !local.is_empty())
+        });
+        let Some(grant) = matching else {
+            return SshVerdict::Refuse("The policy doesn't let this login in.");
+        };
+        match (grant.action, from.node.owner.user()) {
+            (PolicyAction::Accept, _) => SshVerdict::Accept(accept(&grant)),
+            (PolicyAction::Check(period), Some(user)) => SshVerdict::Check { user, period, then: accept(&grant) },
+            (PolicyAction::Check(_), None) => {
+                SshVerdict::Refuse("This login has to be confirmed by a user, and a tagged device has none.")
+            }
+        }
+    }
 }
 
 fn rule(grant: SshGrant) -> SshRule {
+    let action = match grant.action {
+        PolicyAction::Accept => accept(&grant),
+        PolicyAction::Check(_) => SshAction { hold_and_delegate: DELEGATE.to_owned(), ..SshAction::default() },
+    };
     let principal = |address| SshPrincipal { node_ip: Some(address), ..SshPrincipal::default() };
     SshRule {
         rule_expires: None,
-        action: Some(action(&grant)),
+        action: Some(action),
         principals: grant.principals.into_iter().map(principal).collect(),
         ssh_users: grant.users,
         accept_env: grant.accept_env,
     }
 }
 
-/// A login that needs a check is refused with a message: the rule stands before those that accept, and what it asks for
-/// can't be left out.
-fn action(grant: &SshGrant) -> SshAction {
-    if grant.action != PolicyAction::Accept {
-        return SshAction { message: NO_CHECK.to_owned(), reject: true, ..SshAction::default() };
-    }
+/// Lets a login in, as its rule says.
+fn accept(grant: &SshGrant) -> SshAction {
     let recorders =
         grant.recorders.iter().map(|address| std::net::SocketAddr::new(*address, RECORDER_PORT).to_string());
     let refusal = || SshRecorderFailureAction {

@@ -4,7 +4,7 @@ use jiff::SignedDuration;
 use tailcfg::{CapabilityVersion, Hostinfo, MapRequest, NodeId, RegionId, RegisterRequest, cap};
 use tailnet::{
     Actor, Command, DnsSettings, HostUpdate, Map, NameServer, NewPolicy, Proof, Report, Role, SettingsPatch,
-    TAGGED_DEVICES, Viewer,
+    SshVerdict, TAGGED_DEVICES, Viewer,
 };
 
 use crate::client::Client;
@@ -229,8 +229,12 @@ fn one_changed_rule_changes_one_chunk_of_the_filter() {
     let mut s = scene();
     set_policy(&mut s.world, &policy(22));
     let mut stream = Stream::open(&s.world, s.server);
+    let mut others = [s.laptop, s.member, s.operator].map(|id| Stream::open(&s.world, id));
     assert_eq!(stream.client.filter.len(), 3, "the base and two rules");
     set_policy(&mut s.world, &policy(23));
+    for other in &mut others {
+        assert_eq!(other.next(&s.world), None, "the rule is at the server alone");
+    }
     let map = stream.next(&s.world).unwrap();
     assert_eq!(map.packet_filters.values().filter(|rules| rules.is_none()).count(), 1);
     assert_eq!(map.packet_filters.values().filter(|rules| rules.is_some()).count(), 1);
@@ -269,7 +273,14 @@ fn ssh_rules_reach_the_devices_that_they_are_about_and_go_again() {
     set_policy(&mut s.world, &policy(&accept.replace("accept\",", "check\",")));
     let map = s.world.home().delta(&mut viewer, s.world.now).unwrap();
     let action = map.ssh_policy.unwrap().rules[0].action.clone().unwrap();
-    assert!(action.reject && !action.accept, "a check that can't be asked for is no way in");
+    assert!(action.hold_and_delegate.contains("/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?ssh_user=$SSH_USER"));
+    assert!(!action.accept && !action.reject, "the server is asked");
+    let verdict = |account| s.world.home().ssh_verdict(s.laptop, s.server, account);
+    let SshVerdict::Check { user, period, then } = verdict("root") else { panic!("a check") };
+    assert_eq!((user, period.as_secs()), (s.world.owner, 12 * 3600));
+    assert!(then.accept && then.hold_and_delegate.is_empty());
+    assert!(matches!(verdict("nobody"), SshVerdict::Refuse(_)));
+    assert!(matches!(s.world.home().ssh_verdict(s.member, s.server, "root"), SshVerdict::Refuse(_)));
     set_policy(&mut s.world, &policy(""));
     let map = s.world.home().delta(&mut viewer, s.world.now).unwrap();
     assert_eq!(map.ssh_policy.unwrap().rules, []);
