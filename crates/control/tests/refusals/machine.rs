@@ -103,6 +103,22 @@ impl Line {
         self.send(Method::POST, path, body).await.unwrap()
     }
 
+    /// Opens a node's map stream.
+    pub(crate) async fn stream(mut self, machine: &Machine) -> Messages {
+        let request = MapRequest {
+            version: VERSION,
+            node_key: machine.node.public(),
+            stream: true,
+            keep_alive: true,
+            ..MapRequest::default()
+        };
+        let body = Full::new(Bytes::from(serde_json::to_vec(&request).unwrap()));
+        let request = Request::post("http://control.test/machine/map").body(body).unwrap();
+        let answer = self.sender.send_request(request).await.unwrap();
+        assert_eq!(answer.status(), StatusCode::OK);
+        Messages { _line: self, body: answer.into_body(), rest: Vec::new() }
+    }
+
     pub(crate) async fn send(
         &mut self,
         method: Method,
@@ -116,6 +132,34 @@ impl Line {
         let bytes = answer.into_body().collect().await?.to_bytes();
         let text = || Value::String(String::from_utf8_lossy(&bytes).into_owned());
         Ok((status, serde_json::from_slice(&bytes).unwrap_or_else(|_| text())))
+    }
+}
+
+/// The messages of a map stream.
+pub(crate) struct Messages {
+    _line: Line,
+    body: hyper::body::Incoming,
+    rest: Vec<u8>,
+}
+
+impl Messages {
+    /// Waits for the next message that says something.
+    pub(crate) async fn next(&mut self) -> Value {
+        loop {
+            if let Some((head, rest)) = self.rest.split_first_chunk::<4>() {
+                let length = u32::from_le_bytes(*head) as usize;
+                if rest.len() >= length {
+                    let message: Value = serde_json::from_slice(&rest[..length]).unwrap();
+                    self.rest.drain(..4 + length);
+                    if message["KeepAlive"] != true {
+                        return message;
+                    }
+                    continue;
+                }
+            }
+            let frame = self.body.frame().await.expect("the stream goes on").unwrap();
+            self.rest.extend_from_slice(&frame.into_data().unwrap());
+        }
     }
 }
 

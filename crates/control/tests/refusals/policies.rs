@@ -56,3 +56,51 @@ async fn a_policy_that_cuts_its_author_off_is_warned_of_and_set_by_programs_with
     let (status, answer) = server.ask(Method::POST, "/tailnet/-/acl", lockout).await;
     assert_eq!(status, StatusCode::OK, "{answer}");
 }
+
+#[tokio::test]
+async fn an_edit_of_one_rule_sends_one_chunk_to_those_whom_it_concerns_and_nothing_to_others() {
+    let policy = |port: u16| {
+        format!(
+            r#"{{"tagOwners": {{"tag:server": [], "tag:k8s-operator": []}}, "grants": [
+                {{"src": ["autogroup:admin"], "dst": ["tag:server"], "ip": ["tcp:{port}"]}},
+                {{"src": ["tag:server"], "dst": ["tag:k8s-operator"], "ip": ["tcp:443"]}},
+                {{"src": ["tag:k8s-operator"], "dst": ["tag:server"], "ip": ["udp:53"]}}]}}"#
+        )
+    };
+    let server = Server::start().await;
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/acl", policy(22)).await.0, StatusCode::OK);
+    let mut streams = Vec::new();
+    for (name, tags) in
+        [("server", json!(["tag:server"])), ("operator", json!(["tag:k8s-operator"])), ("laptop", json!([]))]
+    {
+        let (_, key) = server.make_key(json!({"tags": tags}), None).await;
+        let machine = Machine::new();
+        assert_eq!(machine.register(server.address, name, &key).await.error, "");
+        streams.push((machine.call(server.address).await.stream(&machine).await, name));
+    }
+    // The message with this has all that came before it: everybody has come to know everybody else.
+    let mark = json!({"magicDNS": false}).to_string();
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/dns/preferences", mark).await.0, StatusCode::OK);
+    for (stream, _) in &mut streams {
+        loop {
+            let told = stream.next().await;
+            if told["DNSConfig"].is_object() && told["DNSConfig"]["Proxied"].is_null() {
+                break;
+            }
+        }
+    }
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/acl", policy(23)).await.0, StatusCode::OK);
+    let told = streams[0].0.next().await;
+    let chunks = told["PacketFilters"].as_object().unwrap();
+    assert_eq!(chunks.len(), 2, "one goes and one comes: {told}");
+    assert_eq!(chunks.values().filter(|rules| rules.is_null()).count(), 1);
+    assert!(told["PeersChanged"].is_null() && told["PeersRemoved"].is_null() && told["Node"].is_null(), "{told}");
+
+    let mark = json!({"magicDNS": true}).to_string();
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/dns/preferences", mark).await.0, StatusCode::OK);
+    for (stream, name) in &mut streams[1..] {
+        let told = stream.next().await;
+        assert_eq!(told["DNSConfig"]["Proxied"], true, "{name} was told something before: {told}");
+        assert!(told["PacketFilters"].is_null() && told["PeersChanged"].is_null(), "{name}: {told}");
+    }
+}
