@@ -96,6 +96,26 @@ mod tests {
         let all = map(r#"{"a":null}"#);
         assert!(all.has("a"));
         assert_eq!(all.values("a"), Some(&[][..]));
+        assert!(!all.has("b") && !all.is_empty());
         assert_eq!(all.values("b"), None);
+    }
+
+    #[test]
+    fn values_are_kept_and_compared_as_their_text() {
+        let value = RawJson::parse("{\"a\": 1.0}").unwrap();
+        assert_eq!(value.as_str(), "{\"a\": 1.0}");
+        assert_eq!(format!("{value:?}"), "{\"a\": 1.0}");
+        assert_eq!(value, RawJson::parse("{\"a\": 1.0}").unwrap());
+        assert_ne!(value, RawJson::parse("{\"a\":1}").unwrap());
+        assert!(RawJson::parse("{").is_err());
+    }
+
+    #[test]
+    fn granting_again_keeps_the_arguments() {
+        let mut all = map(r#"{"a":[1]}"#);
+        all.grant("a");
+        all.grant("b");
+        assert_eq!(all, map(r#"{"a":[1],"b":null}"#));
+        assert!(CapMap::default().is_empty());
     }
 }

@@ -89,10 +89,7 @@ impl Filter {
     /// # Errors
     /// One rule that can't be understood fails the whole list.
     pub fn compile(rules: &[Rule], local: Local) -> Result<Self, FilterError> {
-        let entries = rules.iter().map(|rule| 1 + rule.sources.len() + rule.destinations.len() + rule.grants.len());
-        if entries.sum::<usize>() > MAX_ENTRIES {
-            return Err(FilterError::TooLarge);
-        }
+        check_size(rules.iter().map(entries).sum())?;
         let mut compiled = Vec::with_capacity(rules.len());
         let mut atoms = Vec::new();
         let mut spans = Vec::with_capacity(rules.len());
@@ -241,6 +238,15 @@ impl From<RangeError> for RuleError {
     }
 }
 
+/// What a rule counts for towards [`MAX_ENTRIES`].
+fn entries(rule: &Rule) -> usize {
+    1 + rule.sources.len() + rule.destinations.len() + rule.grants.len()
+}
+
+fn check_size(entries: usize) -> Result<(), FilterError> {
+    if entries > MAX_ENTRIES { Err(FilterError::TooLarge) } else { Ok(()) }
+}
+
 fn compile_rule(rule: &Rule) -> Result<CompiledRule, RuleError> {
     if !rule.source_bits.is_empty() {
         return Err(RuleError::Shape("SrcBits is not supported"));
@@ -293,5 +299,32 @@ fn mark_capability(all: &mut Vec<(String, Vec<u64>)>, name: &str, span: (u32, u3
     });
     for atom in span.0..span.1 {
         all[at].1[atom as usize / 64] |= 1 << (atom % 64);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_part_of_a_rule_counts_towards_the_bound() {
+        let destination = DstPort { ip: "*".to_owned(), bits: None, ports: PortRange::ALL };
+        let rule = Rule {
+            sources: vec!["*".to_owned(); 3].into(),
+            destinations: vec![destination; 4],
+            grants: vec![CapGrant::default(); 5],
+            ..Rule::default()
+        };
+        assert_eq!(entries(&rule), 13);
+        assert_eq!(entries(&Rule::default()), 1);
+    }
+
+    #[test]
+    fn a_filter_is_as_large_as_the_bound_and_no_larger() {
+        assert_eq!(check_size(MAX_ENTRIES), Ok(()));
+        assert_eq!(check_size(MAX_ENTRIES + 1), Err(FilterError::TooLarge));
+        let many = Rule { sources: vec!["*".to_owned(); 1000].into(), ..Rule::default() };
+        let refused = Filter::compile(&vec![many; 4000], Local::default()).unwrap_err();
+        assert_eq!(refused.to_string(), "the packet filter has more than 4000000 entries");
     }
 }

@@ -100,3 +100,24 @@ impl fmt::Display for Flow {
         write!(formatter, "{} {} -> {}", self.protocol, self.source, self.destination)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_told_as_people_write_it() {
+        let [from, to] = ["100.64.0.1:1000", "100.64.0.2:53"].map(|text| text.parse().unwrap());
+        assert_eq!(Flow::udp(from, to).to_string(), "udp 100.64.0.1:1000 -> 100.64.0.2:53");
+        let named = [Protocol::ICMPV4, Protocol::TCP, Protocol::ICMPV6, Protocol::SCTP, Protocol(47)];
+        let names = named.map(|protocol| protocol.to_string());
+        assert_eq!(names, ["icmp", "tcp", "ipv6-icmp", "sctp", "protocol 47"]);
+    }
+
+    #[test]
+    fn a_ping_is_of_its_destinations_family() {
+        let [v4, v6] = ["100.64.0.1:0", "[::1]:0"].map(|text| text.parse().unwrap());
+        assert_eq!(Flow::ping(v4, v4).protocol, Protocol::ICMPV4);
+        assert_eq!(Flow::ping(v6, v6).protocol, Protocol::ICMPV6);
+    }
+}

@@ -183,3 +183,20 @@ fn is_link_local(address: IpAddr) -> bool {
         IpAddr::V6(address) => address.is_unicast_link_local(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_standing_is_told_without_its_function() {
+        let told = format!("{:?}", Standing { jailed: true, ..Standing::default() });
+        assert_eq!(told, "Standing { shields_up: false, jailed: true, .. }");
+    }
+
+    #[test]
+    fn every_refusal_says_what_is_wrong() {
+        assert_eq!(Refusal::NoRule.to_string(), "no rule allows it");
+        assert_eq!(Refusal::Jailed.to_string(), "the sender may only answer");
+    }
+}

@@ -206,6 +206,28 @@ mod tests {
     }
 
     #[test]
+    fn a_range_covers_what_lies_in_it_whole() {
+        let prefix = range("10.0.0.0/24");
+        for within in ["10.0.0.0/24", "10.0.0.0", "10.0.0.255", "10.0.0.3-10.0.0.9"] {
+            assert!(prefix.covers(&range(within)), "{within}");
+        }
+        for beyond in ["10.0.0.0/23", "10.0.0.200-10.0.1.1", "9.9.9.9-10.0.0.1", "10.0.1.0", "::/0"] {
+            assert!(!prefix.covers(&range(beyond)), "{beyond}");
+        }
+    }
+
+    #[test]
+    fn ranges_overlap_that_share_an_address() {
+        let middle = range("10.0.0.10-10.0.0.20");
+        for shared in ["10.0.0.20", "10.0.0.10", "10.0.0.0/8", "10.0.0.5-10.0.0.10", "10.0.0.20-10.0.0.30"] {
+            assert!(middle.overlaps(&range(shared)) && range(shared).overlaps(&middle), "{shared}");
+        }
+        for apart in ["10.0.0.9", "10.0.0.21", "::/0"] {
+            assert!(!middle.overlaps(&range(apart)) && !range(apart).overlaps(&middle), "{apart}");
+        }
+    }
+
+    #[test]
     fn a_range_that_is_no_prefix_splits_into_the_fewest() {
         let prefixes: Vec<String> = range("10.0.0.1-10.0.0.4").prefixes().iter().map(IpNet::to_string).collect();
         assert_eq!(prefixes, ["10.0.0.1/32", "10.0.0.2/31", "10.0.0.4/32"]);

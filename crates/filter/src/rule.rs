@@ -162,6 +162,15 @@ mod tests {
     }
 
     #[test]
+    fn ports_are_told_as_a_policy_spells_them() {
+        let run = |first, last| PortRange { first, last };
+        let texts = [PortRange::ALL, run(22, 22), run(0, 22), run(22, u16::MAX)].map(|ports| ports.to_string());
+        assert_eq!(texts, ["*", "22", "0-22", "22-65535"]);
+        assert_eq!([PortRange::ALL, run(0, 22), run(22, u16::MAX)].map(|ports| ports.is_all()), [true, false, false]);
+        assert_eq!(PortRange::single(7), run(7, 7));
+    }
+
+    #[test]
     fn sources_parse_strictly() {
         assert_eq!("*".parse(), Ok(Source::Anyone));
         assert_eq!("cap:x".parse(), Ok(Source::Capability("x".to_owned())));

@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     fn sparse(members: &[usize]) -> SparseSet {
-        let mut words = vec![0; 10];
+        let mut words = vec![0; 100];
         for member in members {
             words[member / 64] |= 1 << (member % 64);
         }
@@ -116,6 +116,17 @@ mod tests {
             let [x, y, z] = [&a, &b, &c].map(|set| sparse(&set.iter().copied().collect::<Vec<_>>()));
             let expected: Vec<usize> = a.iter().filter(|m| b.contains(m) && c.contains(m)).copied().collect();
             prop_assert_eq!(common([&x, &y, &z]).collect::<Vec<_>>(), expected);
+        }
+
+        #[test]
+        fn common_members_are_found_where_most_words_are_empty(
+            a in proptest::collection::btree_set(0_usize..6400, 0..40),
+            b in proptest::collection::btree_set(0_usize..6400, 0..40),
+            shared in proptest::collection::btree_set(0_usize..6400, 0..10),
+        ) {
+            let [a, b] = [&a | &shared, &b | &shared];
+            let [x, y] = [&a, &b].map(|set| sparse(&set.iter().copied().collect::<Vec<_>>()));
+            prop_assert_eq!(common([&x, &y]).collect::<Vec<_>>(), a.intersection(&b).copied().collect::<Vec<_>>());
         }
     }
 

@@ -150,6 +150,53 @@ mod tests {
     }
 
     #[test]
+    fn whichever_flow_is_in_use_stays() {
+        for used in 1..=WAYS as u16 {
+            let mut table = FlowTable::new(WAYS, 7);
+            (1..=WAYS as u16).for_each(|port| table.record(&outbound(port)));
+            for port in 100..200 {
+                assert!(table.expects(&answer(used)), "{used} was evicted before {port}");
+                table.record(&outbound(port));
+            }
+        }
+    }
+
+    #[test]
+    fn of_flows_that_nobody_answered_the_oldest_goes_first() {
+        let mut table = FlowTable::new(WAYS, 7);
+        (1..=3 * WAYS as u16).for_each(|port| table.record(&outbound(port)));
+        let kept: Vec<u16> = (1..=3 * WAYS as u16).filter(|port| table.expects(&answer(*port))).collect();
+        assert_eq!(kept, (2 * WAYS as u16 + 1..=3 * WAYS as u16).collect::<Vec<u16>>());
+        let mut table = FlowTable::new(WAYS, 7);
+        (1..=WAYS as u16 + 3).for_each(|port| table.record(&outbound(port)));
+        assert_eq!(
+            (1..=WAYS as u16).filter(|port| table.expects(&answer(*port))).collect::<Vec<u16>>(),
+            [4, 5, 6, 7, 8]
+        );
+    }
+
+    #[test]
+    fn flows_that_differ_in_one_end_only_spread_too() {
+        let end = |text: String| text.parse::<SocketAddr>().unwrap();
+        let kinds: [&dyn Fn(u16) -> Flow; 4] = [
+            &|at| Flow::udp(end(format!("100.64.0.1:{at}")), end("8.8.8.8:53".to_owned())),
+            &|at| Flow::udp(end("100.64.0.1:9".to_owned()), end(format!("10.1.{}.{}:53", at >> 8, at & 255))),
+            &|at| Flow::udp(end("[fd7a::1]:9".to_owned()), end(format!("[2001:db8::{at:x}]:53"))),
+            &|at| Flow::udp(end("[fd7a::1]:9".to_owned()), end(format!("[2001:db8:{at:x}::1]:53"))),
+        ];
+        for (kind, flow) in kinds.iter().enumerate() {
+            let mut table = FlowTable::new(4096, 99);
+            (0..2048).for_each(|at| table.record(&flow(at)));
+            let answer = |at: u16| {
+                let sent = flow(at);
+                Flow { source: sent.destination, destination: sent.source, ..sent }
+            };
+            let kept = (0..2048).filter(|at| table.expects(&answer(*at))).count();
+            assert!(kept > 1900, "only {kept} of 2048 flows of kind {kind} were kept at half load");
+        }
+    }
+
+    #[test]
     fn flows_spread_over_the_sets() {
         let mut table = FlowTable::new(4096, 99);
         (0..2048).for_each(|port| table.record(&outbound(port)));

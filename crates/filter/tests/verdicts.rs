@@ -208,26 +208,67 @@ fn an_explanation_names_the_nearest_rules_and_what_they_lack() {
     assert!(filter.explain(&syn(ME, 80), &Standing::default()).near_misses.is_empty());
 }
 
-/// What the rules mean, word by word and with no index.
-fn naive(rules: &[Rule], flow: &Flow) -> Option<usize> {
+#[test]
+fn an_explanation_takes_the_destination_of_a_rule_that_comes_nearest() {
+    let filter = filter(
+        r#"[{"SrcIPs":["100.64.0.2"],"IPProto":[6],"DstPorts":[{"IP":"100.64.0.1","Ports":{"First":80,"Last":80}},
+                                                 {"IP":"10.33.0.0/16","Ports":{"First":80,"Last":80}}]},
+            {"SrcIPs":["100.64.0.9"],"DstPorts":[{"IP":"100.64.0.1","Ports":{"First":80,"Last":80}},
+                                                 {"IP":"10.33.0.0/16","Ports":{"First":22,"Last":22}}]},
+            {"SrcIPs":["*"],"DstPorts":[{"IP":"10.33.0.0/16","Ports":{"First":22,"Last":22}}]}]"#,
+    );
+    let lacks = |flow: Flow| -> Vec<(usize, Vec<Lack>)> {
+        let explained = filter.explain(&flow, &Standing::default());
+        explained.near_misses.into_iter().map(|miss| (miss.rule, miss.lacks)).collect()
+    };
+    // Of equally near ones, the first.
+    let ssh = [(0, vec![Lack::Port]), (2, vec![Lack::Destination]), (1, vec![Lack::Port, Lack::Source])];
+    assert_eq!(lacks(syn(ME, 22)), ssh);
+    let gre = Flow { protocol: Protocol(47), payload: Payload::Plain, ..syn(ME, 0) };
+    let of_gre = [
+        (0, vec![Lack::Port, Lack::Protocol]),
+        (1, vec![Lack::Port, Lack::Protocol, Lack::Source]),
+        (2, vec![Lack::Port, Lack::Protocol, Lack::Destination]),
+    ];
+    assert_eq!(lacks(gre), [of_gre[0].clone(), of_gre[2].clone(), of_gre[1].clone()]);
+    let of_ping = [(2, vec![Lack::Destination]), (0, vec![Lack::Source]), (1, vec![Lack::Source])];
+    assert_eq!(lacks(Flow::ping(end("100.64.0.3", 0), end(ME, 0))), of_ping);
+    let said = [Lack::Port, Lack::Protocol, Lack::Destination, Lack::Source].map(|lack| lack.to_string());
+    assert_eq!(said, ["port", "protocol", "destination", "source"]);
+}
+
+#[test]
+fn a_filter_knows_how_many_rules_it_has() {
+    assert!(Filter::blocking(local()).is_empty());
+    assert_eq!(Filter::blocking(local()).len(), 0);
+    let two = filter(r#"[{"SrcIPs":["*"]},{"SrcIPs":["*"]}]"#);
+    assert!(!two.is_empty());
+    assert_eq!(two.len(), 2);
+}
+
+/// Whether a rule allows a flow, word by word and with no index.
+fn allows(rule: &Rule, flow: &Flow) -> bool {
     let within =
         |text: &str, address: IpAddr| text == "*" || text.parse::<filter::AddressRange>().unwrap().contains(address);
-    rules.iter().position(|rule| {
-        let listed = rule.protocols.iter().any(|number| *number == i64::from(flow.protocol.0))
-            || (rule.protocols.is_empty() && Protocol::DEFAULT.contains(&flow.protocol));
-        let ping = flow.protocol == if flow.destination.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
-        rule.sources.iter().any(|source| within(source, flow.source.ip()))
-            && rule.destinations.iter().any(|destination| {
-                let ports = match flow.protocol {
-                    Protocol::TCP | Protocol::UDP | Protocol::SCTP => {
-                        destination.ports.contains(flow.destination.port())
-                    }
-                    _ => destination.ports == PortRange::ALL,
-                };
-                within(&destination.ip, flow.destination.ip()) && (ping || (listed && ports))
-            })
-    })
+    let listed = rule.protocols.iter().any(|number| *number == i64::from(flow.protocol.0))
+        || (rule.protocols.is_empty() && Protocol::DEFAULT.contains(&flow.protocol));
+    let ping = flow.protocol == if flow.destination.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 };
+    let from = |source: &String| match source.strip_prefix("cap:") {
+        Some(name) => HELD.contains(&name),
+        None => within(source, flow.source.ip()),
+    };
+    rule.sources.iter().any(from)
+        && rule.destinations.iter().any(|destination| {
+            let ports = match flow.protocol {
+                Protocol::TCP | Protocol::UDP | Protocol::SCTP => destination.ports.contains(flow.destination.port()),
+                _ => destination.ports == PortRange::ALL,
+            };
+            within(&destination.ip, flow.destination.ip()) && (ping || (listed && ports))
+        })
 }
+
+/// The capabilities that senders have, where rules ask for some.
+const HELD: [&str; 2] = ["relay", "drive"];
 
 fn address() -> impl Strategy<Value = String> {
     prop_oneof![
@@ -244,6 +285,30 @@ fn ports() -> impl Strategy<Value = PortRange> {
         Just(PortRange::ALL),
         (0_u16..6, 0_u16..6).prop_map(|(a, b)| PortRange { first: a.min(b), last: a.max(b) })
     ]
+}
+
+/// Now and then a capability as the source, and many destinations.
+fn rule_by_capability() -> impl Strategy<Value = Rule> {
+    let named = prop_oneof![Just("cap:relay"), Just("cap:drive"), Just("cap:other")].prop_map(str::to_owned);
+    let source = prop_oneof![2 => named, 1 => address()];
+    let destination = (address(), ports()).prop_map(|(ip, ports)| filter::DstPort { ip, bits: None, ports });
+    (proptest::collection::vec(source, 0..3), proptest::collection::vec(destination, 0..12))
+        .prop_map(|(sources, destinations)| Rule { sources: sources.into(), destinations, ..Rule::default() })
+}
+
+/// A packet between nodes.
+fn packet((from, to, port, v6, kind): (u8, u8, u16, bool, usize)) -> Flow {
+    let at = |last: u8| if v6 { format!("fd7a:115c:a1e0::{last}") } else { format!("100.64.0.{last}") };
+    let (protocol, payload) = [
+        (Protocol::TCP, Payload::TcpSyn),
+        (Protocol::UDP, Payload::Plain),
+        (Protocol::SCTP, Payload::Plain),
+        (Protocol::ICMPV4, Payload::IcmpOther),
+        (Protocol::ICMPV6, Payload::IcmpOther),
+        (Protocol(47), Payload::Plain),
+    ][kind];
+    let port = if protocol.has_ports() { port } else { 0 };
+    Flow { protocol, payload, source: end(&at(from), 9), destination: end(&at(to), port) }
 }
 
 fn rule() -> impl Strategy<Value = Rule> {
@@ -270,19 +335,31 @@ proptest! {
     ) {
         let local = Local::new(["100.64.0.0/24", "fd7a:115c:a1e0::/64"].map(|text| text.parse().unwrap()));
         let filter = Filter::compile(&rules, local).unwrap();
-        for (from, to, port, v6, kind) in packets {
-            let at = |last: u8| if v6 { format!("fd7a:115c:a1e0::{last}") } else { format!("100.64.0.{last}") };
-            let (protocol, payload) = [
-                (Protocol::TCP, Payload::TcpSyn), (Protocol::UDP, Payload::Plain), (Protocol::SCTP, Payload::Plain),
-                (Protocol::ICMPV4, Payload::IcmpOther), (Protocol::ICMPV6, Payload::IcmpOther), (Protocol(47), Payload::Plain),
-            ][kind];
-            let port = if protocol.has_ports() { port } else { 0 };
-            let flow = Flow { protocol, payload, source: end(&at(from), 9), destination: end(&at(to), port) };
-            let expected = match naive(&rules, &flow) {
+        for flow in packets.into_iter().map(packet) {
+            let expected = match rules.iter().position(|rule| allows(rule, &flow)) {
                 Some(rule) => Verdict::Accept(Pass::Rule(rule)),
                 None => Verdict::Drop(Refusal::NoRule),
             };
             prop_assert_eq!(verdict(&filter, flow), expected, "{}", flow);
+        }
+    }
+
+    #[test]
+    fn rules_by_capability_agree_with_the_rules_read_word_by_word(
+        rules in proptest::collection::vec(rule_by_capability(), 0..24),
+        packets in proptest::collection::vec((0_u8..8, 0_u8..8, 0_u16..7, any::<bool>(), 0_usize..6), 40),
+    ) {
+        let local = Local::new(["100.64.0.0/24", "fd7a:115c:a1e0::/64"].map(|text| text.parse().unwrap()));
+        let filter = Filter::compile(&rules, local).unwrap();
+        let standing = Standing { has_capability: &|name| HELD.contains(&name), ..Standing::default() };
+        for flow in packets.into_iter().map(packet) {
+            match filter.judge(&flow, &mut FlowTable::new(8, 1), &standing) {
+                Verdict::Accept(Pass::Rule(rule)) => prop_assert!(allows(&rules[rule], &flow), "{} by {}", flow, rule),
+                refused => {
+                    prop_assert_eq!(refused, Verdict::Drop(Refusal::NoRule));
+                    prop_assert!(!rules.iter().any(|rule| allows(rule, &flow)), "{}", flow);
+                }
+            }
         }
     }
 }
