@@ -139,8 +139,8 @@ impl Document {
     /// Puts a text in place of a span. `value` is the part of it that must be a value by itself.
     fn splice(&self, start: usize, end: usize, text: &str, value: &str) -> Result<Self, EditError> {
         Self::parse(value).map_err(EditError::Text)?;
-        // A line comment at the end of the text must not swallow what follows.
-        let close = if value.lines().last().is_some_and(|line| line.contains("//")) { "\n" } else { "" };
+        // A line comment at the end of the text must not swallow what follows: only there would a stray bracket do no harm.
+        let close = if Self::parse(&format!("{value}]")).is_ok() { "\n" } else { "" };
         let text = format!("{}{text}{close}{}", &self.text[..start], &self.text[end..]);
         Self::parse(&text).map_err(EditError::Text)
     }
@@ -172,6 +172,24 @@ mod tests {
     fn replacing_keeps_every_comment() {
         let edited = document().replace(&[Step::Name("a"), Step::Index(1)], "[3]").unwrap();
         assert_eq!(&**edited.text(), TEXT.replace("2]", "[3]]"));
+    }
+
+    #[test]
+    fn a_value_in_its_own_place_changes_no_byte() {
+        let text = "{\"a\": \"https://example.com\", \"b\": 1}";
+        let document = Document::parse(text).unwrap();
+        let edited = document.replace(&[Step::Name("a")], "\"https://example.com\"").unwrap();
+        assert_eq!(&**edited.text(), text);
+    }
+
+    #[test]
+    fn a_line_comment_behind_a_value_swallows_nothing() {
+        for (text, expected) in
+            [("[3] // three", "[[3] // three\n, 2]"), ("3 /* // */", "[3 /* // */, 2]"), ("3 //\n", "[3 //\n, 2]")]
+        {
+            let edited = Document::parse("[1, 2]").unwrap().replace(&[Step::Index(0)], text).unwrap();
+            assert_eq!(&**edited.text(), expected);
+        }
     }
 
     #[test]
