@@ -1,4 +1,5 @@
-//! Random tailnets and policies, and what they mean read word by word: no sets, no indices, no merging.
+//! Small tailnets and policies, and what they mean read word by word: no sets, no indices, no merging. Property tests and
+//! fuzzers make them of numbers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -6,7 +7,6 @@ use std::net::IpAddr;
 use filter::{AddressRange, Protocol};
 use ipnet::IpNet;
 use policy::{Node, NodeId, Owner, PostureValue, Role, Tag, Topology, User, UserId};
-use proptest::prelude::*;
 
 pub(crate) const USERS: [(&str, Role); 3] =
     [("ann@example.com", Role::Owner), ("bob@example.com", Role::Member), ("cat@example.org", Role::Admin)];
@@ -41,7 +41,7 @@ pub(crate) const ALIASES: [&str; 20] = [
     "autogroup:self",
 ];
 pub(crate) const SOURCES: usize = 18;
-const PORTS: [&str; 6] = ["*", "tcp:80", "udp:53", "22-25", "icmp:*", "47:*"];
+pub(crate) const PORTS: [&str; 6] = ["*", "tcp:80", "udp:53", "22-25", "icmp:*", "47:*"];
 
 #[derive(Clone, Debug)]
 pub(crate) struct World {
@@ -77,41 +77,34 @@ pub(crate) struct Packet {
     pub(crate) port: u16,
 }
 
-pub(crate) fn node_spec() -> impl Strategy<Value = NodeSpec> {
-    let routes = prop_oneof![3 => Just(0_usize), 2 => 0_usize..16];
-    (0_usize..10, routes, any::<bool>()).prop_map(|(owner, routes, managed)| NodeSpec { owner, routes, managed })
-}
-
-pub(crate) fn grant() -> impl Strategy<Value = Grant> {
-    (
-        proptest::collection::vec(0..SOURCES, 1..4),
-        proptest::collection::vec(0..ALIASES.len(), 1..4),
-        proptest::collection::vec(0..PORTS.len(), 0..3),
-        any::<bool>(),
-        prop_oneof![4 => Just(None), 1 => (0..TAGS.len()).prop_map(Some)],
-        prop_oneof![4 => Just(false), 1 => Just(true)],
-    )
-        .prop_map(|(sources, destinations, ports, app, via, managed)| {
-            let grant = Grant {
-                sources: sources.into_iter().map(|at| ALIASES[at]).collect(),
-                destinations: destinations.into_iter().map(|at| ALIASES[at]).collect(),
-                ports: ports.into_iter().map(|at| PORTS[at]).collect(),
-                app,
-                via: via.map(|at| TAGS[at]),
-                managed,
-            };
-            grant.valid()
-        })
-}
-
-pub(crate) fn world() -> impl Strategy<Value = World> {
-    (proptest::collection::vec(node_spec(), 1..7), proptest::collection::vec(grant(), 0..7))
-        .prop_map(|(nodes, grants)| World { nodes, grants })
-}
-
 pub(crate) fn address(node: usize, v6: bool) -> IpAddr {
     let text = if v6 { format!("fd7a:115c:a1e0::{}", node + 1) } else { format!("100.64.0.{}", node + 1) };
     text.parse().unwrap()
+}
+
+/// A grant by the places of its parts in [`ALIASES`], [`PORTS`] and [`TAGS`].
+#[derive(Clone, Debug)]
+pub(crate) struct GrantSpec {
+    pub(crate) sources: Vec<usize>,
+    pub(crate) destinations: Vec<usize>,
+    pub(crate) ports: Vec<usize>,
+    pub(crate) app: bool,
+    pub(crate) via: Option<usize>,
+    pub(crate) managed: bool,
+}
+
+impl From<GrantSpec> for Grant {
+    fn from(spec: GrantSpec) -> Self {
+        let grant = Self {
+            sources: spec.sources.into_iter().map(|at| ALIASES[at]).collect(),
+            destinations: spec.destinations.into_iter().map(|at| ALIASES[at]).collect(),
+            ports: spec.ports.into_iter().map(|at| PORTS[at]).collect(),
+            app: spec.app,
+            via: spec.via.map(|at| TAGS[at]),
+            managed: spec.managed,
+        };
+        grant.valid()
+    }
 }
 
 impl Grant {
