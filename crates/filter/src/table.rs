@@ -162,6 +162,29 @@ mod tests {
     }
 
     #[test]
+    fn all_flows_in_use_stay_while_there_is_room() {
+        let mut table = FlowTable::new(WAYS, 7);
+        (1..=WAYS as u16).for_each(|port| table.record(&outbound(port)));
+        for port in 100..200 {
+            for used in [2, 3, 6] {
+                assert!(table.expects(&answer(used)), "{used} was evicted before {port}");
+            }
+            table.record(&outbound(port));
+        }
+    }
+
+    #[test]
+    fn a_flow_that_was_in_use_once_is_spared_once() {
+        for used in 1..=WAYS as u16 {
+            let mut table = FlowTable::new(WAYS, 7);
+            (1..=WAYS as u16).for_each(|port| table.record(&outbound(port)));
+            assert!(table.expects(&answer(used)));
+            (100..100 + 2 * WAYS as u16).for_each(|port| table.record(&outbound(port)));
+            assert!(!table.expects(&answer(used)), "{used} is still there");
+        }
+    }
+
+    #[test]
     fn of_flows_that_nobody_answered_the_oldest_goes_first() {
         let mut table = FlowTable::new(WAYS, 7);
         (1..=3 * WAYS as u16).for_each(|port| table.record(&outbound(port)));

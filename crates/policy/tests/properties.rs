@@ -129,6 +129,22 @@ proptest! {
     }
 
     #[test]
+    fn capabilities_agree_with_the_policy_read_word_by_word(world in world()) {
+        let compiled = compile(&world);
+        let filters = filters(&world, &compiled);
+        let to_nodes = world.packets().into_iter().filter(|packet| world.node_at(packet.to) == Some(packet.at));
+        // The kinds of packets differ only in what capabilities don't look at.
+        for packet in to_nodes.filter(|packet| packet.protocol == Protocol::TCP) {
+            let given = world.gives(&packet);
+            let told = filters[packet.at].capabilities(packet.from, packet.to, &|_| false);
+            prop_assert_eq!(told.has("example.com/cap"), given, "{:?}\n{}", packet, world.text());
+            let decided = compiled.decide_capabilities(&Party::Address(packet.from), &Party::Address(packet.to));
+            prop_assert_eq!(decided.capabilities.has("example.com/cap"), given, "{:?}\n{}", packet, world.text());
+            prop_assert_eq!(decided.given_by.is_empty(), !given);
+        }
+    }
+
+    #[test]
     fn the_order_of_rules_changes_no_decision(world in world().prop_filter("two grants", |w| w.grants.len() > 1), turn in 1_usize..7) {
         let mut turned = world.clone();
         let by = turn % turned.grants.len();

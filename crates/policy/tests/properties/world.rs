@@ -152,6 +152,14 @@ impl Grant {
             && self.destinations.iter().any(|alias| self.is_destination(alias, world, packet))
     }
 
+    /// Whether the grant gives a packet's sender capabilities on the address that it goes to, one of the node's own.
+    fn gives(&self, world: &World, packet: &Packet) -> bool {
+        self.app
+            && self.via.is_none()
+            && self.sources.iter().any(|alias| self.is_source(alias, world, packet))
+            && self.destinations.iter().any(|alias| self.is_destination(alias, world, packet))
+    }
+
     fn is_source(&self, alias: &str, world: &World, packet: &Packet) -> bool {
         let node = world.node_at(packet.from);
         if self.managed && !node.is_some_and(|node| world.nodes[node].managed) {
@@ -292,6 +300,11 @@ impl World {
             || node.subnets().any(|route| route.contains(&packet.to))
             || (node.is_exit() && is_public(packet.to));
         local && self.grants.iter().any(|grant| grant.allows(self, packet))
+    }
+
+    /// Whether some grant gives a packet's sender capabilities on the address that it goes to, one of the node's own.
+    pub(crate) fn gives(&self, packet: &Packet) -> bool {
+        self.grants.iter().any(|grant| grant.gives(self, packet))
     }
 
     pub(crate) fn node_at(&self, wanted: IpAddr) -> Option<usize> {
