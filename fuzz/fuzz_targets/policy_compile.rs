@@ -1,96 +1,151 @@
-//! Any policy on a small tailnet: what is compiled is whole, both sides of a pair see each other, and what is brought up
-//! to date is as if compiled anew.
+//! Any grants on any small tailnet: filters agree with the policy read word by word, who knows whom is what filters imply,
+//! and what is brought up to date by changes is as if compiled anew.
 #![no_main]
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+// Property tests use the rest of it.
+#[expect(dead_code, reason = "shared with the property tests")]
+#[path = "../../crates/policy/tests/properties/world.rs"]
+mod world;
+
+use std::collections::BTreeSet;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use filter::{AddressRange, Filter, Local};
+use filter::{AddressRange, Filter, Flow, FlowTable, Payload, Protocol, Standing};
+use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
-use policy::{
-    Change, Compiled, Node, NodeId, Owner, Policy, PostureValue, Question, Role, Service, Subject, Tag, Topology, User,
-    UserId,
-};
+use policy::{Change, Compiled, NodeId, Party, Policy, Query, Topology};
+use world::{ALIASES, Grant, GrantSpec, NodeSpec, PORTS, Packet, SOURCES, TAGS, World};
 
-fn node(id: u64, owner: Owner, routes: &[&str]) -> Node {
-    let routes: BTreeSet<_> = routes.iter().map(|route| route.parse().expect("a route")).collect();
-    let addresses = [format!("100.64.0.{id}"), format!("fd7a:115c:a1e0::{id}")];
-    Node {
-        name: format!("node-{id}").into(),
-        addresses: addresses.iter().map(|address| address.parse().expect("an address")).collect(),
-        owner,
-        advertised: routes.clone(),
-        approved: routes,
-        posture: BTreeMap::from([("node:os".to_owned(), PostureValue::Text("linux".to_owned()))]),
-    }
+/// How many packets of a tailnet's are tried.
+const TRIED: usize = 96;
+
+/// What one input says.
+struct Case {
+    world: World,
+    changes: Vec<(usize, Option<NodeSpec>)>,
+    first_packet: usize,
 }
 
-fn tagged(names: &[&str]) -> Owner {
-    Owner::Tags(names.iter().map(|name| Tag::parse(name).expect("a tag")).collect())
-}
-
-fn tailnet() -> Topology {
-    let mut topology = Topology { domains: ["example.com".to_owned()].into(), ..Topology::default() };
-    for (id, login, role) in [(1, "ann@example.com", Role::Owner), (2, "ben@example.com", Role::Member)] {
-        topology.users.insert(UserId(id), User { login: login.into(), role, shared: false });
-    }
-    let nodes = [
-        node(1, Owner::User(UserId(1)), &[]),
-        node(2, Owner::User(UserId(1)), &["192.168.0.0/24"]),
-        node(3, Owner::User(UserId(2)), &[]),
-        node(4, tagged(&["tag:web"]), &["10.20.0.0/16"]),
-        node(5, tagged(&["tag:db", "tag:web"]), &["10.20.0.0/16"]),
-        node(6, tagged(&["tag:exit"]), &["0.0.0.0/0", "::/0"]),
-    ];
-    for (node, id) in nodes.into_iter().zip(1..) {
-        for route in node.subnets() {
-            topology.routers.entry(route).or_default().push(NodeId(id));
-        }
-        topology.nodes.insert(NodeId(id), node);
-    }
-    let shop: IpAddr = "100.64.1.1".parse().expect("an address");
-    topology.services.insert(
-        "svc:shop".into(),
-        Service { addresses: vec![shop], hosts: [NodeId(4)].into(), tags: BTreeSet::new() },
-    );
-    topology
-}
-
-fn check(compiled: &Compiled) {
-    for (id, node) in &compiled.topology().nodes {
-        let own = node.addresses.iter().map(|address| AddressRange::single(*address));
-        let local = Local::new(own.chain(node.subnets().chain(node.exit_routes()).map(AddressRange::prefix)));
-        Filter::compile(&compiled.filter(*id), local).expect("a compiled filter is whole");
-        for peer in compiled.peers(*id) {
-            assert!(compiled.peers(peer).contains(id), "a pair sees each other");
-            compiled.allowed_ips(*id, peer);
-            let subject = Subject::Visibility { destination: format!("node-{}", peer.0) };
-            let explained = compiled.explain(&Question { source: format!("node-{}", id.0), subject });
-            let explained = explained.expect("both are there");
-            assert!(!explained.answers[0].allowed_by.is_empty(), "a reason is known");
-        }
-        compiled.ssh(*id);
-        compiled.attributes(*id);
-    }
-    let _ = compiled.verify();
-}
-
-fuzz_target!(|text: &str| {
-    let Ok(policy) = Policy::parse(text) else { return };
-    let policy = Arc::new(policy);
-    let mut compiled = Compiled::new(policy.clone(), tailnet());
-    check(&compiled);
-    for change in [
-        Change::Node(NodeId(3), Box::new(node(3, tagged(&["tag:web"]), &["10.20.30.0/24"]))),
-        Change::NodeGone(NodeId(1)),
-        Change::Node(NodeId(7), Box::new(node(7, Owner::User(UserId(2)), &["0.0.0.0/0", "::/0"]))),
-    ] {
+fuzz_target!(|data: &[u8]| {
+    let Ok(case) = case(&mut Unstructured::new(data)) else { return };
+    let world = &case.world;
+    let policy = Arc::new(Policy::parse(&world.text()).expect("the grants are a policy"));
+    let mut compiled = Compiled::new(policy.clone(), world.topology());
+    check_packets(&case, &compiled);
+    check_visibility(&compiled);
+    let mut topology = world.topology();
+    for (at, spec) in case.changes {
+        let id = NodeId(at as u64);
+        let change = match spec {
+            Some(spec) => {
+                topology.nodes.insert(id, spec.node(at));
+                Change::Node(id, Box::new(spec.node(at)))
+            }
+            None => {
+                topology.nodes.remove(&id);
+                Change::NodeGone(id)
+            }
+        };
         compiled.apply(change);
-        let anew = Compiled::new(policy.clone(), compiled.topology().clone());
-        for id in anew.topology().nodes.keys() {
-            assert_eq!(compiled.filter(*id), anew.filter(*id), "brought up to date is as if compiled anew");
-            assert_eq!(compiled.peers(*id), anew.peers(*id));
-        }
+        check_same(&compiled, &Compiled::new(policy.clone(), topology.clone()), &topology);
     }
 });
+
+fn case(input: &mut Unstructured<'_>) -> Result<Case> {
+    let nodes = (0..input.int_in_range(1..=6)?).map(|_| node(input)).collect::<Result<_>>()?;
+    let grants = (0..input.int_in_range(0..=6)?).map(|_| grant(input)).collect::<Result<_>>()?;
+    let changes = (0..input.int_in_range(0..=3)?).map(|_| {
+        let at = input.int_in_range(0..=6)?;
+        Ok((at, if input.ratio(4, 5)? { Some(node(input)?) } else { None }))
+    });
+    let changes = changes.collect::<Result<_>>()?;
+    Ok(Case { world: World { nodes, grants }, changes, first_packet: input.int_in_range(0..=4095)? })
+}
+
+fn node(input: &mut Unstructured<'_>) -> Result<NodeSpec> {
+    let owner = input.int_in_range(0..=9)?;
+    let routes = if input.arbitrary()? { input.int_in_range(0..=15)? } else { 0 };
+    Ok(NodeSpec { owner, routes, managed: input.arbitrary()? })
+}
+
+fn grant(input: &mut Unstructured<'_>) -> Result<Grant> {
+    let mut places = |least: usize, most: usize, of: usize| -> Result<Vec<usize>> {
+        (0..input.int_in_range(least..=most)?).map(|_| input.int_in_range(0..=of - 1)).collect()
+    };
+    let (sources, destinations) = (places(1, 3, SOURCES)?, places(1, 3, ALIASES.len())?);
+    let ports = places(0, 2, PORTS.len())?;
+    let via = if input.ratio(1, 5)? { Some(input.int_in_range(0..=TAGS.len() - 1)?) } else { None };
+    let (app, managed) = (input.arbitrary()?, input.ratio(1, 5)?);
+    Ok(GrantSpec { sources, destinations, ports, app, via, managed }.into())
+}
+
+fn check_packets(case: &Case, compiled: &Compiled) {
+    let world = &case.world;
+    let filter = |node| Filter::compile(&compiled.filter(NodeId(node as u64)), world.local(node));
+    let filters: Vec<Filter> = (0..world.nodes.len()).map(|node| filter(node).expect("a whole filter")).collect();
+    let packets = world.packets();
+    // A step that shares no factor with the number of kinds, so that all of them come round.
+    for packet in packets.iter().cycle().skip(case.first_packet).step_by(101).take(TRIED) {
+        let allowed = world.allows(packet);
+        assert_eq!(passes(&filters[packet.at], packet), allowed, "{packet:?}\n{}", world.text());
+        let family = packet.to.is_ipv4();
+        let foreign = packet.protocol == if family { Protocol::ICMPV6 } else { Protocol::ICMPV4 };
+        if world.node_at(packet.to) == Some(packet.at) && !foreign {
+            let (source, destination) = (Party::Address(packet.from), Party::Address(packet.to));
+            let query = Query { source, destination, protocol: packet.protocol, port: packet.port };
+            let decision = compiled.decide(&query);
+            assert_eq!(!decision.allowed_by.is_empty(), allowed, "{packet:?}\n{}", world.text());
+            let given = filters[packet.at].capabilities(packet.from, packet.to, &|_| false);
+            assert_eq!(given.has("example.com/cap"), world.gives(packet), "{packet:?}\n{}", world.text());
+        }
+    }
+}
+
+fn passes(filter: &Filter, packet: &Packet) -> bool {
+    let payload = match packet.protocol {
+        Protocol::TCP => Payload::TcpSyn,
+        Protocol::ICMPV4 | Protocol::ICMPV6 => Payload::IcmpOther,
+        _ => Payload::Plain,
+    };
+    let (source, destination) = (SocketAddr::new(packet.from, 9), SocketAddr::new(packet.to, packet.port));
+    let flow = Flow { protocol: packet.protocol, source, destination, payload };
+    filter.judge(&flow, &mut FlowTable::new(1, 0), &Standing::default()).is_accept()
+}
+
+fn check_visibility(compiled: &Compiled) {
+    let nodes = &compiled.topology().nodes;
+    let named: Vec<(NodeId, BTreeSet<NodeId>)> = nodes.keys().map(|at| (*at, named_by(compiled, *at))).collect();
+    for (one, names) in &named {
+        let back = named.iter().filter(|(_, names)| names.contains(one)).map(|(other, _)| *other);
+        let mut implied: BTreeSet<NodeId> = names.iter().copied().chain(back).collect();
+        implied.remove(one);
+        assert_eq!(compiled.peers(*one), implied, "{one:?} knows whom filters name\n{}", compiled.policy().text());
+    }
+}
+
+/// The nodes of which an address, or a network behind them, is a source in a node's filter.
+fn named_by(compiled: &Compiled, at: NodeId) -> BTreeSet<NodeId> {
+    let rules = compiled.filter(at);
+    let sources: Vec<Option<AddressRange>> =
+        rules.iter().flat_map(|rule| rule.sources.iter()).map(|text| text.parse().ok()).collect();
+    let nodes = compiled.topology().nodes.iter().filter(|(_, node)| {
+        let own = node.addresses.iter().map(|address| AddressRange::single(*address));
+        let mut mine = own.chain(node.subnets().map(AddressRange::prefix));
+        // What is no range is `*`.
+        mine.any(|range| sources.iter().any(|source| source.is_none_or(|source| source.overlaps(&range))))
+    });
+    nodes.map(|(id, _)| *id).collect()
+}
+
+fn check_same(compiled: &Compiled, anew: &Compiled, topology: &Topology) {
+    for id in topology.nodes.keys() {
+        assert_eq!(compiled.filter(*id), anew.filter(*id), "brought up to date is as if compiled anew");
+        assert_eq!(compiled.peers(*id), anew.peers(*id));
+        assert_eq!(compiled.ssh(*id), anew.ssh(*id));
+        assert_eq!(compiled.attributes(*id), anew.attributes(*id));
+        for peer in anew.peers(*id) {
+            assert_eq!(compiled.allowed_ips(*id, peer), anew.allowed_ips(*id, peer));
+        }
+    }
+}

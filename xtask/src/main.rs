@@ -10,6 +10,7 @@ mod build;
 mod checkout;
 mod elf;
 mod fetch;
+mod fuzz;
 #[cfg(test)]
 mod guide;
 mod images;
@@ -32,6 +33,7 @@ const TASKS: &[Entry] = &[
     entry::<build::Build>(),
     entry::<test::Test>(),
     entry::<bench::Bench>(),
+    entry::<fuzz::Fuzz>(),
     entry::<tidy::Tidy>(),
     entry::<prune::Prune>(),
     entry::<up::Up>(),

@@ -6,7 +6,7 @@ use std::iter::Sum;
 use anyhow::Result;
 
 use crate::test::{Context, cargo, scenario};
-use crate::{fetch, tidy};
+use crate::{fetch, fuzz, tidy};
 
 /// A stage of the tests.
 pub(crate) struct Stage {
@@ -96,9 +96,9 @@ pub(crate) const STAGES: &[Stage] = &[
     },
     Stage {
         name: "long",
-        about: "what takes too long for every day: the coordination server is killed hundreds of times",
+        about: "what takes too long for every day: the coordination server is killed hundreds of times, fuzzers",
         standard: false,
-        run: scenario::long,
+        run: long,
     },
 ];
 
@@ -122,6 +122,25 @@ impl Counts {
     pub(crate) fn one(passed: bool) -> Self {
         Self { passed: usize::from(passed), failed: usize::from(!passed) }
     }
+}
+
+/// How long each fuzzer runs in the long tier.
+const FUZZED_SECONDS: u64 = 600;
+
+fn long(context: &Context<'_>) -> Result<Counts> {
+    let targets: Vec<_> = fuzz::TARGETS.iter().collect();
+    let outcomes = fuzz::fuzz(context.cache, context.checkout, context.progress, &targets, FUZZED_SECONDS);
+    let fuzzed = match outcomes {
+        Ok(outcomes) => {
+            outcomes.iter().for_each(|outcome| context.progress.line(&format!("  {outcome}")));
+            outcomes.iter().map(|outcome| Counts::one(outcome.holds())).sum()
+        }
+        Err(error) => {
+            context.progress.line(&format!("fuzzers: {error:#}"));
+            Counts::one(false)
+        }
+    };
+    Ok([fuzzed, scenario::long(context)?].into_iter().sum())
 }
 
 fn parts(context: &Context<'_>) -> Result<Counts> {
