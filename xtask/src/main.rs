@@ -14,6 +14,7 @@ mod fuzz;
 #[cfg(test)]
 mod guide;
 mod images;
+mod mutants;
 mod print;
 mod progress;
 mod prune;
@@ -34,6 +35,7 @@ const TASKS: &[Entry] = &[
     entry::<test::Test>(),
     entry::<bench::Bench>(),
     entry::<fuzz::Fuzz>(),
+    entry::<mutants::Mutants>(),
     entry::<tidy::Tidy>(),
     entry::<prune::Prune>(),
     entry::<up::Up>(),
