@@ -75,6 +75,13 @@ fn networks_and_capabilities_are_told() {
 }
 
 #[test]
+fn networks_as_sources_are_told() {
+    let more = r#"{"src": ["10.50.0.0/16"], "dst": ["tag:web"], "ip": ["tcp:25"]}, {"src": ["tag:web"]"#;
+    let after = BEFORE.replace(r#"{"src": ["tag:web"]"#, more);
+    assert_eq!(difference(&after), "opens:\n  10.50.0.0/16 -> tag:web: tcp:25\n");
+}
+
+#[test]
 fn who_loses_their_own_devices_or_everything_is_told() {
     let old = compile(BEFORE);
     let without_own = BEFORE.replace(r#""dst": ["autogroup:self"]"#, r#""dst": ["tag:db"]"#);

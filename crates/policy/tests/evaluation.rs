@@ -59,7 +59,8 @@ fn nodes() -> [(NodeId, Node); 7] {
 }
 
 fn topology() -> Topology {
-    let mut topology = Topology { nodes: nodes().into(), ..Topology::default() };
+    let domains = ["example.com", "example.net"].map(str::to_owned).into();
+    let mut topology = Topology { nodes: nodes().into(), domains, ..Topology::default() };
     let users = [
         (1, "ann@example.com", Role::Owner, false),
         (2, "ben@example.com", Role::Member, false),
@@ -640,4 +641,70 @@ fn what_a_rule_lacks_is_told_in_words() {
         ]
     );
     assert_eq!(login("laptop", "git"), [posture]);
+}
+
+#[test]
+fn a_posture_is_asked_of_those_who_log_in() {
+    let rule = r#"{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"], "users": ["root"], "srcPosture": ["posture:linux"]}"#;
+    let compiled = compile(&format!(r#""grants": [], "ssh": [{rule}]"#));
+    let told: Vec<String> = compiled.ssh(WEB)[0].principals.iter().map(ToString::to_string).collect();
+    assert_eq!(told, ["100.64.0.3", "fd7a:115c:a1e0::3"]);
+}
+
+#[test]
+fn of_a_rules_addresses_a_node_gets_those_that_it_answers_for() {
+    let compiled = grants(
+        r#"{"src": ["tag:exit"], "dst": ["tag:web", "10.99.0.0/16", "10.20.1.0/24", "100.64.0.5"], "ip": ["22"]},
+           {"src": ["tag:exit"], "dst": ["tag:exit", "8.8.8.0/24", "10.99.0.0/16"], "ip": ["53"]}"#,
+    );
+    let exit = "100.64.0.6 fd7a:115c:a1e0::6";
+    assert_eq!(filter(&compiled, WEB), [format!("{exit} -> 100.64.0.4:22 fd7a:115c:a1e0::4:22 10.20.1.0/24:22 []")]);
+    let db = format!("{exit} -> 100.64.0.5:22 fd7a:115c:a1e0::5:22 10.20.1.0/24:22 100.64.0.5:22 []");
+    assert_eq!(filter(&compiled, DB), [db]);
+    let own = format!("{exit} -> 100.64.0.6:53 fd7a:115c:a1e0::6:53 8.8.8.0/24:53 []");
+    assert_eq!(filter(&compiled, EXIT), [own]);
+}
+
+#[test]
+fn a_rule_without_sources_gives_nobody_anything() {
+    let compiled = grants(r#"{"src": [], "dst": ["tag:web"], "ip": ["22"], "app": {"example.com/x": []}}"#);
+    assert_eq!(filter(&compiled, WEB), Vec::<String>::new());
+    assert!(compiled.peers(WEB).is_empty());
+}
+
+#[test]
+fn rules_that_come_to_have_the_sources_of_others_concern_their_own_receivers_only() {
+    let mut compiled = grants(
+        r#"{"src": ["tag:db"], "dst": ["tag:exit"], "ip": ["22"]}, {"src": ["tag:web"], "dst": ["ben@example.com"], "ip": ["22"]}"#,
+    );
+    let given_away = Node { owner: Owner::User(UserId(3)), ..nodes()[3].1.clone() };
+    let affected = compiled.apply(Change::Node(WEB, Box::new(given_away)));
+    assert_eq!(affected.filters, [BEN, WEB].into());
+    assert_eq!(affected.parted, [Pair(BEN, WEB)].into());
+}
+
+#[test]
+fn a_test_may_be_about_somebody_who_is_not_there_yet() {
+    let text = |port: u16| {
+        format!(
+            r#""grants": [{{"src": ["zoe@example.com"], "dst": ["tag:web"], "ip": ["tcp:22"]}}],
+               "tests": [{{"src": "zoe@example.com", "proto": "tcp", "accept": ["tag:web:{port}"], "deny": ["tag:exit:22"]}},
+                         {{"src": "yan@example.com", "deny": ["tag:web:{port}"]}}]"#
+        )
+    };
+    assert!(compile(&text(22)).verify().is_ok());
+    let refused = compile(&text(23)).verify().unwrap_err().to_string();
+    assert!(refused.contains("test"), "{refused}");
+}
+
+#[test]
+fn a_name_of_the_policy_is_no_devices_full_name() {
+    let text = r#"{"hosts": {"web.corp": "10.20.0.9"}, "grants": [{"src": ["*"], "dst": ["web.corp"], "ip": ["22"]}]}"#;
+    let compiled = Compiled::new(Arc::new(Policy::parse(text).unwrap()), topology());
+    let asked = |destination: &str| {
+        let subject = Subject::Packets { destination: destination.to_owned(), protocol: Protocol::TCP, port: 22 };
+        let answer = compiled.explain(&Question { source: "ben".to_owned(), subject }).unwrap().answers.remove(0);
+        answer.parties[0].1.clone().unwrap()
+    };
+    assert_eq!([asked("web.corp"), asked("web.tailnet.example"), asked("web")], ["10.20.0.9", "web", "web"]);
 }
