@@ -14,6 +14,7 @@ use clap::Parser;
 
 use crate::Task;
 use crate::checkout::Checkout;
+use crate::print;
 use crate::progress::Progress;
 use report::Report;
 
@@ -88,7 +89,7 @@ impl Task for Fuzz {
     fn run(self) -> Result<ExitCode> {
         if self.list {
             for target in TARGETS {
-                println!("{:16} {}", target.name, target.about);
+                print::line(format_args!("{:16} {}", target.name, target.about))?;
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -96,12 +97,19 @@ impl Task for Fuzz {
         let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
         let progress = Progress::start(&cache, "fuzz")?;
         let outcomes = fuzz(&cache, &checkout, &progress, &targets, self.seconds)?;
-        println!("{:16}{:>14}{:>12}{:>12}{:>10}", "target", "executions", "coverage", "inputs", "crashes");
-        outcomes.iter().for_each(|outcome| println!("{outcome}"));
+        print::line(format_args!(
+            "{:16}{:>14}{:>12}{:>12}{:>10}",
+            "target", "executions", "coverage", "inputs", "crashes"
+        ))?;
+        outcomes.iter().try_for_each(print::line)?;
         let broken: Vec<&Outcome> = outcomes.iter().filter(|outcome| !outcome.holds()).collect();
         for outcome in &broken {
             for crash in &outcome.crashes {
-                println!("again: cargo +nightly fuzz run --sanitizer none {} {}", outcome.name, crash.display());
+                print::line(format_args!(
+                    "again: cargo +nightly fuzz run --sanitizer none {} {}",
+                    outcome.name,
+                    crash.display()
+                ))?;
             }
         }
         Ok(if broken.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })

@@ -13,6 +13,7 @@ use serde_json::Value;
 
 use crate::Task;
 use crate::checkout::Checkout;
+use crate::print;
 use crate::progress::Progress;
 
 /// Alter the policy's evaluation and the packet filter, one place at a time, and see which alterations the tests notice
@@ -95,13 +96,15 @@ impl Task for Mutants {
             let outcomes = serde_json::from_str(&text).with_context(|| format!("reading {}", path.display()))?;
             count(&outcomes, &mut rows);
             for missed in missed(&outcomes) {
-                println!("unnoticed: {missed}");
+                print::line(format_args!("unnoticed: {missed}"))?;
             }
         }
-        println!("{:44}{:>8}{:>8}{:>10}{:>10}", "", "caught", "missed", "timeout", "unviable");
-        rows.iter().for_each(|(file, row)| println!("{file:44}{row}"));
+        print::line(format_args!("{:44}{:>8}{:>8}{:>10}{:>10}", "", "caught", "missed", "timeout", "unviable"))?;
+        for (file, row) in &rows {
+            print::line(format_args!("{file:44}{row}"))?;
+        }
         let all = rows.values().copied().fold(Row::default(), Row::with);
-        println!("{:44}{all}\n{} % noticed, {LEAST} % is the least", "all", all.percent());
+        print::line(format_args!("{:44}{all}\n{} % noticed, {LEAST} % is the least", "all", all.percent()))?;
         Ok(if all.percent() >= LEAST { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }

@@ -206,6 +206,7 @@ mod tests {
         files(folder.path(), "two.example");
         let changed = async {
             while certificate.chain() == first {
+                // tidy: sleep, the clock is paused: it moves only while all wait
                 tokio::time::sleep(LOOK_EVERY).await;
             }
         };

@@ -280,8 +280,7 @@ fn the_drains_account_is_there_before_it_and_gone_after_it_however_it_ends() {
     let job = one(&objects, "Job", "operator-drain");
     let account = &job["spec"]["template"]["spec"]["serviceAccountName"];
     let own = objects.iter().filter(|object| {
-        object["kind"] == "ServiceAccount" && object["metadata"]["name"] == *account
-            || object["kind"] == "Role" && object["metadata"]["name"] == *account
+        (object["kind"] == "ServiceAccount" || object["kind"] == "Role") && object["metadata"]["name"] == *account
     });
     let bound = bindings(&objects).into_iter().filter(|(_, subject)| subject["name"] == *account);
     let all: Vec<&Value> = own.chain(bound.map(|(binding, _)| binding)).collect();

@@ -360,7 +360,7 @@ fn logins_are_told_to_the_devices_they_lead_to_those_with_a_check_first() {
     let ann = "100.64.0.1 100.64.0.2 fd7a:115c:a1e0::1 fd7a:115c:a1e0::2";
     let ben = "100.64.0.3 fd7a:115c:a1e0::3";
     let by_ann = format!("accept {ann} as *== root=root 100.64.0.6 fd7a:115c:a1e0::6!");
-    assert_eq!(told(WEB), [by_ann.clone()]);
+    assert_eq!(told(WEB), std::slice::from_ref(&by_ann));
     assert_eq!(told(DB), [format!("check {ben} as postgres=postgres root= "), by_ann]);
     assert_eq!(told(PHONE), [format!("accept {ann} as *== root= ")]);
     let by_local_part = [format!("accept {ben} as root= "), format!("accept {ben} as ben=ben ")];

@@ -1,5 +1,7 @@
 //! Whoever reads what a command prints may have enough before its end, as in `towline … | head -1`.
 
+#![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
+
 use std::process::Command;
 
 /// Runs a command whose answer nobody reads; answers its exit code and what it said beside it.

@@ -113,7 +113,7 @@ pub fn chosen(arguments: &Arguments) -> Result<Vec<&'static Act>> {
     for row in &arguments.rows {
         let acts: Vec<&Act> = ACTS.iter().filter(|act| act.rows.contains(row)).collect();
         let Some(first) = acts.first() else { bail!("there is no row {row}: the walkthrough has rows 1 to 17") };
-        if !acts.iter().any(|act| can(act)) {
+        if !acts.iter().any(&can) {
             bail!("row {row} can't be played so: {}", (first.excuse)(arguments).unwrap_or_default());
         }
         let needed = acts.iter().copied().filter(can);

@@ -32,7 +32,7 @@ fn for_programs(client: &Client, router: &str) -> Result<()> {
     }
     let seen = report["GlobalV4"].as_str().context("no GlobalV4")?;
     ensure!(seen.starts_with(&format!("{router}:")), "{report}");
-    ensure!(report["PreferredDERP"].to_string() == NEAR.0, "{report}");
+    ensure!(report["PreferredDERP"].as_u64() == NEAR.0.parse().ok(), "{report}");
     for (id, _) in [NEAR, FAR] {
         let latency = report["RegionLatency"][id].as_u64().filter(|nanoseconds| *nanoseconds > 0);
         ensure!(latency.is_some(), "no latency of region {id}: {report}");
