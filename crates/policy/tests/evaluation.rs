@@ -476,6 +476,9 @@ fn a_posture_is_asked_of_devices_and_of_nothing_else() {
     assert_eq!(miss(Party::Node(LAPTOP))[0], NearMiss { rule: 0, lacks: vec![Lack::Posture] });
     let stranger = Party::Address("10.20.0.9".parse().unwrap());
     assert_eq!(miss(stranger)[0], NearMiss { rule: 0, lacks: vec![Lack::Posture, Lack::Source] });
+    // An address of the range that no device has is no source either.
+    let nobody = tcp(&compiled, Party::Address("100.64.0.200".parse().unwrap()), "100.64.0.5", 22).near_misses;
+    assert!(nobody.contains(&NearMiss { rule: 1, lacks: vec![Lack::Posture, Lack::Source] }), "{nobody:?}");
 }
 
 #[test]
@@ -707,4 +710,33 @@ fn a_name_of_the_policy_is_no_devices_full_name() {
         answer.parties[0].1.clone().unwrap()
     };
     assert_eq!([asked("web.corp"), asked("web.tailnet.example"), asked("web")], ["10.20.0.9", "web", "web"]);
+}
+
+#[test]
+fn a_packet_has_addresses_of_one_family() {
+    let compiled = grants(r#"{"src": ["100.64.0.3"], "dst": ["tag:web"], "ip": ["22"]}"#);
+    assert_eq!(tcp(&compiled, Party::Node(BEN), "100.64.0.4", 22).allowed_by, [0]);
+    let refused = tcp(&compiled, Party::Node(BEN), "fd7a:115c:a1e0::4", 22);
+    assert_eq!(refused.near_misses, [NearMiss { rule: 0, lacks: vec![Lack::Source] }]);
+}
+
+#[test]
+fn a_test_by_address_imagines_the_device_there_with_that_address_only() {
+    let compiled = compile(
+        r#""grants": [{"src": ["100.64.0.1"], "dst": ["tag:web"], "ip": ["tcp:22"], "srcPosture": ["posture:linux"]},
+                      {"src": ["fd7a:115c:a1e0::1"], "dst": ["tag:web"], "ip": ["tcp:23"], "srcPosture": ["posture:linux"]}],
+           "tests": [
+               {"src": "100.64.0.1", "proto": "tcp", "srcPostureAttrs": {"node:os": "linux"}, "accept": ["tag:web:22"], "deny": ["tag:web:23"]},
+               {"src": "100.64.0.1", "proto": "tcp", "deny": ["tag:web:22"]}]"#,
+    );
+    compiled.verify().unwrap();
+}
+
+#[test]
+fn an_answer_names_whom_it_is_about() {
+    let compiled = compile(r#""grants": [], "nodeAttrs": [{"target": ["tag:db"], "attr": ["x"]}]"#);
+    let question = Question { source: "tag:web".to_owned(), subject: Subject::Attribute("x".to_owned()) };
+    let answers = compiled.explain(&question).unwrap().answers;
+    let parties: Vec<_> = answers.into_iter().map(|answer| answer.parties).collect();
+    assert_eq!(parties, [[("web".to_owned(), None)], [("db".to_owned(), None)]]);
 }
