@@ -130,7 +130,7 @@ const FUZZED_SECONDS: u64 = 600;
 fn long(context: &Context<'_>) -> Result<Counts> {
     let targets: Vec<_> = fuzz::TARGETS.iter().collect();
     let outcomes = fuzz::fuzz(context.cache, context.checkout, context.progress, &targets, FUZZED_SECONDS);
-    let fuzzed = match outcomes {
+    let fuzzed: Counts = match outcomes {
         Ok(outcomes) => {
             outcomes.iter().for_each(|outcome| context.progress.line(&format!("  {outcome}")));
             outcomes.iter().map(|outcome| Counts::one(outcome.holds())).sum()
