@@ -214,6 +214,8 @@ fn node(id: policy::NodeId, known: &policy::Node) -> Node {
 
 /// The processor's time that was spent so far: on a busy machine, what else runs doesn't count.
 fn spent() -> Duration {
+    // The count is brought up to date when the thread gives way, or else a few hundred times a second.
+    std::thread::yield_now();
     // What the scheduler counted for this thread, in nanoseconds; there is no other.
     let counted = std::fs::read_to_string("/proc/self/schedstat").expect("Linux counts what threads spend");
     let nanoseconds = counted.split(' ').next().and_then(|first| first.parse().ok());
