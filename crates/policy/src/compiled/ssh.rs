@@ -122,14 +122,17 @@ impl Compiled {
         if principals.is_empty() {
             return;
         }
-        let recorders = rule.recorders.iter().filter_map(|tag| self.by_tag.get(tag)).flatten();
+        // By number, not by slot: the order must not depend on who came first.
+        let recorders =
+            rule.recorders.iter().filter_map(|tag| self.by_tag.get(tag)).flat_map(|nodes| self.node_ids(nodes));
+        let recorders = recorders.filter_map(|id| self.topology.nodes.get(&id));
         grants.push(SshGrant {
             origin: rule.origin,
             principals,
             users,
             action: rule.action,
             accept_env: rule.accept_env.clone(),
-            recorders: recorders.flat_map(|slot| self.addresses(slot)).collect(),
+            recorders: recorders.flat_map(|node| node.addresses.iter().copied()).collect(),
             enforce_recorder: rule.enforce_recorder,
         });
     }
