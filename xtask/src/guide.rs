@@ -34,7 +34,7 @@ fn check_stage(words: &[&str]) -> anyhow::Result<()> {
     let test = Test::try_parse_from(["test"].iter().chain(words))?;
     test.stages()?;
     match test.stage.as_slice() {
-        [stage, options @ ..] if stage == "walkthrough" => scenario::rows_of(options).map(drop),
+        [stage, options @ ..] if stage == "walkthrough" => scenario::check(&scenario::parsed(options)?),
         _ => Ok(()),
     }
 }

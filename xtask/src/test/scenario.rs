@@ -128,13 +128,24 @@ fn not_named(options: &[String]) -> Vec<String> {
 ///
 /// # Errors
 /// When it can't be played. Ends the process where help is asked for, or an option is unknown, as for any task.
-pub(crate) fn rows_of(options: &[String]) -> Result<Arguments> {
+fn rows_of(options: &[String]) -> Result<Arguments> {
+    let arguments = parsed(options).unwrap_or_else(|error| error.exit());
+    check(&arguments)?;
+    Ok(arguments)
+}
+
+/// The options of the walkthrough, read.
+pub(crate) fn parsed(options: &[String]) -> Result<Arguments, clap::Error> {
     let ours = not_named(options);
     let program = "cargo xtask test walkthrough".to_owned();
-    let arguments = Arguments::parse_from(std::iter::once(&program).chain(&ours).chain(options));
-    rows::chosen(&arguments)?;
+    Arguments::try_parse_from(std::iter::once(&program).chain(&ours).chain(options))
+}
+
+/// Whether these can play these rows.
+pub(crate) fn check(arguments: &Arguments) -> Result<()> {
+    rows::chosen(arguments)?;
     arguments.cast()?;
-    Ok(arguments)
+    Ok(())
 }
 
 fn play(context: &Context<'_>, title: &str, cast: &[&str]) -> Result<Counts> {
