@@ -1,6 +1,8 @@
 //! `cargo xtask down`, `shell`, `status`, `sign-in`: what to do with a world that `cargo xtask up` made.
 
+use std::ffi::OsString;
 use std::fs;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -27,12 +29,20 @@ pub(crate) struct Down {
     world: String,
 }
 
-/// Open a prompt in a box of a world: laptop, robbinsdale, control, relay2, node1, node2, …
+/// Open a prompt in a box of a world, or run a command there: laptop, robbinsdale, control, relay2, node1, node2, …
+///
+/// Ends as the prompt or the command does, for example
+///     cargo xtask shell laptop
+///     cargo xtask shell laptop -- towline status
 #[derive(Parser)]
-#[command(name = "shell")]
+#[command(name = "shell", verbatim_doc_comment)]
 pub(crate) struct Shell {
     /// The box
     name: String,
+
+    /// The command and its arguments; none opens a prompt
+    #[arg(last = true, value_name = "COMMAND")]
+    command: Vec<OsString>,
 
     /// The world's name
     #[arg(long, default_value = DEMO)]
@@ -84,8 +94,11 @@ impl Task for Down {
 
 impl Task for Shell {
     fn run(self) -> Result<ExitCode> {
-        World::attach(&WorldName::parse(&self.world)?)?.lab_box(&self.name)?.interactive_shell()?;
-        Ok(ExitCode::SUCCESS)
+        let place = World::attach(&WorldName::parse(&self.world)?)?.lab_box(&self.name)?;
+        let status = place.interactive(&self.command)?;
+        // As a shell tells it: 128 and the signal's number, where a signal ended it.
+        let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
+        Ok(ExitCode::from(u8::try_from(code).unwrap_or(1)))
     }
 }
 

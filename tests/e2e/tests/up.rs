@@ -101,6 +101,13 @@ fn is_used(user: &User, checks: &mut Checks) {
             Ok(())
         })
     });
+    checks.check("a command in a box says and ends what it says and ends there", || {
+        let mut command = user.command(&["shell", "laptop"]);
+        let output = command.args(["--", "sh", "-c", "hostname; exit 3"]).output().context("starting xtask")?;
+        let said = String::from_utf8_lossy(&output.stdout);
+        ensure!(said == "laptop\n" && output.status.code() == Some(3), "{said:?}, {}", output.status);
+        Ok(())
+    });
     checks.check("sign-in is the person who confirms somebody else's login", || user.logs_the_member_in());
 }
 

@@ -1,10 +1,12 @@
 //! A box: a computer of the laboratory, made of namespaces.
 
+use std::ffi::OsString;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
 use std::net::Ipv4Addr;
 use std::os::fd::OwnedFd;
 use std::path::{Component, Path, PathBuf};
+use std::process::ExitStatus;
 use std::thread;
 
 use anyhow::{Context, Result, ensure};
@@ -98,11 +100,11 @@ impl LabBox {
         self.run(["bash", "-c", line])
     }
 
-    /// Opens an interactive shell on the caller's terminal and waits until the user leaves it.
+    /// Runs a command on the caller's terminal, an interactive shell where `words` are none, and tells how it ended.
     ///
     /// # Errors
-    /// When `nsenter` (Debian package util-linux) cannot be started; the shell's own exit status is none.
-    pub fn interactive_shell(&self) -> Result<()> {
+    /// When `nsenter` (Debian package util-linux) cannot be started; how the command ended is no error.
+    pub fn interactive(&self, words: &[OsString]) -> Result<ExitStatus> {
         // In the caller's session, not as a child of the box's first process: else the terminal would not be its own.
         let mut command = std::process::Command::new("nsenter");
         command.args([
@@ -117,11 +119,15 @@ impl LabBox {
         ]);
         // The folder that the caller is in means nothing in the box.
         // Not a login shell: those take their `PATH` from the box's profile, which knows nothing of the laboratory's programs.
-        command.args(["--", "/usr/bin/env", "--chdir=/root", "/bin/bash"]);
+        command.args(["--", "/usr/bin/env", "--chdir=/root"]);
+        if words.is_empty() {
+            command.arg("/bin/bash")
+        } else {
+            command.args(words)
+        };
         let terminal = std::env::var("TERM").unwrap_or_else(|_| "dumb".to_owned());
         command.env_clear().envs(crate::command::usual_environment()).env("TERM", terminal);
-        command.status().context("starting nsenter (Debian package util-linux)")?;
-        Ok(())
+        command.status().context("starting nsenter (Debian package util-linux)")
     }
 
     /// Runs `work` on a thread that is in the box's network: sockets it opens are the box's.

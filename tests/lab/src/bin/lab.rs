@@ -30,7 +30,7 @@ fn run(arguments: &[&str]) -> Result<ExitCode> {
         ["up", "--cluster", name] => up(name, Options::whole()?),
         ["run", name, place, command @ ..] if !command.is_empty() => in_box(name, place, command),
         ["shell", name, place] => {
-            World::attach(&WorldName::parse(name)?)?.lab_box(place)?.interactive_shell()?;
+            World::attach(&WorldName::parse(name)?)?.lab_box(place)?.interactive(&[])?;
             Ok(ExitCode::SUCCESS)
         }
         ["status", name] => {
