@@ -393,6 +393,23 @@ fn logins_are_decided_by_the_same_rules() {
 }
 
 #[test]
+fn own_devices_are_behind_no_router() {
+    let compiled = grants(
+        r#"{"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["*"], "app": {"example.com/x": []}, "via": ["tag:web"]}"#,
+    );
+    for node in nodes().map(|(id, _)| id) {
+        assert_eq!(filter(&compiled, node), Vec::<String>::new());
+        assert!(compiled.peers(node).is_empty());
+    }
+    let refused = tcp(&compiled, Party::Node(LAPTOP), "100.64.0.2", 22);
+    assert_eq!(refused.near_misses, [NearMiss { rule: 0, lacks: vec![Lack::Via] }]);
+    assert_eq!(compiled.decide_capabilities(&Party::Node(LAPTOP), &Party::Node(PHONE)), Default::default());
+    let warnings: Vec<String> = compiled.policy().warnings().iter().map(ToString::to_string).collect();
+    let warned = r#""via" is for what lies behind routers: it leaves nothing of autogroup:self"#;
+    assert!(warnings.len() == 1 && warnings[0].ends_with(warned), "{warnings:?}");
+}
+
+#[test]
 fn approval_is_by_what_covers_the_route_and_by_name_or_tag_of_the_service() {
     let compiled = compile(
         r#""grants": [], "autoApprovers": {"routes": {"10.20.0.0/16": ["tag:web"], "10.30.0.0/16": ["group:dev"]},

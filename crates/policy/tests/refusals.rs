@@ -120,6 +120,9 @@ fn ports_protocols_and_capabilities_are_checked() {
             r#"protocol "icmp" has no ports; use '*'"#,
         ),
         ("grants", r#"{"src":["*"],"dst":["*"]}"#, "ip and app can not both be empty"),
+        ("grants", r#"{"src":["*"],"dst":["*"],"ip":[]}"#, "ip and app can not both be empty"),
+        ("grants", r#"{"src":["*"],"dst":["*"],"app":{}}"#, "ip and app can not both be empty"),
+        ("grants", r#"{"src":["*"],"dst":["*"],"ip":null,"app":{}}"#, "ip and app can not both be empty"),
         ("grants", r#"{"src":["*"],"dst":["*"],"ip":["tcp"]}"#, r#"ip="tcp": port range "tcp": invalid first integer"#),
         (
             "grants",

@@ -394,6 +394,10 @@ impl Compiled {
 
     /// What a rule with `via` lacks: a router of its own that leads to the address.
     fn via_lack(&self, at: usize, rule: &Rule, destination: &Known, to: Option<IpAddr>) -> Option<Lack> {
+        // No router leads to a user's own devices.
+        if rule.destinations == [Alias::Auto(Autogroup::OwnDevices)] {
+            return Some(Lack::Via);
+        }
         if !rule.destinations.iter().any(|alias| self.is_destination(alias, destination, to)) {
             return Some(Lack::Destination);
         }

@@ -70,9 +70,10 @@ pub enum Section {
 }
 
 impl Rule {
-    /// Whether the rule is about the devices of one user among themselves.
+    /// Whether the rule is about the devices of one user among themselves. With `via` it isn't: no router leads there, so
+    /// that it gives nothing.
     pub fn is_own_devices(&self) -> bool {
-        self.destinations == [Alias::Auto(Autogroup::OwnDevices)]
+        self.via.is_empty() && self.destinations == [Alias::Auto(Autogroup::OwnDevices)]
     }
 }
 
@@ -161,12 +162,16 @@ fn read_grant(
     let capabilities = read_capabilities(&fields, problems);
     let via = read_via(&fields, context, problems);
     let postures = read_postures(&fields, default_postures, context, problems);
-    if fields.get("ip").is_none() && fields.get("app").is_none() {
+    if is_nothing(fields.get("ip")) && is_nothing(fields.get("app")) {
         return problems.at(value, "ip and app can not both be empty");
     }
     let to_self = destinations.iter().any(|(alias, _)| *alias == Alias::Auto(Autogroup::OwnDevices));
     if to_self {
         sources.iter().for_each(|(alias, value)| check_self_source(alias, false, value, problems));
+    }
+    if let Some(via) = fields.get("via").filter(|_| to_self && !via.is_empty()) {
+        let message = "\"via\" is for what lies behind routers: it leaves nothing of autogroup:self";
+        context.warn(via, message, problems);
     }
     if fields.get("app").is_some()
         && let Some((_, value)) = destinations.iter().find(|(alias, _)| *alias == Alias::Auto(Autogroup::Internet))
@@ -199,6 +204,13 @@ fn read_grant(
         }
     }
     Some(rules)
+}
+
+/// Whether a list or an object is missing or has nothing in it.
+fn is_nothing(value: Option<&Value>) -> bool {
+    value.is_none_or(|value| {
+        value.elements().is_some_and(<[_]>::is_empty) || value.members().is_some_and(<[_]>::is_empty)
+    })
 }
 
 const ACL: [&str; 7] = ["action", "proto", "src", "dst", "users", "ports", "srcPosture"];
