@@ -392,6 +392,77 @@ fn logins_are_decided_by_the_same_rules() {
     assert_eq!(refused(nobody), (1, vec![Lack::Destination, Lack::Source]));
 }
 
+/// What becomes of a login, with the rule's number or what the nearest lacks.
+fn login(compiled: &Compiled, from: NodeId, to: NodeId, account: &str) -> String {
+    match compiled.decide_ssh(&Party::Node(from), &Party::Node(to), account) {
+        SshDecision::Accept { rule } => format!("accept {rule}"),
+        SshDecision::Check { rule, .. } => format!("check {rule}"),
+        SshDecision::Refuse { near_misses } => format!("refuse {:?}", near_misses[0].lacks),
+    }
+}
+
+#[test]
+fn a_rule_by_local_part_also_holds_among_the_own_devices_of_its_sources() {
+    let compiled = compile(
+        r#""grants": [], "ssh": [{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"],
+            "users": ["localpart:*@example.com", "root"], "srcPosture": ["posture:linux"]}]"#,
+    );
+    let compiled = |owner: u64| {
+        let mut compiled = compiled.clone();
+        let moved =
+            Node { owner: Owner::User(UserId(owner)), posture: nodes()[2].1.posture.clone(), ..nodes()[1].1.clone() };
+        compiled.apply(Change::Node(PHONE, Box::new(moved)));
+        compiled
+    };
+    let bens = compiled(2);
+    assert_eq!(login(&bens, BEN, PHONE, "root"), "accept 0", "as the phone itself is told: {:?}", bens.ssh(PHONE));
+    assert_eq!(login(&bens, BEN, PHONE, "ben"), "accept 0");
+    assert_eq!(login(&bens, BEN, PHONE, "ann"), "refuse [Account]");
+    assert_eq!(login(&bens, BEN, WEB, "root"), "accept 0");
+    assert_eq!(login(&bens, LAPTOP, PHONE, "root"), "refuse [Posture, Destination]");
+    // Neither a device of somebody else nor one that isn't a source itself takes part.
+    let anns = compiled(1);
+    assert_eq!(login(&anns, PHONE, LAPTOP, "root"), "refuse [Destination]");
+    assert_eq!(login(&anns, PHONE, BEN, "root"), "refuse [Destination]");
+}
+
+#[test]
+fn a_check_needs_a_user_and_comes_before_what_needs_none() {
+    let compiled = compile(
+        r#""grants": [], "ssh": [
+            {"action": "accept", "src": ["autogroup:tagged"], "dst": ["tag:db"], "users": ["root", "backup"]},
+            {"action": "check", "src": ["tag:exit", "ben@example.com"], "dst": ["tag:db"], "users": ["root"]}],
+           "sshTests": [{"src": "tag:exit", "dst": ["tag:db"], "accept": ["backup"], "deny": ["root"]},
+                        {"src": "ben@example.com", "dst": ["tag:db"], "check": ["root"]}]"#,
+    );
+    assert_eq!(login(&compiled, EXIT, DB, "root"), "refuse [User]");
+    assert_eq!(login(&compiled, EXIT, DB, "backup"), "accept 0");
+    assert_eq!(login(&compiled, WEB, DB, "root"), "accept 0");
+    assert_eq!(login(&compiled, BEN, DB, "root"), "check 1");
+    compiled.verify().unwrap();
+    let subject = Subject::Ssh { destination: "db".to_owned(), account: "root".to_owned() };
+    let answer = compiled.explain(&Question { source: "exit".to_owned(), subject }).unwrap().answers.remove(0);
+    let words = "it asks for a check, and exit has no user who could confirm it";
+    assert_eq!((answer.to_string(), &answer.nearest[0].lacks), ("no".to_owned(), &vec![words.to_owned()]));
+}
+
+#[test]
+fn the_devices_of_users_are_logged_in_to_by_the_same_user_only_however_they_are_named() {
+    for destination in ["autogroup:self", "autogroup:member", "autogroup:admin"] {
+        let rule = format!(
+            r#"{{"action": "accept", "src": ["autogroup:member"], "dst": ["{destination}"], "users": ["root"]}}"#
+        );
+        let compiled = compile(&format!(r#""grants": [], "ssh": [{rule}]"#));
+        assert_eq!(login(&compiled, LAPTOP, PHONE, "root"), "accept 0", "{destination}");
+        assert_eq!(login(&compiled, LAPTOP, BEN, "root"), "refuse [Destination]", "{destination}");
+        assert_eq!(login(&compiled, BEN, LAPTOP, "root"), "refuse [Destination]", "{destination}");
+        let told: Vec<String> = compiled.ssh(PHONE)[0].principals.iter().map(ToString::to_string).collect();
+        assert_eq!(told, ["100.64.0.1", "100.64.0.2", "fd7a:115c:a1e0::1", "fd7a:115c:a1e0::2"], "{destination}");
+        let bens = compiled.ssh(BEN).iter().flat_map(|grant| &grant.principals).count();
+        assert_eq!(bens, if destination == "autogroup:admin" { 0 } else { 2 }, "{destination}");
+    }
+}
+
 #[test]
 fn own_devices_are_behind_no_router() {
     let compiled = grants(

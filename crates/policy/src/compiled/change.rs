@@ -9,7 +9,6 @@ use super::aliases::{AliasId, Meaning, Membership};
 use super::attributes::FUNNEL;
 use super::sets::hash_addresses;
 use super::{Compiled, GroupKey};
-use crate::policy::SshUser;
 use crate::{Alias, Autogroup, Node, NodeId, Policy, Service, User, UserId};
 
 /// A change of a tailnet.
@@ -404,8 +403,7 @@ impl Compiled {
             if is_source || is_recorder {
                 let ids = rule.destinations.iter().filter_map(|alias| self.aliases.id(alias));
                 ids.for_each(|id| reach |= &self.aliases.entry(id).named);
-                let by_local_part = rule.users.iter().any(|user| matches!(user, SshUser::LocalPart(_)));
-                if by_local_part || rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) {
+                if rule.has_local_part() || rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) {
                     reach |= self.own_slots(slot);
                 }
                 if is_recorder {

@@ -1,3 +1,5 @@
+mod ssh;
+
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -6,7 +8,7 @@ use roaring::RoaringBitmap;
 
 use super::aliases::Meaning;
 use super::{Compiled, has_posture};
-use crate::policy::{Effect, Rule, SshAction, SshRule, SshUser};
+use crate::policy::{Effect, Rule};
 use crate::{Alias, Autogroup, Node, NodeId, Ports, User, UserId, internet};
 
 /// How many near misses a decision names.
@@ -67,6 +69,8 @@ pub enum Lack {
     Capability,
     /// The source's device has none of the postures asked for.
     Posture,
+    /// The login has to be confirmed by a user, and the source is nobody's device.
+    User,
     /// No router that the rule names serves the destination.
     Via,
     /// It is for other destinations.
@@ -189,25 +193,6 @@ impl Compiled {
         }
         keep_nearest(&mut misses);
         misses
-    }
-
-    /// Tells whether a source may log in to a destination as an account.
-    pub fn decide_ssh(&self, source: &Party, destination: &Party, account: &str) -> SshDecision {
-        let (source, destination) = (self.known(source), self.known(destination));
-        let mut misses = Vec::new();
-        let rules = self.policy.ssh_rules().iter().enumerate();
-        let mut ordered: Vec<(usize, &SshRule)> = rules.collect();
-        ordered.sort_by_key(|(_, rule)| rule.action == SshAction::Accept);
-        for (at, rule) in ordered {
-            let lacks = self.ssh_lacks(rule, &source, &destination, account);
-            match (lacks.is_empty(), rule.action) {
-                (false, _) => misses.push(NearMiss { rule: at, lacks }),
-                (true, SshAction::Accept) => return SshDecision::Accept { rule: at },
-                (true, SshAction::Check(period)) => return SshDecision::Check { rule: at, period },
-            }
-        }
-        keep_nearest(&mut misses);
-        SshDecision::Refuse { near_misses: misses }
     }
 
     /// The rules of which a user's devices are a source: those that the user has, and any that they might have.
@@ -429,35 +414,6 @@ impl Compiled {
             _ => false,
         };
         answers && rule.destinations.iter().any(means)
-    }
-
-    fn ssh_lacks(&self, rule: &SshRule, source: &Known, destination: &Known, account: &str) -> Vec<Lack> {
-        let mut lacks = Vec::new();
-        let (Some(from), Some(_)) = (&source.node, &destination.node) else {
-            return vec![Lack::Destination, Lack::Source];
-        };
-        if !rule.users.iter().any(|user| is_account(user, source.user.as_ref(), account)) {
-            lacks.push(Lack::Account);
-        }
-        if !has_posture(&self.policy, &rule.postures, from) {
-            lacks.push(Lack::Posture);
-        }
-        let to_own = rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) && same_user(source, destination);
-        if !to_own && !rule.destinations.iter().any(|alias| self.means(alias, destination)) {
-            lacks.push(Lack::Destination);
-        }
-        if !rule.sources.iter().any(|alias| self.means(alias, source)) {
-            lacks.push(Lack::Source);
-        }
-        lacks
-    }
-}
-
-fn is_account(user: &SshUser, from: Option<&User>, account: &str) -> bool {
-    match user {
-        SshUser::Name(name) => name == account,
-        SshUser::NonRoot => account != "root",
-        SshUser::LocalPart(domain) => from.and_then(|user| user.login.rsplit_once('@')) == Some((account, domain)),
     }
 }
 

@@ -4,14 +4,14 @@ use std::net::IpAddr;
 use roaring::RoaringBitmap;
 
 use super::Compiled;
-use crate::policy::{Origin, SshAction, SshRule, SshUser};
+use crate::policy::{SshAction, SshRule, SshUser};
 use crate::{Alias, Autogroup, NodeId, UserId};
 
 /// A rule of a node's SSH server: who may log in, as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshGrant {
-    /// The rule of the policy that it comes from.
-    pub origin: Origin,
+    /// The rule of the policy that it comes from, numbered as in [`crate::Policy::ssh_rules`].
+    pub rule: usize,
     /// The addresses that may. `autogroup:tagged` lists a node once for each of its tags, as the hosted service does.
     pub principals: Vec<IpAddr>,
     /// Which account a name asked for becomes: itself, `=` for any other than those listed, or none when it is empty.
@@ -26,42 +26,76 @@ pub struct SshGrant {
     pub enforce_recorder: bool,
 }
 
+/// Whom of its sources a rule lets in to a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Admitted {
+    /// All of them.
+    All,
+    /// Those that belong to the same user; of a device without a user, the device itself.
+    SameOwner,
+}
+
+/// Whom of its sources a rule lets in to a device; `None` if the rule isn't about the device. `is_users` tells whether the
+/// device belongs to a user, `means` whether an alias of devices means it, `is_source` whether it is a source of the rule
+/// itself.
+pub(super) fn admitted(
+    rule: &SshRule,
+    is_users: bool,
+    means: impl Fn(&Alias) -> bool,
+    is_source: impl Fn() -> bool,
+) -> Option<Admitted> {
+    // However a rule names devices of users: each is for the user it belongs to.
+    let of_users = |alias: &&Alias| {
+        use Autogroup::{Member, OwnDevices, Role};
+        matches!(alias, Alias::User(_) | Alias::Auto(OwnDevices | Member | Role(_)))
+    };
+    let own = |alias: &Alias| *alias == Alias::Auto(Autogroup::OwnDevices);
+    if rule.destinations.iter().any(|alias| !of_users(&alias) && means(alias)) {
+        return Some(Admitted::All);
+    }
+    let to_own = is_users && rule.destinations.iter().filter(of_users).any(|alias| own(alias) || means(alias));
+    // The hosted service gives rules by local part on the sources' own devices too, whatever their destination.
+    let echoed = rule.has_local_part() && !rule.destinations.is_empty() && is_source();
+    (to_own || echoed).then_some(Admitted::SameOwner)
+}
+
+impl SshGrant {
+    /// The account that one asked for becomes; `None` if it isn't let in as that.
+    pub fn account<'a>(&'a self, asked: &'a str) -> Option<&'a str> {
+        account(&self.users, asked)
+    }
+}
+
 impl Compiled {
-    /// The SSH rules of a node; those with a check come first.
+    /// The SSH rules of a node, of which the first that fits counts; those with a check come first.
     pub fn ssh(&self, node: NodeId) -> Vec<SshGrant> {
         let Some(slot) = self.slot_of.get(&node).copied() else {
             return Vec::new();
         };
         let mut grants = Vec::new();
-        for rule in self.policy.ssh_rules() {
+        for (at, rule) in self.ssh_rules_in_order() {
             if let Some(sources) = self.ssh_sources(rule, slot) {
-                self.add_grants(rule, &sources, &mut grants);
+                self.add_grants((at, rule), &sources, &mut grants);
             }
         }
-        grants.sort_by_key(|grant| grant.action == SshAction::Accept);
         grants
+    }
+
+    /// Rules with their numbers, those with a check first.
+    pub(super) fn ssh_rules_in_order(&self) -> Vec<(usize, &SshRule)> {
+        let mut rules: Vec<(usize, &SshRule)> = self.policy.ssh_rules().iter().enumerate().collect();
+        rules.sort_by_key(|(_, rule)| rule.action == SshAction::Accept);
+        rules
     }
 
     /// The sources that a rule lets in to a node; `None` if the rule isn't about the node.
     fn ssh_sources(&self, rule: &SshRule, slot: u32) -> Option<RoaringBitmap> {
         let sources = self.ssh_source_slots(rule);
-        if self.is_ssh_destination(rule, slot) {
-            return Some(sources);
+        let is_users = self.node_at(slot).is_some_and(|node| node.user().is_some());
+        match admitted(rule, is_users, |alias| self.names(alias, slot), || sources.contains(slot))? {
+            Admitted::All => Some(sources),
+            Admitted::SameOwner => Some(sources & self.same_owner(slot)),
         }
-        let mine = self.same_owner(slot);
-        let to_self = rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices));
-        let by_local_part = rule.users.iter().any(|user| matches!(user, SshUser::LocalPart(_)));
-        // The hosted service gives rules by local part on the sources' own devices too, whatever their destination.
-        let echoed = by_local_part && !rule.destinations.is_empty() && sources.contains(slot);
-        let is_user = self.node_at(slot).is_some_and(|node| node.user().is_some());
-        ((to_self && is_user) || echoed).then(|| sources & mine)
-    }
-
-    fn is_ssh_destination(&self, rule: &SshRule, slot: u32) -> bool {
-        rule.destinations
-            .iter()
-            .filter(|alias| **alias != Alias::Auto(Autogroup::OwnDevices))
-            .any(|alias| self.names(alias, slot))
     }
 
     fn ssh_source_slots(&self, rule: &SshRule) -> RoaringBitmap {
@@ -86,12 +120,14 @@ impl Compiled {
         }
     }
 
-    fn add_grants(&self, rule: &SshRule, sources: &RoaringBitmap, grants: &mut Vec<SshGrant>) {
-        let domains: Vec<&str> = rule.users.iter().filter_map(local_part_domain).collect();
-        let common = common_users(&rule.users);
-        if domains.is_empty() {
-            self.add_grant(rule, self.principals(rule, sources), common, grants);
-            return;
+    fn add_grants(&self, rule: (usize, &SshRule), sources: &RoaringBitmap, grants: &mut Vec<SshGrant>) {
+        let mut add = |slots: &RoaringBitmap, login: Option<&str>| {
+            for users in accounts(&rule.1.users, login) {
+                self.add_grant(rule, self.principals(rule.1, slots), users, grants);
+            }
+        };
+        if !rule.1.has_local_part() {
+            return add(sources, None);
         }
         let mut by_user: BTreeMap<UserId, RoaringBitmap> = BTreeMap::new();
         let mut tagged = RoaringBitmap::new();
@@ -102,19 +138,14 @@ impl Compiled {
             };
         }
         for (user, slots) in by_user {
-            self.add_grant(rule, self.principals(rule, &slots), common.clone(), grants);
-            let login = self.topology.users.get(&user).map(|user| user.login.clone()).unwrap_or_default();
-            if let Some((local, _)) = login.rsplit_once('@').filter(|(_, domain)| domains.contains(domain)) {
-                let users = BTreeMap::from([(local.to_owned(), local.to_owned())]);
-                self.add_grant(rule, self.principals(rule, &slots), users, grants);
-            }
+            add(&slots, self.topology.users.get(&user).map(|user| &*user.login));
         }
-        self.add_grant(rule, self.principals(rule, &tagged), common, grants);
+        add(&tagged, None);
     }
 
     fn add_grant(
         &self,
-        rule: &SshRule,
+        (at, rule): (usize, &SshRule),
         principals: Vec<IpAddr>,
         users: BTreeMap<String, String>,
         grants: &mut Vec<SshGrant>,
@@ -127,7 +158,7 @@ impl Compiled {
             rule.recorders.iter().filter_map(|tag| self.by_tag.get(tag)).flat_map(|nodes| self.node_ids(nodes));
         let recorders = recorders.filter_map(|id| self.topology.nodes.get(&id));
         grants.push(SshGrant {
-            origin: rule.origin,
+            rule: at,
             principals,
             users,
             action: rule.action,
@@ -151,22 +182,31 @@ impl Compiled {
     }
 }
 
-/// The accounts that every source of a rule may have. Root is denied by name unless it is allowed by name.
-fn common_users(users: &[SshUser]) -> BTreeMap<String, String> {
+/// The accounts that a source with a login name, if it has one, may have by a rule: those of every source, and then the one
+/// that is called like the login's part before the `@`. Each maps what may be asked for to what it becomes.
+pub(super) fn accounts(users: &[SshUser], login: Option<&str>) -> Vec<BTreeMap<String, String>> {
+    // Root is denied by name unless it is allowed by name.
     let mut common = BTreeMap::from([("root".to_owned(), String::new())]);
+    let mut own = None;
     for user in users {
         match user {
-            SshUser::Name(name) => common.insert(name.clone(), name.clone()),
-            SshUser::NonRoot => common.insert("*".to_owned(), "=".to_owned()),
-            SshUser::LocalPart(_) => None,
-        };
+            SshUser::Name(name) => drop(common.insert(name.clone(), name.clone())),
+            SshUser::NonRoot => drop(common.insert("*".to_owned(), "=".to_owned())),
+            SshUser::LocalPart(domain) => {
+                let local = login.and_then(|login| login.rsplit_once('@')).filter(|(_, of)| **of == **domain);
+                own = own.or(local.map(|(local, _)| BTreeMap::from([(local.to_owned(), local.to_owned())])));
+            }
+        }
     }
-    common
+    [common].into_iter().chain(own).collect()
 }
 
-fn local_part_domain(user: &SshUser) -> Option<&str> {
-    match user {
-        SshUser::LocalPart(domain) => Some(domain),
-        _ => None,
+/// The account that one asked for becomes by a map of them; `None` if it isn't let in.
+pub(super) fn account<'a>(users: &'a BTreeMap<String, String>, asked: &'a str) -> Option<&'a str> {
+    let becomes = users.get(asked).or_else(|| users.get("*"))?;
+    match becomes.as_str() {
+        "" => None,
+        "=" => Some(asked),
+        other => Some(other),
     }
 }

@@ -29,7 +29,7 @@ pub struct SshRule {
     pub sources: Vec<Alias>,
     /// The postures of which the source must have one; none means any device will do.
     pub postures: Vec<Arc<str>>,
-    /// On which devices.
+    /// On which devices; those of a user are for that user alone, however they are named.
     pub destinations: Vec<Alias>,
     /// As whom.
     pub users: Vec<SshUser>,
@@ -39,6 +39,13 @@ pub struct SshRule {
     pub recorders: Vec<Tag>,
     /// Whether a session without a recorder is refused.
     pub enforce_recorder: bool,
+}
+
+impl SshRule {
+    /// Whether some of its accounts are those that are called like the users who log in.
+    pub fn has_local_part(&self) -> bool {
+        self.users.iter().any(|user| matches!(user, SshUser::LocalPart(_)))
+    }
 }
 
 /// What happens at a login that a rule allows.

@@ -24,7 +24,7 @@ impl Compiled {
                 let tags = listed(rule.via.iter().map(ToString::to_string));
                 format!("it goes by routers with {tags}, and none of them leads to {}", to.label)
             }
-            (Lack::Account, _) => "it is for other accounts".to_owned(),
+            (Lack::Account | Lack::User, _) => "it is for logins".to_owned(),
             (Lack::Port | Lack::Protocol, Effect::Capabilities(_)) => "it lets no packets through".to_owned(),
             (Lack::Capability, Effect::Ports(_)) => "it gives no capabilities".to_owned(),
         };
@@ -40,6 +40,7 @@ impl Compiled {
                 format!("{account:?} is not among its accounts: {}", listed(rule.users.iter().map(account_text)))
             }
             Lack::Posture => self.posture_in_words(&rule.postures, from),
+            Lack::User => format!("it asks for a check, and {} has no user who could confirm it", from.label),
             _ => format!("it is for other devices: {}", aliases(&rule.destinations)),
         };
         miss.lacks.iter().map(words).collect()

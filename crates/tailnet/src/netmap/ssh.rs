@@ -55,8 +55,7 @@ impl Tailnet {
         let addresses = from.node.addresses.both();
         let matching = self.rules.ssh(destination).into_iter().find(|grant| {
             let named = grant.principals.iter().any(|principal| addresses.contains(principal));
-            let local = grant.users.get(account).or_else(|| grant.users.get("*"));
-            named && local.is_some_and(|local| !local.is_empty())
+            named && grant.account(account).is_some()
         });
         let Some(grant) = matching else {
             return SshVerdict::Refuse("The policy doesn't let this login in.");
