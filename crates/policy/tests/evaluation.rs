@@ -668,6 +668,22 @@ fn a_policy_that_only_sends_a_route_elsewhere_tells_of_the_routers() {
 }
 
 #[test]
+fn a_router_that_a_via_turns_to_as_another_changes_is_named_too() {
+    let mut compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"], "via": ["tag:web"]}"#);
+    let route: IpNet = "10.20.0.0/16".parse().unwrap();
+    compiled.apply(Change::Routers(route, Vec::new()));
+    assert_eq!((routes_told(&compiled, BEN, WEB), routes_told(&compiled, BEN, DB)), (vec![route], vec![]));
+    let retagged = Node { owner: tagged(&["tag:exit"]), ..nodes()[3].1.clone() };
+    let affected = compiled.apply(Change::Node(WEB, Box::new(retagged)));
+    assert_eq!(routes_told(&compiled, BEN, DB), [route]);
+    assert_eq!(affected.nodes, [WEB, DB].into());
+    // Without a choice, nobody else is named.
+    let mut compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"]}"#);
+    let renamed = Node { name: "other".into(), ..nodes()[3].1.clone() };
+    assert_eq!(compiled.apply(Change::Node(WEB, Box::new(renamed))).nodes, [WEB].into());
+}
+
+#[test]
 fn what_is_said_of_an_address_is_where_it_lies() {
     let compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["*"], "ip": ["*"]}"#);
     let notes = |destination: &str| {

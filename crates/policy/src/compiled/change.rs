@@ -105,7 +105,8 @@ impl Compiled {
                     true => self.topology.routers.remove(&route),
                     false => self.topology.routers.insert(route, routers.clone()),
                 };
-                affected.nodes.extend(before.into_iter().flatten().chain(routers));
+                let chosen = self.node_ids(&self.choice_of(std::iter::once(route)));
+                affected.nodes.extend(before.into_iter().flatten().chain(routers).chain(chosen));
             }
             Change::Service(..) => self.change_service(change, &mut affected),
             Change::Domains(domains) => self.topology.domains = domains,
@@ -193,6 +194,7 @@ impl Compiled {
         let routes = self.subnets.keys().copied().collect::<Vec<_>>();
         let was_exit = self.exit_nodes.contains(slot);
         let mut ssh = self.ssh_reach(slot);
+        let mut fellows = self.fellow_routers(slot);
         self.withdraw(slot);
         let gone = node.is_none();
         match node {
@@ -215,6 +217,7 @@ impl Compiled {
         }
         concerned.insert(slot);
         ssh |= self.ssh_reach(slot);
+        fellows |= self.fellow_routers(slot);
         let peers = self.peer_slots(slot);
         let pairs = |slots: RoaringBitmap, compiled: &Self| {
             slots.iter().filter_map(|peer| Some(Pair::new(id, compiled.slots[peer as usize]?))).collect::<Vec<_>>()
@@ -225,6 +228,7 @@ impl Compiled {
             self.slot_of.remove(&id);
             self.slots[slot as usize] = None;
         }
+        affected.nodes.extend(self.node_ids(&fellows));
         affected.nodes.insert(id);
         affected.filters.extend(self.node_ids(&concerned));
         affected.ssh.extend(self.node_ids(&ssh));
@@ -257,6 +261,19 @@ impl Compiled {
     fn own_slots(&self, slot: u32) -> RoaringBitmap {
         let user = self.node_at(slot).and_then(Node::user);
         user.and_then(|user| self.by_user.get(&user)).cloned().unwrap_or_default()
+    }
+
+    /// Those who serve a subnet route that a slot serves too, as far as it matters to them.
+    fn fellow_routers(&self, slot: u32) -> RoaringBitmap {
+        self.choice_of(self.node_at(slot).into_iter().flat_map(Node::subnets))
+    }
+
+    /// Those who serve one of some routes, where a `via` chooses among them: as one changes, the choice may fall on another.
+    fn choice_of(&self, routes: impl Iterator<Item = IpNet>) -> RoaringBitmap {
+        let serving = routes.filter_map(|route| self.subnets.get(&route));
+        let serving = serving.fold(RoaringBitmap::new(), |all, some| all | some);
+        let chosen = !serving.is_empty() && self.destinations.iter().any(|set| !set.via.is_empty());
+        if chosen { serving } else { RoaringBitmap::new() }
     }
 
     /// The aliases that meant a slot, or do now.

@@ -388,7 +388,7 @@ impl Compiled {
         }
         let receivers = &self.destinations[self.rules[at].destination? as usize].receivers;
         let leads = |slot: u32| {
-            let router = self.node_at(slot);
+            let router = self.slots[slot as usize];
             router.zip(to).is_some_and(|(router, to)| self.is_let_through(rule, router, to))
         };
         (!receivers.iter().any(leads)).then_some(Lack::Via)
@@ -397,11 +397,13 @@ impl Compiled {
     /// Whether a router that a rule names in its `via` lets packets to an address through: those that the rule's
     /// destinations mean *there*. `*` is what lies behind it, and nothing where only the internet does; a range counts
     /// where one of its routes overlaps it.
-    fn is_let_through(&self, rule: &Rule, router: &Node, to: IpAddr) -> bool {
+    fn is_let_through(&self, rule: &Rule, id: NodeId, to: IpAddr) -> bool {
+        let Some(router) = self.topology.nodes.get(&id) else { return false };
         let is_public = internet::contains(&filter::AddressRange::single(to));
         let answers = router.addresses.contains(&to)
             || router.subnets().any(|subnet| subnet.contains(&to))
-            || (router.is_exit() && is_public);
+            || (router.is_exit() && is_public)
+            || self.topology.services.values().any(|known| known.hosts.contains(&id) && known.addresses.contains(&to));
         let overlaps = |range: &filter::AddressRange| {
             router.subnets().any(|subnet| filter::AddressRange::prefix(subnet).overlaps(range))
         };

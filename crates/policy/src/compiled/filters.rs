@@ -276,7 +276,7 @@ impl Receiver<'_> {
             Meaning::Ranges { ranges, .. } => {
                 ranges.iter().filter(|(range, _)| self.answers(range)).map(|(_, text)| text.to_string()).collect()
             }
-            Meaning::Service(addresses) if entry.named.contains(self.slot) => {
+            Meaning::Service(addresses) if !via && entry.named.contains(self.slot) => {
                 addresses.iter().map(ToString::to_string).collect()
             }
             _ => Vec::new(),

@@ -73,5 +73,6 @@ impl Compiled {
 }
 
 fn is_same_device(one: &Known, other: &Known) -> bool {
-    one.addresses.iter().flatten().any(|address| other.addresses.contains(&Some(*address)))
+    let (Some(one), Some(other)) = (&one.node, &other.node) else { return false };
+    one.addresses.iter().any(|address| other.addresses.contains(address))
 }
