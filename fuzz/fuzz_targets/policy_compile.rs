@@ -15,7 +15,10 @@ use filter::{AddressRange, Filter, Flow, FlowTable, Payload, Protocol, Standing}
 use libfuzzer_sys::arbitrary::{Result, Unstructured};
 use libfuzzer_sys::fuzz_target;
 use policy::{Change, Compiled, NodeId, Party, Policy, Query, Topology};
-use world::{ALIASES, Grant, GrantSpec, NodeSpec, PORTS, Packet, SOURCES, TAGS, World};
+use world::{
+    ALIASES, Grant, GrantSpec, NodeSpec, PORTS, Packet, SOURCES, SSH_DESTINATIONS, SSH_SOURCES, SSH_USERS, SshSpec,
+    TAGS, World,
+};
 
 /// How many packets of a tailnet's are tried.
 const TRIED: usize = 96;
@@ -60,7 +63,10 @@ fn case(input: &mut Unstructured<'_>) -> Result<Case> {
         Ok((at, if input.ratio(4, 5)? { Some(node(input)?) } else { None }))
     });
     let changes = changes.collect::<Result<_>>()?;
-    Ok(Case { world: World { nodes, grants }, changes, first_packet: input.int_in_range(0..=4095)? })
+    let ssh = (0..input.int_in_range(0..=3)?).map(|_| ssh_rule(input)).collect::<Result<_>>()?;
+    let (default_managed, shop) = (input.ratio(1, 5)?, input.int_in_range(0..=63)?);
+    let world = World { nodes, grants, ssh, default_managed, shop };
+    Ok(Case { world, changes, first_packet: input.int_in_range(0..=4095)? })
 }
 
 fn node(input: &mut Unstructured<'_>) -> Result<NodeSpec> {
@@ -76,8 +82,18 @@ fn grant(input: &mut Unstructured<'_>) -> Result<Grant> {
     let (sources, destinations) = (places(1, 3, SOURCES)?, places(1, 3, ALIASES.len())?);
     let ports = places(0, 2, PORTS.len())?;
     let via = if input.ratio(1, 5)? { Some(input.int_in_range(0..=TAGS.len() - 1)?) } else { None };
-    let (app, managed) = (input.arbitrary()?, input.ratio(1, 5)?);
-    Ok(GrantSpec { sources, destinations, ports, app, via, managed }.into())
+    let (app, managed, acl) = (input.arbitrary()?, input.ratio(1, 5)?, input.ratio(1, 5)?);
+    Ok(GrantSpec { sources, destinations, ports, app, via, managed, acl }.into())
+}
+
+fn ssh_rule(input: &mut Unstructured<'_>) -> Result<SshSpec> {
+    let mut places = |of: usize| -> Result<Vec<usize>> {
+        (0..input.int_in_range(1..=2)?).map(|_| input.int_in_range(0..=of - 1)).collect()
+    };
+    let (sources, destinations) = (places(SSH_SOURCES.len())?, places(SSH_DESTINATIONS.len())?);
+    let users = places(SSH_USERS.len())?;
+    let (check, managed, recorded) = (input.ratio(1, 4)?, input.ratio(1, 4)?, input.ratio(1, 4)?);
+    Ok(SshSpec { check, sources, destinations, users, managed, recorded })
 }
 
 fn check_packets(case: &Case, compiled: &Compiled) {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use filter::{AddressRange, Protocol};
 use ipnet::IpNet;
-use policy::{Node, NodeId, Owner, PostureValue, Role, Tag, Topology, User, UserId};
+use policy::{Node, NodeId, Owner, PostureValue, Role, Service, Tag, Topology, User, UserId};
 
 pub(crate) const USERS: [(&str, Role); 3] =
     [("ann@example.com", Role::Owner), ("bob@example.com", Role::Member), ("cat@example.org", Role::Admin)];
@@ -17,8 +17,21 @@ const HOSTS: [(&str, &str); 4] =
 const GROUPS: [(&str, &[&str]); 2] =
     [("group:dev", &["ann@example.com", "cat@example.org"]), ("group:ops", &["bob@example.com"])];
 
+/// Addresses in ranges, as they are written and what they come to.
+const MIXED: (&str, &[&str], &[&str]) = (
+    "ipset:mixed",
+    &["10.33.0.0/16", "remove 10.33.9.0/24", "add 100.64.0.2"],
+    &["10.33.0.0-10.33.8.255", "10.33.10.0-10.33.255.255", "100.64.0.2"],
+);
+/// A service that some nodes host.
+pub(crate) const SHOP: &str = "svc:shop";
+const SHOP_ADDRESS: &str = "100.64.1.1";
+/// Who has which attributes.
+const ATTRIBUTES: [(&str, &str); 3] =
+    [("tag:web", "funnel"), ("bob@example.com", "disable-ipv4"), ("tag:gate", "dns-subdomain-resolve")];
+
 /// Aliases for either side; the last ones are for destinations only.
-pub(crate) const ALIASES: [&str; 20] = [
+pub(crate) const ALIASES: [&str; 23] = [
     "*",
     "ann@example.com",
     "bob@example.com",
@@ -37,16 +50,63 @@ pub(crate) const ALIASES: [&str; 20] = [
     "100.64.0.3",
     "10.33.5.0/24",
     "resolver",
+    "ipset:mixed",
+    "autogroup:danger-all",
     "autogroup:internet",
     "autogroup:self",
+    SHOP,
 ];
-pub(crate) const SOURCES: usize = 18;
-pub(crate) const PORTS: [&str; 6] = ["*", "tcp:80", "udp:53", "22-25", "icmp:*", "47:*"];
+pub(crate) const SOURCES: usize = 20;
+pub(crate) const PORTS: [&str; 8] = ["*", "tcp:80", "udp:53", "22-25", "icmp:*", "47:*", "tcp:20-24,80", "udp:26-60"];
 
-#[derive(Clone, Debug)]
+/// Who may be a source of an SSH rule, and on which devices.
+pub(crate) const SSH_SOURCES: [&str; 10] = [
+    "ann@example.com",
+    "bob@example.com",
+    "user:*@example.com",
+    "group:dev",
+    "group:ops",
+    "tag:web",
+    "tag:db",
+    "autogroup:member",
+    "autogroup:tagged",
+    "autogroup:admin",
+];
+pub(crate) const SSH_DESTINATIONS: [&str; 8] = [
+    "tag:web",
+    "tag:db",
+    "tag:gate",
+    "autogroup:tagged",
+    "autogroup:self",
+    "autogroup:member",
+    "autogroup:admin",
+    "ann@example.com",
+];
+pub(crate) const SSH_USERS: [&str; 4] = ["root", "autogroup:nonroot", "deploy", "localpart:*@example.com"];
+/// Accounts that are asked for.
+pub(crate) const ACCOUNTS: [&str; 5] = ["root", "deploy", "ann", "bob", "other"];
+
+/// A tailnet and its policy.
+#[derive(Clone, Debug, Default)]
 pub(crate) struct World {
     pub(crate) nodes: Vec<NodeSpec>,
     pub(crate) grants: Vec<Grant>,
+    pub(crate) ssh: Vec<SshSpec>,
+    /// Whether rules that ask for no posture ask for that of managed devices.
+    pub(crate) default_managed: bool,
+    /// Which nodes host the service, by bits.
+    pub(crate) shop: usize,
+}
+
+/// A rule of SSH, by the places of its parts in [`SSH_SOURCES`], [`SSH_DESTINATIONS`] and [`SSH_USERS`].
+#[derive(Clone, Debug)]
+pub(crate) struct SshSpec {
+    pub(crate) check: bool,
+    pub(crate) sources: Vec<usize>,
+    pub(crate) destinations: Vec<usize>,
+    pub(crate) users: Vec<usize>,
+    pub(crate) managed: bool,
+    pub(crate) recorded: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -66,6 +126,8 @@ pub(crate) struct Grant {
     pub(crate) app: bool,
     pub(crate) via: Option<&'static str>,
     pub(crate) managed: bool,
+    /// Whether it is written as ACLs.
+    pub(crate) acl: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -91,6 +153,7 @@ pub(crate) struct GrantSpec {
     pub(crate) app: bool,
     pub(crate) via: Option<usize>,
     pub(crate) managed: bool,
+    pub(crate) acl: bool,
 }
 
 impl From<GrantSpec> for Grant {
@@ -102,6 +165,7 @@ impl From<GrantSpec> for Grant {
             app: spec.app,
             via: spec.via.map(|at| TAGS[at]),
             managed: spec.managed,
+            acl: spec.acl,
         };
         grant.valid()
     }
@@ -110,6 +174,7 @@ impl From<GrantSpec> for Grant {
 impl Grant {
     /// Makes of any combination one that a policy may have.
     fn valid(mut self) -> Self {
+        self.destinations.iter_mut().filter(|alias| **alias == "autogroup:danger-all").for_each(|alias| *alias = "*");
         if self.destinations.contains(&"autogroup:self") {
             let people =
                 |alias: &&str| alias.contains('@') || alias.starts_with("group:") || *alias == "autogroup:member";
@@ -117,9 +182,11 @@ impl Grant {
             if self.sources.is_empty() {
                 self.sources.push("autogroup:member");
             }
+        }
+        if self.acl {
             self.via = None;
         }
-        if self.destinations.contains(&"autogroup:internet") || self.via.is_some() {
+        if self.acl || self.destinations.contains(&"autogroup:internet") || self.via.is_some() {
             self.app = false;
         }
         if self.ports.is_empty() && !self.app {
@@ -145,6 +212,17 @@ impl Grant {
         format!("{{{}}}", parts.join(", "))
     }
 
+    /// An ACL for each protocol with its ports.
+    fn acl_texts(&self) -> impl Iterator<Item = String> {
+        self.ports.iter().map(|ports| {
+            let (proto, ports) = ports.split_once(':').unwrap_or(("", ports));
+            let proto = if proto.is_empty() { String::new() } else { format!("\"proto\": {proto:?}, ") };
+            let to: Vec<String> = self.destinations.iter().map(|alias| format!("{alias}:{ports}")).collect();
+            let posture = if self.managed { ", \"srcPosture\": [\"posture:managed\"]" } else { "" };
+            format!("{{\"action\": \"accept\", {proto}\"src\": {:?}, \"dst\": {to:?}{posture}}}", self.sources)
+        })
+    }
+
     /// Whether the grant lets a packet in at a node, by what it says.
     fn allows(&self, world: &World, packet: &Packet) -> bool {
         self.ports.iter().any(|ports| opens(ports, packet))
@@ -162,14 +240,14 @@ impl Grant {
 
     fn is_source(&self, alias: &str, world: &World, packet: &Packet) -> bool {
         let node = world.node_at(packet.from);
-        if self.managed && !node.is_some_and(|node| world.nodes[node].managed) {
+        if (self.managed || world.default_managed) && !node.is_some_and(|node| world.nodes[node].managed) {
             return false;
         }
-        if let Some(range) = range_of(alias) {
-            return range.contains(packet.from);
+        if let Some(ranges) = ranges_of(alias) {
+            return ranges.iter().any(|range| range.contains(packet.from));
         }
         match (alias, node) {
-            ("*", Some(_)) => true,
+            ("autogroup:danger-all", _) | ("*", Some(_)) => true,
             ("*", None) => world.nodes.iter().flat_map(NodeSpec::subnets).any(|route| route.contains(&packet.from)),
             (_, Some(node)) => world.nodes[node].is(alias),
             (_, None) => false,
@@ -181,22 +259,23 @@ impl Grant {
         let own = world.node_at(packet.to) == Some(packet.at);
         if let Some(tag) = self.via {
             let serves = |range: &AddressRange| node.subnets().any(|route| AddressRange::prefix(route).overlaps(range));
-            let leads = match (alias, range_of(alias)) {
+            let leads = match (alias, ranges_of(alias)) {
                 ("*", _) => node.subnets().next().is_some(),
                 ("autogroup:internet", _) => node.is_exit() && is_public(packet.to),
-                (_, Some(range)) => serves(&range) && range.contains(packet.to),
+                (_, Some(ranges)) => ranges.iter().any(serves) && ranges.iter().any(|range| range.contains(packet.to)),
                 _ => false,
             };
             return leads && node.is(tag);
         }
-        if let Some(range) = range_of(alias) {
+        if let Some(ranges) = ranges_of(alias) {
             let answers = own
                 || node.subnets().any(|route| route.contains(&packet.to))
                 || (node.is_exit() && is_public(packet.to));
-            return range.contains(packet.to) && answers;
+            return ranges.iter().any(|range| range.contains(packet.to)) && answers;
         }
         match alias {
             "*" => true,
+            SHOP => world.hosts_shop(packet.at) && packet.to == shop_address(),
             "autogroup:internet" => node.is_exit() && is_public(packet.to),
             "autogroup:self" => {
                 let from = world.node_at(packet.from).map(|from| world.nodes[from].owner);
@@ -261,21 +340,100 @@ impl NodeSpec {
     }
 }
 
+impl SshSpec {
+    fn sources(&self) -> Vec<&'static str> {
+        self.sources.iter().map(|at| SSH_SOURCES[*at]).collect()
+    }
+
+    /// Of any combination of destinations, those that a policy may have with the sources.
+    fn destinations(&self) -> Vec<&'static str> {
+        let sources = self.sources();
+        let tagged = sources.iter().any(|source| source.starts_with("tag:") || *source == "autogroup:tagged");
+        let fits = |alias: &&str| match *alias {
+            "ann@example.com" => sources.iter().all(|source| *source == "ann@example.com"),
+            "autogroup:self" | "autogroup:member" | "autogroup:admin" => !tagged,
+            _ => true,
+        };
+        let mut fitting: Vec<&str> = self.destinations.iter().map(|at| SSH_DESTINATIONS[*at]).filter(fits).collect();
+        if fitting.is_empty() {
+            fitting.push("tag:web");
+        }
+        fitting
+    }
+
+    fn users(&self) -> Vec<&'static str> {
+        self.users.iter().map(|at| SSH_USERS[*at]).collect()
+    }
+
+    fn text(&self) -> String {
+        let mut parts = vec![
+            format!("\"action\": {:?}", if self.check { "check" } else { "accept" }),
+            format!("\"src\": {:?}, \"dst\": {:?}", self.sources(), self.destinations()),
+            format!("\"users\": {:?}", self.users()),
+        ];
+        if self.managed {
+            parts.push("\"srcPosture\": [\"posture:managed\"]".to_owned());
+        }
+        if self.recorded {
+            parts.push("\"recorder\": [\"tag:gate\"]".to_owned());
+        }
+        format!("{{{}}}", parts.join(", "))
+    }
+
+    fn is_source(&self, node: &NodeSpec) -> bool {
+        (!self.managed || node.managed) && self.sources().iter().any(|alias| node.is(alias))
+    }
+
+    /// Whether the rule fits a login from one node to another, by what it says.
+    fn fits(&self, world: &World, from: usize, to: usize, account: &str) -> bool {
+        let (source, destination) = (&world.nodes[from], &world.nodes[to]);
+        let of_user = destination.owner < USERS.len();
+        let own = if of_user { source.owner == destination.owner } else { from == to };
+        let leads = |alias: &&str| match *alias {
+            "autogroup:self" => of_user && own,
+            alias if of_user => destination.is(alias) && own,
+            alias => destination.is(alias),
+        };
+        // A rule by local part is also one among the own devices of its sources.
+        let by_local_part = self.users().contains(&"localpart:*@example.com");
+        let among_own = by_local_part && own && self.is_source(destination);
+        let login = USERS.get(source.owner).map(|(login, _)| *login);
+        let is_account = |user: &&str| match *user {
+            "autogroup:nonroot" => account != "root",
+            "localpart:*@example.com" => login == Some(&format!("{account}@example.com")),
+            name => name == account,
+        };
+        self.is_source(source)
+            && (self.destinations().iter().any(leads) || among_own)
+            && self.users().iter().any(is_account)
+    }
+}
+
 impl World {
     pub(crate) fn text(&self) -> String {
-        let grants: Vec<String> = self.grants.iter().map(Grant::text).collect();
+        let (acls, grants): (Vec<&Grant>, Vec<&Grant>) = self.grants.iter().partition(|grant| grant.acl);
+        let grants: Vec<String> = grants.into_iter().map(Grant::text).collect();
+        let acls: Vec<String> = acls.into_iter().flat_map(Grant::acl_texts).collect();
+        let ssh: Vec<String> = self.ssh.iter().map(SshSpec::text).collect();
         let groups: Vec<String> = GROUPS.iter().map(|(name, members)| format!("{name:?}: {members:?}")).collect();
         let hosts: Vec<String> = HOSTS.iter().map(|(name, address)| format!("{name:?}: {address:?}")).collect();
         let tags: Vec<String> = TAGS.iter().map(|tag| format!("{tag:?}: []")).collect();
+        let attribute = |(target, name): &(&str, &str)| format!("{{\"target\": [{target:?}], \"attr\": [{name:?}]}}");
+        let attributes: Vec<String> = ATTRIBUTES.iter().map(attribute).collect();
+        let postures = if self.default_managed { "[\"posture:managed\"]" } else { "[]" };
         format!(
-            "{{\"groups\": {{{}}}, \"hosts\": {{{}}}, \"tagOwners\": {{{}}},\n\
-             \"postures\": {{\"posture:managed\": [\"custom:managed == true\"]}},\n\"grants\": [\n{}\n],\n\
-             \"ssh\": [{{\"action\": \"accept\", \"src\": [\"group:dev\"], \"dst\": [\"tag:web\", \"autogroup:self\"], \
-             \"users\": [\"root\", \"localpart:*@example.com\"]}}]}}",
+            "{{\"groups\": {{{}}}, \"hosts\": {{{}}}, \"tagOwners\": {{{}}}, \"ipsets\": {{{:?}: {:?}}},\n\
+             \"postures\": {{\"posture:managed\": [\"custom:managed == true\"]}}, \"defaultSrcPosture\": {postures},\n\
+             \"nodeAttrs\": [{}],\n\"grants\": [\n{}\n],\n\"acls\": [\n{}\n],\n\"ssh\": [\n{}\n]}}",
             groups.join(", "),
             hosts.join(", "),
             tags.join(", "),
-            grants.join(",\n")
+            MIXED.0,
+            MIXED.1,
+            attributes.join(", "),
+            grants.join(",\n"),
+            acls.join(",\n"),
+            ssh.join(",\n")
         )
     }
 
@@ -291,15 +449,35 @@ impl World {
             }
             topology.nodes.insert(NodeId(index as u64), node);
         }
+        topology.services.insert(SHOP.into(), shop(self.shop));
         topology
     }
 
+    fn hosts_shop(&self, node: usize) -> bool {
+        self.shop & (1 << node) != 0
+    }
+
+    /// The first rule that fits a login, by what the rules say: its number and whether it asks for a check. Those that do
+    /// come first.
+    pub(crate) fn login(&self, from: usize, to: usize, account: &str) -> Option<(usize, bool)> {
+        let fits = |check: bool| {
+            let mut rules = self.ssh.iter().enumerate().filter(move |(_, rule)| rule.check == check);
+            rules.find(|(_, rule)| rule.fits(self, from, to, account)).map(|(at, _)| (at, check))
+        };
+        fits(true).or_else(|| fits(false))
+    }
+
     pub(crate) fn allows(&self, packet: &Packet) -> bool {
-        let node = &self.nodes[packet.at];
-        let local = self.node_at(packet.to) == Some(packet.at)
-            || node.subnets().any(|route| route.contains(&packet.to))
-            || (node.is_exit() && is_public(packet.to));
-        local && self.grants.iter().any(|grant| grant.allows(self, packet))
+        self.answers(packet.at, packet.to) && self.grants.iter().any(|grant| grant.allows(self, packet))
+    }
+
+    /// Whether packets to an address are for a node, or go on from it.
+    pub(crate) fn answers(&self, node: usize, address: IpAddr) -> bool {
+        let spec = &self.nodes[node];
+        self.node_at(address) == Some(node)
+            || spec.subnets().any(|route| route.contains(&address))
+            || (spec.is_exit() && is_public(address))
+            || (self.hosts_shop(node) && address == shop_address())
     }
 
     /// Whether some grant gives a packet's sender capabilities on the address that it goes to, one of the node's own.
@@ -314,8 +492,10 @@ impl World {
     /// What a node answers for, as its packet filter is told.
     pub(crate) fn local(&self, node: usize) -> filter::Local {
         let own = [address(node, false), address(node, true)].map(AddressRange::single);
-        let exit = self.nodes[node].is_exit().then(|| range_of("8.8.8.0/24").unwrap());
-        filter::Local::new(own.into_iter().chain(self.nodes[node].subnets().map(AddressRange::prefix)).chain(exit))
+        let exit = self.nodes[node].is_exit().then(|| "8.8.8.0/24".parse().unwrap());
+        let shop = self.hosts_shop(node).then(|| AddressRange::single(shop_address()));
+        let routes = self.nodes[node].subnets().map(AddressRange::prefix);
+        filter::Local::new(own.into_iter().chain(routes).chain(exit).chain(shop))
     }
 
     /// Packets that try every kind of rule: from and to nodes, networks behind routers and the Internet.
@@ -324,11 +504,11 @@ impl World {
             ["10.33.5.9", "10.33.9.9", "10.44.0.1", "fd00:1::5", "8.8.8.8"].map(|text| text.parse().unwrap());
         let nodes = (0..self.nodes.len()).flat_map(|node| [address(node, false), address(node, true)]);
         let ends: Vec<IpAddr> = nodes.chain(networks).collect();
-        let kinds = [(6, 80), (6, 24), (17, 53), (17, 80), (1, 0), (58, 0), (47, 0)];
+        let kinds = [(6, 80), (6, 25), (17, 53), (17, 26), (1, 0), (58, 0), (47, 0)];
         let mut packets = Vec::new();
         for at in 0..self.nodes.len() {
             for from in &ends {
-                for to in ends.iter().filter(|to| to.is_ipv4() == from.is_ipv4()) {
+                for to in ends.iter().chain([&shop_address()]).filter(|to| to.is_ipv4() == from.is_ipv4()) {
                     let of = |(number, port)| Packet { from: *from, at, to: *to, protocol: Protocol(number), port };
                     packets.extend(kinds.map(of));
                 }
@@ -342,24 +522,42 @@ fn is_public(address: IpAddr) -> bool {
     address == IpAddr::from([8, 8, 8, 8])
 }
 
-fn range_of(alias: &str) -> Option<AddressRange> {
+/// The service as some nodes host it, by bits.
+pub(crate) fn shop(hosts: usize) -> Service {
+    let hosts = (0..usize::BITS as u64).filter(|node| hosts & (1 << node) != 0).map(NodeId);
+    Service { addresses: vec![shop_address()], hosts: hosts.collect(), ..Service::default() }
+}
+
+fn shop_address() -> IpAddr {
+    SHOP_ADDRESS.parse().unwrap()
+}
+
+/// What an alias of addresses means.
+fn ranges_of(alias: &str) -> Option<Vec<AddressRange>> {
+    if alias == MIXED.0 {
+        return Some(MIXED.2.iter().map(|range| range.parse().unwrap()).collect());
+    }
     let text = HOSTS.iter().find(|(name, _)| *name == alias).map_or(alias, |(_, address)| address);
-    text.parse().ok()
+    text.parse().ok().map(|range| vec![range])
 }
 
 /// Whether an entry of `ip` opens a packet's port.
 fn opens(ports: &str, packet: &Packet) -> bool {
-    let (tcp, udp) = (packet.protocol == Protocol::TCP, packet.protocol == Protocol::UDP);
     // Any port at all lets pings in.
     if packet.protocol == if packet.to.is_ipv4() { Protocol::ICMPV4 } else { Protocol::ICMPV6 } {
         return true;
     }
-    match ports {
-        "*" => tcp || udp || matches!(packet.protocol, Protocol::ICMPV4 | Protocol::ICMPV6),
-        "tcp:80" => tcp && packet.port == 80,
-        "udp:53" => udp && packet.port == 53,
-        "22-25" => (tcp || udp) && (22..=25).contains(&packet.port),
-        "icmp:*" => packet.protocol == Protocol::ICMPV4,
-        _ => packet.protocol == Protocol(47),
-    }
+    let (protocol, ports) = ports.split_once(':').map_or((None, ports), |(name, ports)| (Some(name), ports));
+    let fits = match protocol {
+        None => matches!(packet.protocol, Protocol::TCP | Protocol::UDP | Protocol::ICMPV4 | Protocol::ICMPV6),
+        Some("tcp") => packet.protocol == Protocol::TCP,
+        Some("udp") => packet.protocol == Protocol::UDP,
+        Some("icmp") => packet.protocol == Protocol::ICMPV4,
+        Some(number) => packet.protocol == Protocol(number.parse().unwrap()),
+    };
+    let within = |range: &str| {
+        let (first, last) = range.split_once('-').unwrap_or((range, range));
+        range == "*" || (first.parse().unwrap()..=last.parse().unwrap()).contains(&packet.port)
+    };
+    fits && ports.split(',').any(within)
 }
