@@ -143,17 +143,19 @@ fn tell(difference: Difference) -> PolicyDifference {
     }
 }
 
-/// The policy in force with other tests.
+/// The policy in force with other tests of reachability. Its tests of SSH stay: the API has no way to give others.
 fn with_tests(text: &str, tests: &str) -> Result<String, ApiError> {
     let unreadable = |error: String| ApiError::bad_request(format!("the tests can't be read: {error}"));
     let document = ::policy::hujson::Document::parse(tests).map_err(|problem| unreadable(problem.to_string()))?;
     let tests: Value =
         serde_json::from_str(&document.minify(document.root())).map_err(|error| unreadable(error.to_string()))?;
+    let text = if text.trim().is_empty() { Policy::default_for_new_tailnet() } else { text };
     let mut policy: Value =
         serde_json::from_str(&plain_json(text)?).map_err(|error| ApiError::internal(error.to_string()))?;
     if let Value::Object(fields) = &mut policy {
+        // A policy spells its fields in any case.
+        fields.retain(|name, _| !name.eq_ignore_ascii_case("tests"));
         fields.insert("tests".to_owned(), tests);
-        fields.shift_remove("sshTests");
     }
     Ok(policy.to_string())
 }
@@ -204,4 +206,24 @@ fn spell(ports: &Ports) -> String {
     let ranges: Vec<_> = ports.ranges.iter().map(ToString::to_string).collect();
     let protocol = ports.protocol.map(|protocol| format!("{protocol}:")).unwrap_or_default();
     format!("{protocol}{}", ranges.join(","))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn tests_take_the_place_of_a_policys_own_however_it_spells_them_and_those_of_ssh_stay() {
+        let own = r#"{
+            "ACLs": [], // nothing
+            "Tests": [{"src": "ann@example.com", "accept": ["10.0.0.1:22"]}],
+            "SSHTests": [{"src": "ann@example.com", "dst": ["ann@example.com"], "deny": ["root"]}],
+        }"#;
+        let text = with_tests(own, r#"[{"src": "ben@example.com", "deny": ["10.0.0.1:22"]}, ]"#).unwrap();
+        let policy = Policy::parse(&text).unwrap();
+        let sources: Vec<&str> = policy.tests().iter().map(|test| test.source.as_str()).collect();
+        assert_eq!((sources, policy.ssh_tests().len()), (vec!["ben@example.com"], 1));
+        let of_a_new_tailnet = Policy::parse(&with_tests(" ", "[]").unwrap()).unwrap();
+        assert_eq!(of_a_new_tailnet.rules().len(), 1);
+    }
 }
