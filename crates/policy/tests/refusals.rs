@@ -5,6 +5,138 @@ use std::sync::Arc;
 
 use policy::{Compiled, Policy, PolicyError, Topology, User, UserId};
 
+/// The hosted service's refusals in its words, each with a policy in which `^` stands before what is wrong.
+const IN_ITS_WORDS: [(&str, &str); 31] = [
+    (
+        r#"{"grants": [{"src": [^"*"], "dst": ["autogroup:self"], "ip": ["*"]}]}"#,
+        "autogroup:self can only be used with users, groups, or supported autogroups",
+    ),
+    (r#"{"acls": [{"action": "accept", "src": ["*", ^"tag:x"], "dst": ["*:*"]}]}"#, r#"src=tag not found: "tag:x""#),
+    (
+        r#"{"acls": [{"action": "accept", "src": ["*"], "dst": [^"tag:x:22"]}]}"#,
+        r#"dst="tag:x": tag not found: "tag:x""#,
+    ),
+    (
+        r#"{"grants": [{"src": [^"autogroup:self"], "dst": ["*"], "ip": ["*"]}]}"#,
+        r#""autogroup:self" not valid on the src side of a rule"#,
+    ),
+    (
+        "{\"hosts\": {\"h\": \"10.0.0.1\"},\n \"acls\": [{\"action\": \"accept\", \"src\": [\"*\"], \"dst\": [^\"h:ssh\"]}]}",
+        r#"dst="h:ssh": port range "ssh": invalid first integer"#,
+    ),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["22", ^"0"]}]}"#,
+        r#"ip="0": port range "0": first port must be >0, or use '*' for wildcard"#,
+    ),
+    (r#"{"acls": [{"action": ^"deny", "src": ["*"], "dst": ["*:*"]}]}"#, r#"action="deny" is not supported"#),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": [^"0.0.0.0/0"], "ip": ["*"]}]}"#,
+        r#"dst "0.0.0.0/0": to allow all IP addresses, use "*" or "autogroup:internet""#,
+    ),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": ["*"], "app": {^"tailscale.com/cap/x": []}}]}"#,
+        r#"app="tailscale.com/cap/x": capability name must not be in the tailscale.com domain"#,
+    ),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": ["*"], "app": {^"admin": []}}]}"#,
+        r#"app="admin": capability name must have the form {domain}/{path}"#,
+    ),
+    ("{\"grants\": [\n  ^{\"src\": [\"*\"], \"dst\": [\"*\"]}]}", "ip and app can not both be empty"),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": [^"autogroup:danger-all"], "ip": ["*"]}]}"#,
+        "cannot use autogroup:danger-all as a dst",
+    ),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": [^"autogroup:internet"], "app": {"a.b/c": []}}]}"#,
+        "cannot use app grants with autogroup:internet",
+    ),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"], "via": [^"a@example.com"]}]}"#,
+        r#"via="a@example.com": via can only be a tag"#,
+    ),
+    (r#"{"grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"], "via": [^"tag:x"]}]}"#, r#"via: tag "tag:x" not found"#),
+    (
+        r#"{"ssh": [{"action": "accept", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ^[]}]}"#,
+        "users must be specified",
+    ),
+    (
+        r#"{"ssh": [^{"src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#,
+        "action must be specified",
+    ),
+    (
+        r#"{"ssh": [{"action": "accept", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["é", ^"*"]}]}"#,
+        r#"user "*" is not valid"#,
+    ),
+    (
+        r#"{"ssh": [{"action": ^"deny", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#,
+        r#""deny" is not a valid action; use "accept" or "check""#,
+    ),
+    (
+        r#"{"ssh": [{"action": "accept", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"], "acceptEnv": [^""]}]}"#,
+        "acceptEnv values cannot be empty",
+    ),
+    (
+        r#"{"ssh": [{"action": "check", "checkPeriod": ^"169h", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#,
+        "checkPeriod 169h0m0s is above the max (168h)",
+    ),
+    (
+        r#"{"ssh": [{"action": "check", "checkPeriod": ^"-1h", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#,
+        "checkPeriod -1h0m0s must be a positive duration",
+    ),
+    (
+        "{\"hosts\": {\"srv\": \"10.0.0.1\"},\n\t\"ssh\": [{\"action\": \"accept\", \"src\": [\"a@example.com\"], \"dst\": [^\"srv\"], \"users\": [\"root\"]}]}",
+        r#"invalid dst "srv"; name tags, autogroup:self or the same user as in src"#,
+    ),
+    (
+        "{\"groups\": {\n\t\"group:a\": [],\n\t\"group:b\": [^\"group:a\"]}}",
+        r#"groups["group:b"]: "group:a": group members cannot be recursive"#,
+    ),
+    (r#"{"tagOwners": {^"tag:9x": []}}"#, r#"tagOwners["tag:9x"]: tag names must start with a letter, after 'tag:'"#),
+    (
+        r#"{"grants": [{"src": [^"user:*@other.org"], "dst": ["*"], "ip": ["*"]}]}"#,
+        "other.org is not associated with this Tailnet and cannot be used in user:*@<domain> expressions",
+    ),
+    (
+        r#"{"sshTests": [{"src": "a@example.com", "dst": [^"*"], "deny": ["root"]}]}"#,
+        r#"SSH tests dst contains disallowed element "*""#,
+    ),
+    (
+        r#"{"sshTests": [{"src": "a@example.com", "dst": [^"tag:x"], "deny": ["root"]}]}"#,
+        r#"SSH tests dst contains unknown tag "tag:x""#,
+    ),
+    (
+        "{\"grants\": [],\n\"tests\": [\n  ^{\"src\": \"a@example.com\", \"accept\": [\"10.0.0.1:400\"]}]}",
+        r#"test of "a@example.com" failed: address "10.0.0.1:400": want: Accept, got: Drop"#,
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": [^"100.100.100.0/24"]}]}"#,
+        "IPPool(100.100.100.0/24): network within reserved range",
+    ),
+    (r#"{"derpMap": ^[]}"#, "derpMap must be an object, not a list"),
+];
+
+/// A policy and the place, as it is told, of the `^` that was in it.
+fn marked(text: &str) -> (String, String) {
+    let before = &text[..text.find('^').unwrap()];
+    let line = before.matches('\n').count() + 1;
+    let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+    (text.replacen('^', "", 1), format!("line {line}, column {column}"))
+}
+
+#[test]
+fn what_the_hosted_service_refuses_is_refused_in_its_words_and_at_its_place() {
+    for (text, message) in IN_ITS_WORDS {
+        let (text, place) = marked(text);
+        let topology = Topology { domains: ["example.com".to_owned()].into(), ..Topology::default() };
+        let checked = Policy::parse(&text).and_then(|policy| Compiled::new(Arc::new(policy), topology).verify());
+        let told: Vec<String> = match checked.unwrap_err() {
+            PolicyError::Invalid(problems) => problems.iter().map(ToString::to_string).collect(),
+            PolicyError::Tests(failures) => failures.iter().map(ToString::to_string).collect(),
+        };
+        assert_eq!(told, [format!("{place}: {message}")], "{text}");
+    }
+}
+
 fn refusal(text: &str) -> String {
     Policy::parse(text).unwrap_err().to_string()
 }
