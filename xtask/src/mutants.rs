@@ -52,6 +52,7 @@ const PACKAGES: [(&str, &[&str]); 2] = [
             "--test=examples",
             "--test=properties",
             "--test=reference",
+            "--test=refusals",
         ],
     ),
 ];

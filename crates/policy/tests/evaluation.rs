@@ -837,6 +837,48 @@ fn a_test_by_address_imagines_the_device_there_with_that_address_only() {
 }
 
 #[test]
+fn a_via_sends_its_sources_to_its_router_and_nobody_else() {
+    let mut compiled = grants(
+        r#"{"src": ["ann@example.com"], "dst": ["office"], "ip": ["22"], "via": ["tag:web"]},
+           {"src": ["ben@example.com"], "dst": ["tag:web"], "ip": ["22"]},
+           {"src": ["ben@example.com"], "dst": ["10.30.0.0/16"], "ip": ["22"], "via": ["tag:web"]}"#,
+    );
+    let [office, other]: [IpNet; 2] = ["10.20.0.0/16", "10.30.0.0/16"].map(|route| route.parse().unwrap());
+    compiled
+        .apply(Change::Node(WEB, Box::new(node(WEB, "web", tagged(&["tag:web"]), &["10.20.0.0/16", "10.30.0.0/16"]))));
+    // No router is preferred, so that only a `via` tells which to take.
+    compiled.apply(Change::Routers(office, Vec::new()));
+    assert!(compiled.are_peers(BEN, WEB) && compiled.are_peers(LAPTOP, WEB));
+    assert_eq!(routes_told(&compiled, LAPTOP, WEB), [office]);
+    assert_eq!(routes_told(&compiled, BEN, WEB), [other]);
+}
+
+#[test]
+fn devices_are_answered_together_where_all_that_is_said_of_them_is_the_same() {
+    let compiled = grants(
+        r#"{"src": ["tag:web"], "dst": ["tag:exit"], "ip": ["tcp:80"]}, {"src": ["100.64.0.4"], "dst": ["tag:exit"], "ip": ["tcp:22"]}"#,
+    );
+    let sources = |port: u16| -> Vec<Vec<String>> {
+        let subject = Subject::Packets { destination: "exit".to_owned(), protocol: Protocol::TCP, port };
+        let answers = compiled.explain(&Question { source: "tag:web".to_owned(), subject }).unwrap().answers;
+        answers.into_iter().map(|answer| answer.parties.into_iter().map(|(from, _)| from).collect()).collect()
+    };
+    assert_eq!(sources(80), [["web", "db"]]);
+    assert_eq!(sources(22), [["web"], ["db"]]);
+    // Neither is let in, and what the nearest rules lack differs.
+    assert_eq!(sources(443), [["web"], ["db"]]);
+}
+
+#[test]
+fn an_attribute_that_no_entry_gives_is_said_to_follow_from_something_else() {
+    let compiled = compile(r#""grants": [], "randomizeClientPort": true"#);
+    let subject = Subject::Attribute("randomize-client-port".to_owned());
+    let answer = compiled.explain(&Question { source: "web".to_owned(), subject }).unwrap().answers.remove(0);
+    let note = "it follows from a setting, or from another attribute".to_owned();
+    assert_eq!((answer.to_string().as_str(), answer.notes), ("yes", vec![note]));
+}
+
+#[test]
 fn an_answer_names_whom_it_is_about() {
     let compiled = compile(r#""grants": [], "nodeAttrs": [{"target": ["tag:db"], "attr": ["x"]}]"#);
     let question = Question { source: "tag:web".to_owned(), subject: Subject::Attribute("x".to_owned()) };
