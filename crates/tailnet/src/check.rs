@@ -31,7 +31,7 @@ impl std::fmt::Debug for CheckId {
     }
 }
 
-/// Who logs in where: what a confirmation is about, and holds for.
+/// Who logs in where: what a confirmation is about, together with the account.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct SshPath {
     /// The tailnet of all of them.
@@ -63,7 +63,7 @@ pub struct PendingCheck {
 #[derive(Debug, Default)]
 pub struct Checks {
     pending: BTreeMap<CheckId, PendingCheck>,
-    confirmed: BTreeMap<SshPath, Timestamp>,
+    confirmed: BTreeMap<(SshPath, String), Timestamp>,
 }
 
 impl Checks {
@@ -73,22 +73,25 @@ impl Checks {
     /// How many logins to one device wait at most: no device takes the room of others.
     pub const LIMIT_OF_DEVICE: usize = 32;
 
+    /// How many logins from one device to another wait at most: no device takes the room of others there either.
+    pub const LIMIT_OF_PATH: usize = 4;
+
     /// How long a login waits.
     pub const LIFETIME: SignedDuration = SignedDuration::from_mins(10);
 
     /// The longest time that policy lets a confirmation count.
     const LONGEST: SignedDuration = SignedDuration::from_hours(168);
 
-    /// Has a login wait, or finds the same that waits already.
+    /// Has a login wait. Each is confirmed for itself, also where several wait for the same account.
     pub fn open(&mut self, path: SshPath, account: &str, now: Timestamp, entropy: &mut dyn Entropy) -> CheckId {
         self.expire(now);
-        let same = |check: &PendingCheck| check.path == path && check.account == account && !check.confirmed;
-        if let Some((id, _)) = self.pending.iter().find(|(_, check)| same(check)) {
-            return id.clone();
-        }
-        let here = |check: &&PendingCheck| check.path.destination == path.destination;
-        if self.pending.values().filter(here).count() >= Self::LIMIT_OF_DEVICE {
-            self.make_room(|check| check.path.destination == path.destination);
+        let of_path = |check: &PendingCheck| check.path == path;
+        let here = |check: &PendingCheck| check.path.destination == path.destination;
+        let count = |among: &dyn Fn(&PendingCheck) -> bool| self.pending.values().filter(|check| among(check)).count();
+        if count(&of_path) >= Self::LIMIT_OF_PATH {
+            self.make_room(of_path);
+        } else if count(&here) >= Self::LIMIT_OF_DEVICE {
+            self.make_room(here);
         } else if self.pending.len() >= Self::LIMIT {
             self.make_room(|_| true);
         }
@@ -110,14 +113,14 @@ impl Checks {
         let own = |check: &&mut PendingCheck| (check.path.tailnet, check.path.user) == (tailnet, user);
         let Some(check) = self.pending.get_mut(id).filter(own) else { return false };
         check.confirmed = true;
-        let path = check.path;
+        let login = (check.path, check.account.clone());
         if self.confirmed.len() >= Self::LIMIT
-            && !self.confirmed.contains_key(&path)
-            && let Some(oldest) = self.confirmed.iter().min_by_key(|(_, at)| **at).map(|(path, _)| *path)
+            && !self.confirmed.contains_key(&login)
+            && let Some(oldest) = self.confirmed.iter().min_by_key(|(_, at)| **at).map(|(login, _)| login.clone())
         {
             self.confirmed.remove(&oldest);
         }
-        self.confirmed.insert(path, now);
+        self.confirmed.insert(login, now);
         true
     }
 
@@ -131,9 +134,10 @@ impl Checks {
         confirmed
     }
 
-    /// Whether the user has confirmed such a login within a time before now.
-    pub fn is_confirmed(&self, path: &SshPath, period: SignedDuration, now: Timestamp) -> bool {
-        self.confirmed.get(path).is_some_and(|at| now.duration_since(*at) < period)
+    /// Whether the user has confirmed such a login to this account within a time before now.
+    pub fn is_confirmed(&self, path: &SshPath, account: &str, period: SignedDuration, now: Timestamp) -> bool {
+        let confirmed = self.confirmed.get(&(*path, account.to_owned()));
+        confirmed.is_some_and(|at| now.duration_since(*at) < period)
     }
 
     fn make_room(&mut self, among: impl Fn(&PendingCheck) -> bool) {
@@ -173,13 +177,14 @@ mod tests {
     fn a_confirmation_counts_for_its_own_path_and_time() {
         let mut checks = Checks::default();
         let id = open(&mut checks, 9, "root", 0);
-        assert!(!checks.is_confirmed(&path(9), HOUR, at(0)));
+        assert!(!checks.is_confirmed(&path(9), "root", HOUR, at(0)));
         assert!(checks.confirm(&id, TailnetId(1), UserId(2), at(1)));
-        assert!(checks.is_confirmed(&path(9), HOUR, at(60)));
-        assert!(!checks.is_confirmed(&path(9), HOUR, at(61)), "its time is over");
-        assert!(!checks.is_confirmed(&path(8), HOUR, at(2)), "another destination");
-        assert!(!checks.is_confirmed(&SshPath { source: NodeId(4), ..path(9) }, HOUR, at(2)), "another device");
-        assert!(!checks.is_confirmed(&path(9), SignedDuration::ZERO, at(1)), "`always` asks every time");
+        assert!(checks.is_confirmed(&path(9), "root", HOUR, at(60)));
+        assert!(!checks.is_confirmed(&path(9), "root", HOUR, at(61)), "its time is over");
+        assert!(!checks.is_confirmed(&path(8), "root", HOUR, at(2)), "another destination");
+        assert!(!checks.is_confirmed(&path(9), "ubuntu", HOUR, at(2)), "another account");
+        assert!(!checks.is_confirmed(&SshPath { source: NodeId(4), ..path(9) }, "root", HOUR, at(2)), "another device");
+        assert!(!checks.is_confirmed(&path(9), "root", SignedDuration::ZERO, at(1)), "`always` asks every time");
     }
 
     #[test]
@@ -197,21 +202,37 @@ mod tests {
     }
 
     #[test]
-    fn a_login_that_asks_again_waits_once_and_not_for_ever() {
+    fn each_login_is_confirmed_for_itself_and_waits_not_for_ever() {
         let mut checks = Checks::default();
-        let id = open(&mut checks, 9, "root", 0);
-        assert_eq!(open(&mut checks, 9, "root", 9), id);
-        assert_ne!(open(&mut checks, 9, "other", 9), id);
-        assert!(checks.get(&id, at(10)).is_none());
-        assert!(!checks.confirm(&id, TailnetId(1), UserId(2), at(10)));
+        let (first, second) = (open(&mut checks, 9, "root", 0), open(&mut checks, 9, "root", 5));
+        assert!(checks.confirm(&second, TailnetId(1), UserId(2), at(5)));
+        assert!(!checks.take_confirmed(&first, &path(9), "root"), "nobody has confirmed this one");
+        assert!(checks.take_confirmed(&second, &path(9), "root"));
+        assert!(checks.get(&first, at(10)).is_none());
+        assert!(!checks.confirm(&first, TailnetId(1), UserId(2), at(10)));
+    }
+
+    #[test]
+    fn a_device_that_asks_without_end_takes_no_other_devices_room() {
+        let mut checks = Checks::default();
+        let first = open(&mut checks, 9, "root", 0);
+        let other = SshPath { source: NodeId(4), ..path(9) };
+        for minute in 1..6 {
+            for _ in 0..100 {
+                checks.open(other, "root", at(minute), &mut SystemEntropy);
+            }
+        }
+        assert!(checks.get(&first, at(6)).is_some());
+        assert_eq!(checks.pending.len(), 1 + Checks::LIMIT_OF_PATH);
     }
 
     #[test]
     fn no_device_takes_the_room_of_others_and_all_room_is_bounded() {
         let mut checks = Checks::default();
         let first = open(&mut checks, 1, "root", 0);
-        for account in 0..100 {
-            open(&mut checks, 2, &account.to_string(), 1);
+        for source in 100..200 {
+            let path = SshPath { source: NodeId(source), ..path(2) };
+            checks.open(path, "root", at(1), &mut SystemEntropy);
         }
         assert!(checks.get(&first, at(1)).is_some());
         assert_eq!(checks.pending.len(), 1 + Checks::LIMIT_OF_DEVICE);

@@ -79,7 +79,7 @@ impl Coordination {
         let period = SignedDuration::try_from(period).unwrap_or(SignedDuration::ZERO);
         let asked = login.check.as_deref().map(CheckId::from_text);
         let confirmed = asked.as_ref().is_some_and(|id| checks.take_confirmed(id, &path, &login.account));
-        if confirmed || checks.is_confirmed(&path, period, now) {
+        if confirmed || checks.is_confirmed(&path, &login.account, period, now) {
             tracing::debug!(source = %path.source, destination = %path.destination, "a login by SSH is confirmed");
             return Some(then);
         }

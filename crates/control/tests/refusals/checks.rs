@@ -10,7 +10,7 @@ const POLICY: &str = r#"{
     "tagOwners": {"tag:server": ["autogroup:admin"], "tag:k8s-operator": []},
     "grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}],
     "ssh": [
-        {"action": "check", "checkPeriod": "PERIOD", "src": ["autogroup:admin"], "dst": ["tag:server"], "users": ["root"]},
+        {"action": "check", "checkPeriod": "PERIOD", "src": ["autogroup:admin"], "dst": ["tag:server"], "users": ["root", "ubuntu"]},
         {"action": "accept", "src": ["autogroup:admin"], "dst": ["tag:server"], "users": ["guest"]},
     ],
 }"#;
@@ -112,6 +112,30 @@ async fn where_the_policy_says_always_each_login_is_asked_about() {
     assert_ne!(next, page);
     let (_, action) = line.send(Method::GET, &again, "").await.unwrap();
     assert_eq!((&action["reject"], &action["accept"]), (&json!(true), &Value::Null), "a check lets in once");
+}
+
+#[tokio::test]
+async fn of_two_logins_that_wait_for_one_account_only_the_confirmed_one_goes_on() {
+    let scene = Scene::new("always").await;
+    let (mine, other) = (waits(&scene.ask("root").await), waits(&scene.ask("root").await));
+    assert_ne!(mine.0, other.0, "each is asked about for itself");
+    let mut line = scene.line().await;
+    let held = tokio::spawn(async move { line.send(Method::GET, &other.1, "").await.unwrap() });
+    assert_eq!(scene.confirm(&mine.0, ADMIN, PASSWORD).await.0, StatusCode::OK);
+    let (_, action) = scene.line().await.send(Method::GET, &mine.1, "").await.unwrap();
+    assert_eq!(action["accept"], true);
+    assert!(!held.is_finished(), "the other one still waits");
+    held.abort();
+}
+
+#[tokio::test]
+async fn a_confirmation_is_for_the_account_that_the_page_named() {
+    let scene = Scene::new("12h").await;
+    let (page, again) = waits(&scene.ask("root").await);
+    assert_eq!(scene.confirm(&page, ADMIN, PASSWORD).await.0, StatusCode::OK);
+    assert_eq!(scene.line().await.send(Method::GET, &again, "").await.unwrap().1["accept"], true);
+    assert_eq!(scene.ask("root").await["accept"], true, "for its time");
+    waits(&scene.ask("ubuntu").await);
 }
 
 #[tokio::test]
