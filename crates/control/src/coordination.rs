@@ -44,7 +44,7 @@ use crate::config::ServerUrl;
 use crate::metrics::ControlMetrics;
 use crate::rate::RateLimit;
 use crate::sign_in::Candidate;
-use crate::store::{Entry, Store};
+use crate::store::{Entry, PolicyInForce, Store};
 use pings::Pings;
 use streams::Streams;
 
@@ -257,13 +257,14 @@ impl Coordination {
         }
     }
 
-    /// The policies that were put in force in a tailnet, the newest first: one version, or the latest ones.
-    pub(crate) async fn policies(
-        &self,
-        tailnet: TailnetId,
-        version: Option<u64>,
-    ) -> Result<Vec<PolicyRecord>, Failure> {
-        self.store.load_policies(tailnet, version).await.map_err(Failure::Store)
+    /// The policies that were put in force in a tailnet, the newest first, without their texts.
+    pub(crate) async fn policies(&self, tailnet: TailnetId) -> Result<Vec<PolicyInForce>, Failure> {
+        self.store.load_policies(tailnet).await.map_err(Failure::Store)
+    }
+
+    /// One of the policies that were put in force in a tailnet.
+    pub(crate) async fn policy(&self, tailnet: TailnetId, version: u64) -> Result<Option<PolicyRecord>, Failure> {
+        self.store.load_policy(tailnet, version).await.map_err(Failure::Store)
     }
 
     /// The users of a login name, in all tailnets, that may sign in.

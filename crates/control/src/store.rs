@@ -8,11 +8,16 @@ use sqlx::sqlite::{
     SqliteConnectOptions, SqliteConnection, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
 use sqlx::{ConnectOptions, Connection, Row, Sqlite, Transaction};
-use tailcfg::{NodeId, UserId};
-use tailnet::{Change, PolicyRecord, Table, TailnetId};
+use tailcfg::NodeId;
+use tailnet::{Change, Table, TailnetId};
 
+mod history;
 mod rows;
+mod sessions;
 mod watch;
+
+pub(crate) use history::PolicyInForce;
+pub(crate) use sessions::{EndedSessions, StoredSession};
 
 use rows::{document, put};
 use watch::LastWrite;
@@ -21,9 +26,6 @@ static MIGRATIONS: Migrator = sqlx::migrate!("./migrations");
 
 /// How long a write waits for somebody else's, such as a backup, before it gives up.
 const PATIENCE: Duration = Duration::from_secs(2);
-
-/// How many policies a history goes back.
-const MOST_POLICIES: i64 = 200;
 
 /// Why something was not read or written.
 #[derive(Debug, thiserror::Error)]
@@ -105,15 +107,6 @@ pub(crate) struct Stored {
     pub(crate) changes: Vec<Change>,
     /// Where devices were last seen, as JSON.
     pub(crate) presence: Vec<(NodeId, String)>,
-}
-
-/// A browser's session as it is kept.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct StoredSession {
-    pub(crate) hash: String,
-    pub(crate) tailnet: TailnetId,
-    pub(crate) user: UserId,
-    pub(crate) expires: Timestamp,
 }
 
 /// Everything that the server must not forget, in one SQLite database.
@@ -258,6 +251,9 @@ impl Store {
         let mut transaction = begun.map_err(|error| self.failed(error))?;
         for change in entry.changes {
             self.apply(&mut transaction, entry.tailnet, change).await?;
+            if let Change::PutPolicy(policy) = change {
+                self.note_policy(&mut transaction, entry, policy).await?;
+            }
             if let Change::DeleteNode(node) = change {
                 let query = sqlx::query("DELETE FROM presence WHERE tailnet = ? AND node = ?");
                 let query = query.bind(number(entry.tailnet.0)).bind(number(node.0));
@@ -328,37 +324,6 @@ impl Store {
         written
     }
 
-    /// Reads the policies that were put in force, the newest first: one version, or the latest ones.
-    pub(crate) async fn load_policies(
-        &self,
-        tailnet: TailnetId,
-        version: Option<u64>,
-    ) -> Result<Vec<PolicyRecord>, StoreError> {
-        // A decision that puts a policy in force may change rows besides it.
-        let query = "SELECT json_extract(change.value, '$.\"put-policy\"') FROM log, json_each(log.changes) AS change \
-                     WHERE log.tailnet = ?1 AND log.command = 'SetPolicy' \
-                     AND json_extract(change.value, '$.\"put-policy\"') IS NOT NULL \
-                     AND (?2 IS NULL OR json_extract(change.value, '$.\"put-policy\".version') = ?2) \
-                     ORDER BY log.revision DESC LIMIT ?3";
-        let rows: Vec<(String,)> = sqlx::query_as(query)
-            .bind(number(tailnet.0))
-            .bind(version.map(number))
-            .bind(MOST_POLICIES)
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        rows.into_iter()
-            .map(|(document,)| {
-                serde_json::from_str(&document).map_err(|error| StoreError::Row {
-                    table: "log",
-                    tailnet,
-                    key: "a policy".to_owned(),
-                    reason: error.to_string(),
-                })
-            })
-            .collect()
-    }
-
     /// Writes where devices were last seen.
     pub(crate) async fn write_presence(&self, tailnet: TailnetId, seen: &[(NodeId, String)]) -> Result<(), StoreError> {
         let mut connection = self.pool.acquire().await.map_err(|error| self.failed(error))?;
@@ -383,58 +348,9 @@ impl Store {
         transaction.commit().await.map_err(|error| self.failed(error))
     }
 
-    /// Keeps a browser's session.
-    pub(crate) async fn put_session(&self, session: &StoredSession) -> Result<(), StoreError> {
-        let query = "INSERT INTO sessions (hash, tailnet, user, expires) VALUES (?, ?, ?, ?)";
-        sqlx::query(query)
-            .bind(&session.hash)
-            .bind(number(session.tailnet.0))
-            .bind(number(session.user.0))
-            .bind(session.expires.as_second())
-            .execute(&self.pool)
-            .await
-            .map(drop)
-            .map_err(|error| self.failed(error))
-    }
-
-    /// Ends a session, or all of a user.
-    pub(crate) async fn end_sessions(&self, which: &EndedSessions<'_>) -> Result<(), StoreError> {
-        let query = match which {
-            EndedSessions::One(hash) => sqlx::query("DELETE FROM sessions WHERE hash = ?").bind(*hash),
-            EndedSessions::User(user) => sqlx::query("DELETE FROM sessions WHERE user = ?").bind(number(user.0)),
-            EndedSessions::Expired(now) => sqlx::query("DELETE FROM sessions WHERE expires <= ?").bind(now.as_second()),
-        };
-        query.execute(&self.pool).await.map(drop).map_err(|error| self.failed(error))
-    }
-
-    /// Reads all sessions.
-    pub(crate) async fn load_sessions(&self) -> Result<Vec<StoredSession>, StoreError> {
-        let rows: Vec<(String, i64, i64, i64)> = sqlx::query_as("SELECT hash, tailnet, user, expires FROM sessions")
-            .fetch_all(&self.pool)
-            .await
-            .map_err(|error| self.failed(error))?;
-        let session = |(hash, tailnet, user, expires): (String, i64, i64, i64)| {
-            let expires = Timestamp::from_second(expires).ok()?;
-            let (tailnet, user) = (TailnetId(tailnet.unsigned_abs()), UserId(user.unsigned_abs()));
-            Some(StoredSession { hash, tailnet, user, expires })
-        };
-        Ok(rows.into_iter().filter_map(session).collect())
-    }
-
     fn failed(&self, source: sqlx::Error) -> StoreError {
         failed(&self.path, source)
     }
-}
-
-/// Which sessions end.
-#[derive(Debug)]
-pub(crate) enum EndedSessions<'a> {
-    /// The one with this hash.
-    One(&'a str),
-    /// All of a user.
-    User(UserId),
-    /// All whose time is over.
-    Expired(Timestamp),
 }
 
 /// SQLite's numbers are signed; ours count up from one and never come near the end.
@@ -479,39 +395,5 @@ mod tests {
         let again = store.write(&entry(1, "somebody")).await.unwrap_err();
         assert!(matches!(again, StoreError::Overtaken { .. }), "{again}");
         store.write(&entry(2, "somebody")).await.unwrap();
-    }
-
-    fn policy(version: u64) -> PolicyRecord {
-        PolicyRecord {
-            text: format!("// {version}\n{{}}"),
-            version,
-            who: "admin@example.com".to_owned(),
-            why: format!("reason {version}"),
-            when: Timestamp::UNIX_EPOCH,
-        }
-    }
-
-    #[tokio::test]
-    async fn the_history_has_each_policy_that_was_put_in_force_the_newest_first() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("control.db")).await.unwrap();
-        let tailnet = TailnetId(1);
-        let record = tailnet::TailnetRecord {
-            id: tailnet,
-            name: "example.com".to_owned(),
-            domain: "example.ts.net".parse().unwrap(),
-            created: Timestamp::UNIX_EPOCH,
-        };
-        let first = [Change::PutTailnet(record)];
-        let changes = [first.to_vec(), vec![Change::PutPolicy(policy(1))], vec![Change::PutPolicy(policy(2))]];
-        for (changes, revision) in changes.iter().zip(1..) {
-            let command = if revision == 1 { "CreateTailnet" } else { "SetPolicy" };
-            let at = Timestamp::UNIX_EPOCH;
-            let entry = Entry { tailnet, revision, at, actor: "test", command, changes };
-            store.write(&entry).await.unwrap();
-        }
-        assert_eq!(store.load_policies(tailnet, None).await.unwrap(), [policy(2), policy(1)]);
-        assert_eq!(store.load_policies(tailnet, Some(1)).await.unwrap(), [policy(1)]);
-        assert_eq!(store.load_policies(TailnetId(2), None).await.unwrap(), []);
     }
 }

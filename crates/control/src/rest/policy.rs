@@ -59,15 +59,18 @@ impl Rest {
         query: HistoryQuery,
     ) -> Result<PolicyHistory, ApiError> {
         self.look_at(who, at, |_| Ok(()))?;
-        let records = self.coordination.policies(who.tailnet, query.version).await?;
-        let versions = records.into_iter().map(|record| PolicyVersion {
-            version: record.version,
-            who: record.who,
-            why: record.why,
-            when: Some(record.when),
-            policy: if query.version.is_some() { record.text } else { String::new() },
-        });
-        Ok(PolicyHistory { versions: versions.collect() })
+        let shown = |version, who, why, when, policy| PolicyVersion { version, who, why, when: Some(when), policy };
+        let versions = match query.version {
+            Some(version) => {
+                let found = self.coordination.policy(who.tailnet, version).await?;
+                found.into_iter().map(|it| shown(it.version, it.who, it.why, it.when, it.text)).collect()
+            }
+            None => {
+                let all = self.coordination.policies(who.tailnet).await?;
+                all.into_iter().map(|it| shown(it.version, it.who, it.why, it.when, String::new())).collect()
+            }
+        };
+        Ok(PolicyHistory { versions })
     }
 }
 

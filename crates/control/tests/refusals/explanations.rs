@@ -39,6 +39,42 @@ async fn why_says_which_line_allows_and_what_the_nearest_lacks() {
 }
 
 #[tokio::test]
+async fn why_answers_about_logins_capabilities_services_and_exit_nodes_too() {
+    let server = with_devices().await;
+    let policy = r#"{
+        "tagOwners": {"tag:server": [], "tag:k8s-operator": []},
+        "grants": [
+            {"src": ["autogroup:owner"], "dst": ["tag:server"], "app": {"example.com/cap/files": [{"read": true}]}},
+        ],
+        "ssh": [
+            {"action": "accept", "src": ["autogroup:owner"], "dst": ["tag:server"], "users": ["ubuntu"]},
+        ],
+        "autoApprovers": {
+            "exitNode": ["tag:server"],
+            "services": {"svc:web": ["tag:server"]},
+        },
+    }"#;
+    let (status, answer) = server.ask(Method::POST, "/tailnet/-/acl", policy).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    for (query, allowed, line) in [
+        ("src=laptop&dst=server&ssh=ubuntu", true, 7),
+        ("src=laptop&dst=server&ssh=root", false, 7),
+        ("src=laptop&dst=server&app=example.com%2Fcap%2Ffiles", true, 4),
+        ("src=laptop&dst=server&app=example.com%2Fcap%2Fother", false, 4),
+        ("src=server&service=svc%3Aweb", true, 11),
+        ("src=laptop&service=svc%3Aweb", false, 11),
+        ("src=server&route=exit-node", true, 10),
+        ("src=laptop&route=exit-node", false, 10),
+    ] {
+        let (status, answer) = server.ask(Method::GET, &format!("/tailnet/-/acl/why?{query}"), "").await;
+        assert_eq!(status, StatusCode::OK, "{query}: {answer}");
+        let found = &answer["answers"][0];
+        let cited = if allowed { &found["allowedBy"][0]["line"] } else { &found["nearest"][0]["line"] };
+        assert_eq!((&found["allowed"], cited), (&json!(allowed), &json!(line)), "{query}: {answer}");
+    }
+}
+
+#[tokio::test]
 async fn a_question_that_can_not_be_meant_is_refused_with_what_to_write() {
     let server = with_devices().await;
     for (query, says) in [
@@ -69,18 +105,24 @@ async fn a_question_that_can_not_be_meant_is_refused_with_what_to_write() {
 async fn the_history_has_who_when_and_why_and_each_text_by_its_version() {
     let server = Server::start().await;
     let changed = POLICY.replace("\"group:dev\"", "\"group:ops\"");
-    assert_eq!(server.ask(Method::POST, "/tailnet/-/acl", changed.clone()).await.0, StatusCode::OK);
+    let reason = [("towline-reason", "the group is called ops now")];
+    let (status, _, answer) = server.ask_with(Method::POST, "/tailnet/-/acl", &reason, changed.clone()).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
     let (status, history) = server.ask(Method::GET, "/tailnet/-/acl/history", "").await;
     assert_eq!(status, StatusCode::OK, "{history}");
     let versions = history["versions"].as_array().unwrap();
     assert_eq!(versions.iter().map(|version| version["version"].as_u64().unwrap()).collect::<Vec<_>>(), [2, 1]);
     assert!(versions.iter().all(|version| version["who"] == ADMIN && version["when"].is_string()), "{history}");
+    assert_eq!(versions[0]["why"], "the group is called ops now", "{history}");
+    assert!(versions[1]["why"].as_str().unwrap_or_default().is_empty(), "{history}");
     assert!(
         versions.iter().all(|version| version["policy"].as_str().unwrap_or_default().is_empty()),
         "texts are asked for singly"
     );
     let (_, one) = server.ask(Method::GET, "/tailnet/-/acl/history?version=1", "").await;
     assert_eq!(one["versions"][0]["policy"], POLICY);
+    let (_, two) = server.ask(Method::GET, "/tailnet/-/acl/history?version=2", "").await;
+    assert_eq!((&two["versions"][0]["policy"], &two["versions"][0]["why"]), (&json!(changed), &versions[0]["why"]));
     let (_, none) = server.ask(Method::GET, "/tailnet/-/acl/history?version=99", "").await;
     assert_eq!(none["versions"], json!([]));
     for bad in ["version=x", "version=-1", "version=99999999999999999999"] {

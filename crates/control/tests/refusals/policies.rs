@@ -4,7 +4,7 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use crate::machine::Machine;
-use crate::server::{ADMIN, Server};
+use crate::server::{ADMIN, POLICY, Server};
 
 #[tokio::test]
 async fn a_policy_that_does_not_parse_or_names_what_is_not_there_is_refused_by_line_and_the_old_one_stays() {
@@ -32,6 +32,31 @@ async fn a_policy_that_does_not_parse_or_names_what_is_not_there_is_refused_by_l
         assert_eq!(verdict["message"].as_str().unwrap(), message, "checking says what setting says");
     }
     assert_eq!(server.policy().await, before);
+}
+
+#[tokio::test]
+async fn a_policy_is_set_only_over_the_one_that_its_author_has_seen() {
+    let server = Server::start().await;
+    let path = "/tailnet/-/acl";
+    let (status, headers, _) = server.ask_with(Method::GET, path, &[], "").await;
+    assert_eq!(status, StatusCode::OK);
+    let seen = headers["etag"].to_str().unwrap().to_owned();
+    let one = POLICY.replace("group:dev", "group:one");
+    let (status, headers, answer) = server.ask_with(Method::POST, path, &[("if-match", &seen)], one).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let now = headers["etag"].to_str().unwrap().to_owned();
+    assert_ne!(now, seen);
+    let before = server.policy().await;
+    for stale in [seen.as_str(), "\"ts-default\"", "\"never-was\""] {
+        let two = POLICY.replace("group:dev", "group:two");
+        let (status, _, answer) = server.ask_with(Method::POST, path, &[("if-match", stale)], two).await;
+        assert_eq!(status, StatusCode::PRECONDITION_FAILED, "{stale}: {answer}");
+        assert_eq!(answer["message"], "precondition failed, invalid old hash", "{stale}");
+    }
+    assert_eq!(server.policy().await, before);
+    let two = POLICY.replace("group:dev", "group:two");
+    let (status, _, answer) = server.ask_with(Method::POST, path, &[("if-match", &now)], two).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
 }
 
 #[tokio::test]

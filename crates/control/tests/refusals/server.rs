@@ -9,7 +9,7 @@ use std::time::Duration;
 use api::SecretText;
 use bytes::Bytes;
 use control::{Config, FirstTailnet, NewServer, Running, ServerUrl, TrustedProxies};
-use http::{Method, Request, StatusCode, header};
+use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::{BodyExt, Full};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -67,7 +67,7 @@ impl Server {
         let (address, admin) = (running.http.unwrap(), running.admin.unwrap());
         let running = tokio::spawn(running.finish());
         let mut server = Self { address, admin, token: String::new(), shutdown, running, folder };
-        server.token = server.log_in().await;
+        server.token = server.log_in_as(ADMIN).await;
         Ok(server)
     }
 
@@ -99,13 +99,6 @@ impl Server {
         self.exchange(request, form).await
     }
 
-    async fn log_in(&self) -> String {
-        let form = format!("grant_type=password&username={ADMIN}&password={}", PASSWORD.replace(' ', "+"));
-        let (status, answer) = self.form("/api/v2/oauth/token", form).await;
-        assert_eq!(status, StatusCode::OK, "{answer}");
-        answer["access_token"].as_str().unwrap().to_owned()
-    }
-
     /// Calls the API as the administrator; `path` is what follows `/api/v2`.
     pub(crate) async fn ask(&self, method: Method, path: &str, body: impl Into<Bytes>) -> (StatusCode, Value) {
         let request = Request::builder().method(method).uri(format!("/api/v2{path}"));
@@ -132,6 +125,50 @@ impl Server {
     ) -> (StatusCode, Value) {
         let request = Request::builder().method(method).uri(format!("/api/v2{path}"));
         self.exchange(request.header(header::AUTHORIZATION, format!("Bearer {token}")), body).await
+    }
+
+    /// Calls the API as the administrator with headers of its own; answers the headers too.
+    pub(crate) async fn ask_with(
+        &self,
+        method: Method,
+        path: &str,
+        headers: &[(&str, &str)],
+        body: impl Into<Bytes>,
+    ) -> (StatusCode, HeaderMap, Value) {
+        let request = Request::builder().method(method).uri(format!("/api/v2{path}"));
+        let request = request.header(header::AUTHORIZATION, format!("Bearer {}", self.token));
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let (head, bytes) = send(self.address, request, body).await;
+        (head.status, head.headers, serde_json::from_slice(&bytes).unwrap_or_default())
+    }
+
+    /// Makes an OAuth client; answers its secret.
+    pub(crate) async fn make_client(&self, scopes: &[&str]) -> String {
+        let wanted = json!({"keyType": "client", "scopes": scopes}).to_string();
+        let (status, client) = self.ask(Method::POST, "/tailnet/-/keys", wanted).await;
+        assert_eq!(status, StatusCode::OK, "{client}");
+        client["key"].as_str().unwrap().to_owned()
+    }
+
+    /// What a client is answered that asks for an access token.
+    pub(crate) async fn grant(&self, secret: &str) -> (StatusCode, Value) {
+        self.form("/api/v2/oauth/token", format!("grant_type=client_credentials&client_secret={secret}")).await
+    }
+
+    /// Makes a user with a password; answers their number.
+    pub(crate) async fn make_user(&self, login: &str, role: &str) -> String {
+        let wanted = json!({"loginName": login, "role": role, "password": PASSWORD}).to_string();
+        let (status, user) = self.ask(Method::POST, "/tailnet/-/users", wanted).await;
+        assert_eq!(status, StatusCode::OK, "{user}");
+        user["id"].as_str().unwrap().to_owned()
+    }
+
+    /// Signs a user of that password in; answers the token.
+    pub(crate) async fn log_in_as(&self, login: &str) -> String {
+        let form = format!("grant_type=password&username={login}&password={}", PASSWORD.replace(' ', "+"));
+        let (status, answer) = self.form("/api/v2/oauth/token", form).await;
+        assert_eq!(status, StatusCode::OK, "{answer}");
+        answer["access_token"].as_str().unwrap().to_owned()
     }
 
     /// Opens a page, or sends a form to it, as a browser with this cookie does; answers the cookie that it has then.
