@@ -1,7 +1,8 @@
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
 use api::SecretText;
+use listen::site;
 use tailcfg::UserId;
 use tailnet::{PasswordHash, TailnetId};
 
@@ -19,7 +20,10 @@ const REMEMBERED: usize = 4096;
 pub(crate) struct SignIn {
     passwords: Passwords,
     by_source: RateLimit<IpAddr>,
-    by_name: RateLimit<String>,
+    /// Somebody who guesses at a name uses up the tries of that name from where they are, not those of whose name it is.
+    by_name: RateLimit<(String, IpAddr)>,
+    /// Guessing from many places is bounded too, above what one place and the name's own user take together.
+    by_name_anywhere: RateLimit<String>,
 }
 
 /// Why nobody was signed in.
@@ -45,6 +49,7 @@ impl SignIn {
             passwords,
             by_source: RateLimit::new(10, Duration::from_secs(6), REMEMBERED),
             by_name: RateLimit::new(20, Duration::from_secs(15), REMEMBERED),
+            by_name_anywhere: RateLimit::new(200, Duration::from_secs(2), REMEMBERED),
         }
     }
 
@@ -63,9 +68,11 @@ impl SignIn {
     ) -> Result<(TailnetId, UserId), SignInError> {
         let (now, name) = (Instant::now(), name.trim().to_ascii_lowercase());
         // Names that can't exist share one bucket, so that they cost no memory.
-        let bucket = if name.len() <= 254 { name.clone() } else { String::new() };
-        self.by_source.take(&network(source), now).map_err(SignInError::TooOften)?;
+        let anywhere = if name.len() <= 254 { name.clone() } else { String::new() };
+        let bucket = (anywhere.clone(), site(source));
+        self.by_source.take(&site(source), now).map_err(SignInError::TooOften)?;
         self.by_name.take(&bucket, now).map_err(SignInError::TooOften)?;
+        self.by_name_anywhere.take(&anywhere, now).map_err(SignInError::TooOften)?;
         let candidates = candidates(&name);
         let mut found = None;
         for (tailnet, user, hash) in candidates.into_iter().take(SAME_NAME) {
@@ -85,14 +92,6 @@ impl SignIn {
                 Err(SignInError::Wrong)
             }
         }
-    }
-}
-
-/// Who counts as one: an IPv4 address, or the network that a household gets.
-fn network(source: IpAddr) -> IpAddr {
-    match source {
-        IpAddr::V4(_) => source,
-        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() >> 64 << 64)),
     }
 }
 
@@ -130,14 +129,39 @@ mod tests {
         let (sign_in, _) = sign_in().await;
         let now = Instant::now();
         let source: IpAddr = "2001:db8::1".parse().unwrap();
-        while sign_in.by_source.take(&network(source), now).is_ok() {}
+        while sign_in.by_source.take(&site(source), now).is_ok() {}
         let neighbour = "2001:db8::2".parse().unwrap();
         let found = sign_in.check(neighbour, "a@b", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
         assert!(found.to_string().starts_with("too many tries; wait "), "{found}");
 
-        while sign_in.by_name.take(&"a@b".to_owned(), now).is_ok() {}
-        let other = "192.0.2.9".parse().unwrap();
+        let other: IpAddr = "192.0.2.9".parse().unwrap();
+        while sign_in.by_name.take(&("a@b".to_owned(), other), now).is_ok() {}
         let found = sign_in.check(other, "A@b", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
         assert!(matches!(found, SignInError::TooOften(_)));
+        let mapped = "::ffff:192.0.2.9".parse().unwrap();
+        let found = sign_in.check(mapped, "A@b", secret("x"), |_| unreachable!("it is the same place")).await;
+        assert!(matches!(found, Err(SignInError::TooOften(_))));
+
+        while sign_in.by_name_anywhere.take(&"c@d".to_owned(), now).is_ok() {}
+        let third = "192.0.2.10".parse().unwrap();
+        let found = sign_in.check(third, "c@d", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
+        assert!(matches!(found, SignInError::TooOften(_)));
+    }
+
+    #[tokio::test]
+    async fn whoever_guesses_at_a_name_keeps_nobody_else_from_signing_in_under_it() {
+        let (sign_in, users) = sign_in().await;
+        let guesser: IpAddr = "198.51.100.7".parse().unwrap();
+        let mut tries = 0;
+        while sign_in.by_source.take(&site(guesser), Instant::now()).is_ok() {
+            let bucket = ("alice@example.com".to_owned(), site(guesser));
+            while sign_in.by_name.take(&bucket, Instant::now()).is_ok() {
+                tries += 1;
+            }
+        }
+        assert!(tries >= 20);
+        let home = "192.0.2.1".parse().unwrap();
+        let found = sign_in.check(home, "alice@example.com", secret("correct horse"), |_| users.clone()).await;
+        assert_eq!(found, Ok((TailnetId(3), UserId(4))));
     }
 }
