@@ -167,11 +167,8 @@ impl Init {
                 let data = self.data.display();
                 let mut text = format!("There is a server in {data} already; nothing was changed.\n");
                 if untold {
-                    text += &format!(
-                        "The run that set it up was cut off at its end. If the password was never shown:\n  \
-                         towline control reset-password --data {data} --user {}\n",
-                        self.tailnet.admin
-                    );
+                    let advice = init::advice(&self.data, &self.tailnet.admin.parse()?);
+                    text += &format!("The run that set it up was cut off at its end: {advice}\n");
                 }
                 return tell(&text);
             }
@@ -197,7 +194,7 @@ impl Init {
             "" => kept,
             _ => format!("These were there already, and are used as they are:\n{kept}\n"),
         };
-        tell(&format!(
+        let text = format!(
             "The server is set up in {data}.\n\n{kept}{}Next:\n  \
              1. Look at {} and start the server:\n       towline control --data {data}\n  \
              2. Start the relays; each needs the token in {}.\n  \
@@ -208,7 +205,12 @@ impl Init {
             shown_once(&owner, made.made_password.as_ref()),
             made.config.display(),
             made.relay_token.display(),
-        ))
+        );
+        if made.made_password.is_none() {
+            return tell(&text);
+        }
+        show(&text, &self.data, &owner)?;
+        init::told(&self.data)
     }
 }
 
@@ -219,7 +221,8 @@ impl AddTailnet {
         let (owner, domain) = (new.owner.clone(), new.domain.clone());
         let made = init::add_tailnet(&config.data, config.url, new).await?;
         let password = shown_once(&owner, made.as_ref());
-        tell(&format!("The tailnet {domain} is made; start the server again to use it.\n\n{password}"))
+        let text = format!("The tailnet {domain} is made; start the server again to use it.\n\n{password}");
+        if made.is_some() { show(&text, &self.place.data, &owner) } else { tell(&text) }
     }
 }
 
@@ -229,7 +232,15 @@ impl ResetPassword {
         let user: LoginName = self.user.parse()?;
         let made = init::reset_password(&config.data, config.url, &user, self.password.read()?).await?;
         let password = shown_once(&user, made.as_ref());
-        tell(&format!("The password of {user} is changed, and all their tokens and sessions have ended.\n\n{password}"))
+        let text =
+            format!("The password of {user} is changed, and all their tokens and sessions have ended.\n\n{password}");
+        if made.is_some() {
+            show(&text, &self.place.data, &user)?;
+        } else {
+            tell(&text)?;
+        }
+        // Somebody can sign in now who could not before.
+        init::told(&config.data)
     }
 }
 
@@ -260,6 +271,15 @@ fn tell(text: &str) -> anyhow::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         outcome => outcome.context("printing the answer"),
     }
+}
+
+/// Prints a password that was made. Where nobody reads it nobody can use it, so that is a failure.
+fn show(text: &str, data: &Path, login: &LoginName) -> anyhow::Result<()> {
+    let mut out = std::io::stdout();
+    out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
+        let advice = init::advice(data, login);
+        anyhow::anyhow!("it is done, but the password of {login} could not be printed ({error}); {advice}")
+    })
 }
 
 /// A password that this program has made.

@@ -68,7 +68,7 @@ pub enum Standing {
     Unfinished,
     /// A server.
     Server {
-        /// Its setting up was cut off after all was written, and maybe before its owner's password was shown.
+        /// Whether a password was made for its owner that maybe nobody was shown: see [`told`].
         untold: bool,
     },
 }
@@ -110,11 +110,29 @@ pub async fn standing(data: &Path) -> anyhow::Result<Standing> {
 /// There is a server already, or something can't be written; what was begun is taken away again.
 pub async fn init(new: NewServer) -> anyhow::Result<Initialized> {
     let before = standing(&new.data).await?;
-    if let Standing::Server { .. } = before {
-        bail!("there is a server in {:?} already", new.data);
+    if let Standing::Server { untold } = before {
+        let advice = if untold { format!("; {}", advice(&new.data, &new.tailnet.owner)) } else { String::new() };
+        bail!("there is a server in {:?} already{advice}", new.data);
     }
     let folder = DataFolder::create(&new.data)?;
     finish(&folder, before, &new).await
+}
+
+/// Notes that the owner's password, where [`init`] has made one, was shown to somebody.
+///
+/// # Errors
+///
+/// The folder can't be written.
+pub fn told(data: &Path) -> anyhow::Result<()> {
+    Ok(files::remove_if_there(&DataFolder::mark_in(data))?)
+}
+
+/// What to do where a password was made and nobody has read it.
+pub(crate) fn advice(data: &Path, login: &LoginName) -> String {
+    let data = data.display();
+    format!(
+        "if the password was never shown, make another: towline control reset-password --data {data} --user {login}"
+    )
 }
 
 async fn finish(folder: &DataFolder, before: Standing, new: &NewServer) -> anyhow::Result<Initialized> {
@@ -126,7 +144,9 @@ async fn finish(folder: &DataFolder, before: Standing, new: &NewServer) -> anyho
     }
     let made = set_up(folder, new).await;
     match &made {
-        Ok(_) => files::remove_if_there(&DataFolder::mark_in(&new.data))?,
+        // Until its password is told, nobody can use the server: the mark stays for the next run to say so.
+        Ok(made) if made.made_password.is_some() => {}
+        Ok(_) => told(&new.data)?,
         Err(_) if before == Standing::Absent => {
             // Only what was made just now: none of it was there when the folder was taken.
             let database = folder.database();
@@ -209,7 +229,8 @@ async fn make_tailnet(
     }
 }
 
-/// Gives a user another password on a server that is not running, when nobody can sign in any more.
+/// Gives a user another password on a server that is not running, when nobody can sign in any more; answers it where it
+/// was made.
 pub async fn reset_password(
     data: &Path,
     url: ServerUrl,

@@ -50,7 +50,7 @@ pub use authority::AuthorityError;
 pub use config::{Config, ConfigError, ServerUrl};
 pub use files::FileError;
 pub use init::{
-    FirstTailnet, Initialized, NewServer, Standing, add_tailnet, init, relay_map, reset_password, standing,
+    FirstTailnet, Initialized, NewServer, Standing, add_tailnet, init, relay_map, reset_password, standing, told,
 };
 pub use listen::{CertificateError, CertificateFiles};
 pub use noise::NoiseStream;
