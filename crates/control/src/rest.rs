@@ -19,6 +19,7 @@ use crate::config::ServerUrl;
 use crate::coordination::Coordination;
 use crate::session::Sessions;
 use crate::sign_in::SignIn;
+pub(crate) use access::Grants;
 
 /// What the API is made from.
 #[derive(Debug)]
@@ -27,6 +28,7 @@ pub(crate) struct Rest {
     pub(crate) coordination: Arc<Coordination>,
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) sign_in: Arc<SignIn>,
+    pub(crate) grants: Grants,
 }
 
 /// Who calls.

@@ -8,16 +8,17 @@ use http::StatusCode;
 use listen::ServerCertificate;
 use telemetry::{Health, Metrics, Shutdown};
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::config::Config;
+use crate::config::{Config, ServerUrl};
 use crate::coordination::{Coordination, CoordinationConfig, Machines};
 use crate::folder::DataFolder;
 use crate::listener::{Limits, Listener};
 use crate::machine::Entrance;
 use crate::pages::{self, Pages};
 use crate::password::Passwords;
-use crate::rest::Rest;
+use crate::rest::{Grants, Rest};
 use crate::session::Sessions;
 use crate::sign_in::SignIn;
 use crate::store::Store;
@@ -84,7 +85,17 @@ impl Running {
         let sessions = Arc::new(Sessions::load(store.clone(), coordination.now()).await?);
         let sign_in = Arc::new(SignIn::new(Passwords::new()?));
         let open = TaskTracker::new();
-        let router = routes(&config, &coordination, sessions, sign_in, machine_key, relay_token, &shutdown, &open);
+        let router = Parts {
+            url: config.url.clone(),
+            coordination: coordination.clone(),
+            sessions,
+            sign_in,
+            machine_key,
+            relay_token,
+            stop: shutdown.token(),
+            open: open.clone(),
+        }
+        .router();
 
         let mut running = Self {
             https: None,
@@ -178,35 +189,39 @@ async fn never_fails(work: impl Future<Output = ()>) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[expect(clippy::too_many_arguments, reason = "each part is made once, here, and they are handed out once, there")]
-fn routes(
-    config: &Config,
-    coordination: &Arc<Coordination>,
+/// What the routes are made from.
+struct Parts {
+    url: ServerUrl,
+    coordination: Arc<Coordination>,
     sessions: Arc<Sessions>,
     sign_in: Arc<SignIn>,
     machine_key: MachinePrivate,
     relay_token: Option<[u8; 32]>,
-    shutdown: &Shutdown,
-    open: &TaskTracker,
-) -> Router {
-    let pages = Pages {
-        url: config.url.clone(),
-        coordination: coordination.clone(),
-        sessions: sessions.clone(),
-        sign_in: sign_in.clone(),
-    };
-    let rest = Rest { url: config.url.clone(), coordination: coordination.clone(), sessions, sign_in };
-    let web = Web { coordination: coordination.clone(), relay_token };
-    let machines = Arc::new(Machines(coordination.clone()));
-    let entrance = Entrance::new(machine_key, machines, open.clone(), shutdown.token());
-    let lost = || async { (StatusCode::NOT_FOUND, "there is nothing here\n") };
-    let router = web::router(Arc::new(web))
-        .merge(entrance.routes())
-        .merge(pages::router(Arc::new(pages)))
-        .merge(api::router(Arc::new(rest)))
-        .fallback(lost)
-        .layer(axum::extract::DefaultBodyLimit::max(api::BODY_LIMIT));
-    coordination.metrics().count_requests(router)
+    stop: CancellationToken,
+    open: TaskTracker,
+}
+
+impl Parts {
+    fn router(self) -> Router {
+        let Self { url, coordination, sessions, sign_in, machine_key, relay_token, stop, open } = self;
+        let pages = Pages {
+            url: url.clone(),
+            coordination: coordination.clone(),
+            sessions: sessions.clone(),
+            sign_in: sign_in.clone(),
+        };
+        let rest = Rest { url, coordination: coordination.clone(), sessions, sign_in, grants: Grants::default() };
+        let web = Web { coordination: coordination.clone(), relay_token };
+        let entrance = Entrance::new(machine_key, Arc::new(Machines(coordination.clone())), open, stop);
+        let lost = || async { (StatusCode::NOT_FOUND, "there is nothing here\n") };
+        let router = web::router(Arc::new(web))
+            .merge(entrance.routes())
+            .merge(pages::router(Arc::new(pages)))
+            .merge(api::router(Arc::new(rest)))
+            .fallback(lost)
+            .layer(axum::extract::DefaultBodyLimit::max(api::BODY_LIMIT));
+        coordination.metrics().count_requests(router)
+    }
 }
 
 /// The hash of the token that relays show.

@@ -3,7 +3,7 @@ use tailcfg::{CapabilityVersion, NodeId, UserId};
 
 use crate::address::PoolExhausted;
 use crate::name::{DomainError, Label, LabelError};
-use crate::record::Role;
+use crate::record::{Role, User, UserStatus};
 use crate::secret::KeyId;
 use crate::tag::{Tag, TagError};
 
@@ -139,6 +139,16 @@ pub enum Refusal {
         /// Of what.
         things: &'static str,
         /// How many may be.
+        limit: usize,
+    },
+    /// There are so many of something that no more are made.
+    #[error("{who} has {limit} {things} that still work, and may have no more: revoke some, or wait until some end")]
+    Full {
+        /// Whose they are.
+        who: String,
+        /// Of what.
+        things: &'static str,
+        /// How many there may be.
         limit: usize,
     },
     /// A route has bits set behind its prefix.
@@ -301,6 +311,16 @@ pub enum RefusalKind {
 }
 
 impl Refusal {
+    /// Refuses users who may not be here.
+    pub(crate) fn unless_active(user: &User) -> Result<(), Self> {
+        let login = user.login.to_string();
+        match user.status {
+            UserStatus::Active => Ok(()),
+            UserStatus::Suspended => Err(Self::UserSuspended { login }),
+            UserStatus::NeedsApproval => Err(Self::UserNotApproved { login }),
+        }
+    }
+
     /// What kind of refusal this is.
     pub fn kind(&self) -> RefusalKind {
         match self {
@@ -329,6 +349,7 @@ impl Refusal {
             | Self::DomainTaken { .. }
             | Self::UserExists { .. }
             | Self::LastOwner { .. }
+            | Self::Full { .. }
             | Self::PolicyCutsAuthorOff { .. } => RefusalKind::Conflict,
             Self::PolicyChanged { .. } => RefusalKind::Precondition,
             Self::PoolExhausted(_) => RefusalKind::Exhausted,

@@ -2,6 +2,7 @@
 
 mod commit;
 mod credential;
+mod keys;
 mod streams;
 mod view;
 
@@ -30,6 +31,8 @@ use crate::registry::TAGGED_DEVICES;
 use crate::rules::Rules;
 use crate::secret::KeyId;
 
+use keys::KeysKept;
+
 /// One tailnet: users, devices, keys, policy, and who is connected.
 ///
 /// See the crate's own words for how it decides and changes.
@@ -44,6 +47,7 @@ pub struct Tailnet {
     auth_keys: BTreeMap<KeyId, AuthKey>,
     oauth_clients: BTreeMap<KeyId, OAuthClient>,
     api_tokens: BTreeMap<KeyId, ApiToken>,
+    keys_kept: KeysKept,
     services: BTreeMap<ServiceName, Service>,
     devices: BTreeMap<NodeId, Device>,
     by_machine: BTreeMap<MachinePublic, BTreeSet<NodeId>>,
@@ -105,6 +109,7 @@ impl Tailnet {
             auth_keys: BTreeMap::new(),
             oauth_clients: BTreeMap::new(),
             api_tokens: BTreeMap::new(),
+            keys_kept: KeysKept::default(),
             services: BTreeMap::new(),
             devices: BTreeMap::new(),
             by_machine: BTreeMap::new(),

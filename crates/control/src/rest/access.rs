@@ -1,18 +1,44 @@
 //! Whose a credential is, and tokens for credentials.
 
 use std::collections::BTreeSet;
+use std::time::{Duration, Instant};
 
 use api::{AccessToken, ApiError, Caller, Credential, Peer, Scope, Scopes, TokenGrant, TokenRequest};
 use jiff::SignedDuration;
 use tailcfg::UserId;
-use tailnet::{Actor, Command, NewApiToken, Refusal, Reply, SecretText, TailnetId, TokenHolder};
+use tailnet::{Actor, Command, KeyId, NewApiToken, Refusal, Reply, SecretText, TailnetId, TokenHolder};
 
 use super::{Identity, Rest};
 use crate::coordination::Failure;
+use crate::rate::RateLimit;
 use crate::sign_in::SignInError;
 
 /// How long an access token lives.
 const LIFE: SignedDuration = SignedDuration::from_hours(1);
+
+/// How often programs get access tokens: each of them many at once, and then about as many in an hour as may work at a
+/// time.
+#[derive(Debug)]
+pub(crate) struct Grants(RateLimit<KeyId>);
+
+impl Default for Grants {
+    fn default() -> Self {
+        Self(RateLimit::new(60, Duration::from_secs(5), 4096))
+    }
+}
+
+impl Grants {
+    fn take(&self, client: &KeyId) -> Result<(), ApiError> {
+        self.0.take(client, Instant::now()).map_err(|wait| {
+            let seconds = u32::try_from(wait.as_secs()).unwrap_or(u32::MAX).saturating_add(1);
+            let message = format!(
+                "OAuth client {client} asks for access tokens too often: use one for the hour that it works, and ask again \
+                 in {seconds} s"
+            );
+            ApiError::too_many(message, seconds)
+        })
+    }
+}
 
 impl Identity {
     /// The person who calls, if it is one.
@@ -117,6 +143,8 @@ impl Rest {
             let client = tailnet.authenticate_client(&text).map_err(Failure::Refused)?;
             (tailnet.id(), client.id.clone(), client.scopes.clone(), client.tags.clone())
         };
+        // Only who has the secret is counted, so that nobody else can keep a program out.
+        self.grants.take(&id)?;
         let scopes = if wanted.is_empty() { held } else { wanted.names().into_iter().collect() };
         let actor = Actor::Client { id: id.clone(), tags: owned };
         self.token(tailnet, actor, TokenHolder::Client(id), scopes, tags).await
@@ -161,7 +189,7 @@ impl Rest {
 }
 
 /// What a user of a role may do at most.
-fn role_scopes(role: tailnet::Role) -> Scopes {
+pub(super) fn role_scopes(role: tailnet::Role) -> Scopes {
     role.scopes().iter().filter_map(|name| name.parse::<Scope>().ok()).collect()
 }
 

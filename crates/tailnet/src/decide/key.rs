@@ -6,7 +6,7 @@ use super::limits::{bounded, read_tags};
 use super::{Draft, name_of, tags, user, user_of};
 use crate::change::Change;
 use crate::command::{Actor, NewApiToken, NewAuthKey, NewOAuthClient, Reply};
-use crate::record::{ApiToken, AuthKey, OAuthClient, Role, TokenHolder, UserStatus};
+use crate::record::{ApiToken, AuthKey, OAuthClient, Role, TokenHolder};
 use crate::refusal::Refusal;
 use crate::secret::{KeyId, KeyKind, mint};
 use crate::tag::Tag;
@@ -18,8 +18,23 @@ const LONGEST: SignedDuration = SignedDuration::from_hours(90 * 24);
 /// The longest that a program's access token works.
 const LONGEST_FOR_CLIENT: SignedDuration = SignedDuration::from_hours(1);
 
-/// How many live keys, credentials and tokens a tailnet has at most, each.
-const LIVE_LIMIT: usize = 10_000;
+/// How many of something there may be that still work.
+///
+/// People have room of their own, each the same: whatever programs make, and whatever another person makes, nobody is kept
+/// from signing in.
+struct Room {
+    things: &'static str,
+    of_person: usize,
+    of_program: usize,
+    of_all_programs: usize,
+}
+
+const AUTH_KEYS: Room = Room { things: "auth keys", of_person: 1000, of_program: 5000, of_all_programs: 10_000 };
+const TOKENS: Room = Room { things: "tokens", of_person: 1000, of_program: 1000, of_all_programs: 10_000 };
+const OAUTH_CLIENTS: Room = Room { things: "OAuth clients", of_person: 1000, of_program: 1000, of_all_programs: 1000 };
+
+/// How many of one holder's auth keys or tokens are listed that no longer work; with another one the oldest goes.
+const DEAD_LIMIT: usize = 1000;
 
 pub(super) fn create_auth_key(tailnet: &Tailnet, new: NewAuthKey, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
     let tags = read_tags("the auth key", &new.tags)?;
@@ -34,8 +49,13 @@ pub(super) fn create_auth_key(tailnet: &Tailnet, new: NewAuthKey, draft: &mut Dr
             return Err(not_permitted(tailnet, draft, "make auth keys"));
         }
     };
-    bound("auth keys", tailnet.auth_keys().count())?;
-    let expires = end(new.lifetime, LONGEST, draft.now())?;
+    let now = draft.now();
+    let live = tailnet.auth_keys().filter(|key| key.end() > now);
+    AUTH_KEYS.check(tailnet, Some(&maker), live.map(|key| Some(&key.maker)))?;
+    let expires = end(new.lifetime, LONGEST, now)?;
+    let dead = tailnet.auth_keys().filter(|key| key.maker == maker && key.end() <= now);
+    let forgotten = surplus(dead.map(|key| (key.end(), &key.id))).map(Change::DeleteAuthKey);
+    forgotten.for_each(|change| draft.put(change));
     let (id, text, hash) = mint(KeyKind::Auth, draft.context.entropy);
     draft.put(Change::PutAuthKey(AuthKey {
         id: id.clone(),
@@ -71,7 +91,10 @@ pub(super) fn create_oauth_client(
         Actor::Client { id, .. } => within_client(tailnet, id, &new.scopes)?,
         Actor::Machine(_) => return Err(not_permitted(tailnet, draft, "make OAuth clients")),
     }
-    bound("OAuth clients", tailnet.oauth_clients().count())?;
+    let maker = draft.acting_user().map(TokenHolder::User);
+    let live: Vec<_> = tailnet.oauth_clients().filter(|client| client.revoked.is_none()).collect();
+    let makers: Vec<_> = live.iter().map(|client| client.maker.map(TokenHolder::User)).collect();
+    OAUTH_CLIENTS.check(tailnet, maker.as_ref(), makers.iter().map(Option::as_ref))?;
     let (id, text, hash) = mint(KeyKind::Client, draft.context.entropy);
     draft.put(Change::PutOAuthClient(OAuthClient {
         id: id.clone(),
@@ -95,9 +118,7 @@ pub(super) fn create_api_token(
     let (held, longest) = match &new.holder {
         TokenHolder::User(id) => {
             let user = user_of(tailnet, *id)?;
-            if user.status != UserStatus::Active {
-                return Err(Refusal::UserSuspended { login: user.login.to_string() });
-            }
+            Refusal::unless_active(user)?;
             within_role(user.role, &new.scopes)?;
             (BTreeSet::new(), LONGEST)
         }
@@ -108,8 +129,13 @@ pub(super) fn create_api_token(
         }
     };
     let tags = narrowed(tailnet, held, asked, &new.holder)?;
-    bound("tokens", tailnet.api_tokens().count())?;
-    let expires = end(new.lifetime, longest, draft.now())?;
+    let now = draft.now();
+    let live = tailnet.api_tokens().filter(|token| token.end() > now);
+    TOKENS.check(tailnet, Some(&new.holder), live.map(|token| Some(&token.holder)))?;
+    let expires = end(new.lifetime, longest, now)?;
+    let dead = tailnet.api_tokens().filter(|token| token.holder == new.holder && token.end() <= now);
+    let forgotten = surplus(dead.map(|token| (token.end(), &token.id))).map(Change::DeleteApiToken);
+    forgotten.for_each(|change| draft.put(change));
     let (id, text, hash) = mint(KeyKind::Api, draft.context.entropy);
     draft.put(Change::PutApiToken(ApiToken {
         id: id.clone(),
@@ -204,11 +230,45 @@ fn end(lifetime: Option<SignedDuration>, longest: SignedDuration, now: Timestamp
     Ok(now.saturating_add(lifetime).unwrap_or(Timestamp::MAX))
 }
 
-fn bound(things: &'static str, count: usize) -> Result<(), Refusal> {
-    if count >= LIVE_LIMIT {
-        return Err(Refusal::TooMany { what: "this tailnet", count, things, limit: LIVE_LIMIT });
+impl Room {
+    /// Refuses another one for a holder, given whose the live ones are. Nobody in particular is a program.
+    fn check<'a>(
+        &self,
+        tailnet: &Tailnet,
+        holder: Option<&TokenHolder>,
+        live: impl Iterator<Item = Option<&'a TokenHolder>>,
+    ) -> Result<(), Refusal> {
+        let person = |holder: Option<&TokenHolder>| matches!(holder, Some(TokenHolder::User(_)));
+        let (mut own, mut of_programs) = (0, 0);
+        for other in live {
+            own += usize::from(other == holder);
+            of_programs += usize::from(!person(other));
+        }
+        let limit = if person(holder) { self.of_person } else { self.of_program };
+        let (who, limit) = if own >= limit {
+            let who = match holder {
+                Some(TokenHolder::User(id)) => name_of(tailnet, &Actor::User(*id)),
+                Some(TokenHolder::Client(id)) => format!("OAuth client {id}"),
+                None => "the server".to_owned(),
+            };
+            (who, limit)
+        } else if !person(holder) && of_programs >= self.of_all_programs {
+            ("the programs of this tailnet together".to_owned(), self.of_all_programs)
+        } else {
+            return Ok(());
+        };
+        Err(Refusal::Full { who, things: self.things, limit })
     }
-    Ok(())
+}
+
+/// Of what no longer works, what has to go for another one to be listed: the oldest.
+fn surplus<'a>(dead: impl Iterator<Item = (Timestamp, &'a KeyId)>) -> impl Iterator<Item = KeyId> {
+    let mut dead: Vec<_> = dead.collect();
+    let count = (dead.len() + 1).saturating_sub(DEAD_LIMIT);
+    if count > 0 {
+        dead.sort_unstable();
+    }
+    dead.into_iter().take(count).map(|(_, id)| id.clone()).collect::<Vec<_>>().into_iter()
 }
 
 fn not_permitted(tailnet: &Tailnet, draft: &Draft<'_, '_>, what: &str) -> Refusal {

@@ -9,7 +9,7 @@ use super::limits::{check_host, read_tags};
 use super::{Draft, naming, tags};
 use crate::change::Change;
 use crate::command::{Actor, HostUpdate, Proof, Registered, Registration, Reply};
-use crate::record::{AuthKey, KeySpent, Node, Owner, TokenHolder, UserStatus};
+use crate::record::{AuthKey, KeySpent, Node, Owner, TokenHolder};
 use crate::refusal::Refusal;
 use crate::registry::Registry;
 use crate::secret::{KeyKind, SecretText};
@@ -188,13 +188,7 @@ fn owner_by_key(tailnet: &Tailnet, key: &AuthKey, wanted: BTreeSet<Tag>) -> Resu
 /// Refuses devices of users who may not be here.
 fn check_owner(tailnet: &Tailnet, owner: &Owner) -> Result<(), Refusal> {
     let Some(id) = owner.user() else { return Ok(()) };
-    let user = super::user_of(tailnet, id)?;
-    let login = user.login.to_string();
-    match user.status {
-        UserStatus::Active => Ok(()),
-        UserStatus::Suspended => Err(Refusal::UserSuspended { login }),
-        UserStatus::NeedsApproval => Err(Refusal::UserNotApproved { login }),
-    }
+    Refusal::unless_active(super::user_of(tailnet, id)?)
 }
 
 /// The device that this machine was before, when it is to go on as that device.

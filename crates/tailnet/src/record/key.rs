@@ -1,11 +1,18 @@
 use std::collections::BTreeSet;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use tailcfg::{NodeId, UserId};
 
 use crate::secret::{KeyId, SecretHash};
 use crate::tag::Tag;
+
+/// How long a key, credential or token is still listed after its end, so that its last user can be told what became of
+/// it.
+const KEPT: SignedDuration = SignedDuration::from_hours(30 * 24);
+
+/// Access tokens of programs live an hour and are made all the time.
+const TOKEN_KEPT: SignedDuration = SignedDuration::from_hours(24);
 
 /// A key that devices join with.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -34,6 +41,19 @@ pub struct AuthKey {
     pub spent: Option<KeySpent>,
     /// When it was taken away.
     pub revoked: Option<Timestamp>,
+}
+
+impl AuthKey {
+    /// When it stops to let devices in, or did: its time, its one use, or somebody who took it away.
+    pub fn end(&self) -> Timestamp {
+        let spent = self.spent.filter(|_| !self.reusable).map(|spent| spent.at);
+        [self.revoked, spent].into_iter().flatten().fold(self.expires, Timestamp::min)
+    }
+
+    /// Until when it is listed.
+    pub(crate) fn kept_until(&self) -> Timestamp {
+        after(self.end(), KEPT)
+    }
 }
 
 /// The use of a key.
@@ -97,4 +117,27 @@ pub struct ApiToken {
     pub tags: BTreeSet<Tag>,
     /// When it was taken away.
     pub revoked: Option<Timestamp>,
+}
+
+impl ApiToken {
+    /// When it stops to work, or did.
+    pub fn end(&self) -> Timestamp {
+        self.revoked.map_or(self.expires, |revoked| revoked.min(self.expires))
+    }
+
+    /// Until when it is listed.
+    pub(crate) fn kept_until(&self) -> Timestamp {
+        after(self.end(), if matches!(self.holder, TokenHolder::Client(_)) { TOKEN_KEPT } else { KEPT })
+    }
+}
+
+impl OAuthClient {
+    /// Until when it is listed, once it was taken away.
+    pub(crate) fn kept_until(&self) -> Option<Timestamp> {
+        self.revoked.map(|revoked| after(revoked, KEPT))
+    }
+}
+
+fn after(end: Timestamp, kept: SignedDuration) -> Timestamp {
+    end.saturating_add(kept).unwrap_or(Timestamp::MAX)
 }

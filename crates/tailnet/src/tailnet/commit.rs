@@ -64,12 +64,30 @@ impl Tailnet {
             }
             Change::PutNode(node) => self.put_node(node, damage),
             Change::DeleteNode(id) => self.delete_node(*id, damage),
-            Change::PutAuthKey(key) => drop(self.auth_keys.insert(key.id.clone(), key.clone())),
-            Change::DeleteAuthKey(id) => drop(self.auth_keys.remove(id)),
-            Change::PutOAuthClient(client) => drop(self.oauth_clients.insert(client.id.clone(), client.clone())),
-            Change::DeleteOAuthClient(id) => drop(self.oauth_clients.remove(id)),
-            Change::PutApiToken(token) => drop(self.api_tokens.insert(token.id.clone(), token.clone())),
-            Change::DeleteApiToken(id) => drop(self.api_tokens.remove(id)),
+            Change::PutAuthKey(key) => {
+                let before = self.auth_keys.insert(key.id.clone(), key.clone());
+                self.keys_kept.put(&key.id, before.map(|key| key.kept_until()), Some(key.kept_until()));
+            }
+            Change::DeleteAuthKey(id) => {
+                let before = self.auth_keys.remove(id);
+                self.keys_kept.put(id, before.map(|key| key.kept_until()), None);
+            }
+            Change::PutOAuthClient(client) => {
+                let before = self.oauth_clients.insert(client.id.clone(), client.clone());
+                self.keys_kept.put(&client.id, before.and_then(|client| client.kept_until()), client.kept_until());
+            }
+            Change::DeleteOAuthClient(id) => {
+                let before = self.oauth_clients.remove(id);
+                self.keys_kept.put(id, before.and_then(|client| client.kept_until()), None);
+            }
+            Change::PutApiToken(token) => {
+                let before = self.api_tokens.insert(token.id.clone(), token.clone());
+                self.keys_kept.put(&token.id, before.map(|token| token.kept_until()), Some(token.kept_until()));
+            }
+            Change::DeleteApiToken(id) => {
+                let before = self.api_tokens.remove(id);
+                self.keys_kept.put(id, before.map(|token| token.kept_until()), None);
+            }
             Change::PutService(service) => {
                 self.services.insert(service.name.clone(), service.clone());
                 damage.services.insert(service.name.clone());

@@ -2,7 +2,7 @@ use jiff::Timestamp;
 
 use super::Tailnet;
 use crate::command::Actor;
-use crate::record::{ApiToken, OAuthClient, TokenHolder, UserStatus};
+use crate::record::{ApiToken, OAuthClient, TokenHolder};
 use crate::refusal::Refusal;
 use crate::secret::{KeyKind, SecretText};
 
@@ -24,9 +24,7 @@ impl Tailnet {
         let actor = match &token.holder {
             TokenHolder::User(id) => {
                 let user = self.user(*id).ok_or(Refusal::UnknownCredential)?;
-                if user.status != UserStatus::Active {
-                    return Err(Refusal::UserSuspended { login: user.login.to_string() });
-                }
+                Refusal::unless_active(user)?;
                 Actor::User(*id)
             }
             TokenHolder::Client(id) => {

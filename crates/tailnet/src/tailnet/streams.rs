@@ -97,9 +97,10 @@ impl Tailnet {
         effects
     }
 
-    /// When [`crate::Command::Sweep`] has a device to delete.
+    /// When [`crate::Command::Sweep`] has something to delete.
     pub fn poll_sweep(&self) -> Option<Timestamp> {
-        self.devices.values().filter_map(|device| self.deletion_time(device)).min()
+        let devices = self.devices.values().filter_map(|device| self.deletion_time(device)).min();
+        [devices, self.keys_kept.next()].into_iter().flatten().min()
     }
 
     /// Gives the tailnet other relays.

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 
 use jiff::SignedDuration;
 use tailnet::{
-    Actor, Command, KeyId, NewApiToken, NewAuthKey, NewOAuthClient, PasswordHash, Proof, RefusalKind, Reply, Role,
-    SecretText, TokenHolder,
+    Actor, ApiToken, Change, Command, KeyId, NewApiToken, NewAuthKey, NewOAuthClient, PasswordHash, Proof, RefusalKind,
+    Reply, Role, SecretText, TokenHolder,
 };
 
 use crate::world::{World, auth_key, request, tagged_key};
@@ -191,4 +191,77 @@ fn no_secret_is_kept() {
         assert!(!written.contains(text.expose()));
         assert!(!format!("{:?}", world.server).contains(text.expose()));
     }
+}
+
+/// Writes as many tokens more as the last one that was made, under other names.
+fn many_like(world: &mut World, asks: NewApiToken, count: usize) {
+    let home = world.home;
+    let mut decision = world.decide_in(home, Actor::Server, Command::CreateApiToken(asks)).unwrap();
+    let made = decision.changes.iter().find_map(|change| match change {
+        Change::PutApiToken(made) => Some(made.clone()),
+        _ => None,
+    });
+    let made = made.expect("a token");
+    let copy = |number| ApiToken { id: KeyId(format!("{}{number}", made.id)), ..made.clone() };
+    decision.changes.extend((1..count).map(|number| Change::PutApiToken(copy(number))));
+    world.write(&decision);
+}
+
+#[test]
+fn programs_fill_their_own_room_and_people_sign_in_all_the_same() {
+    let mut world = World::new();
+    let owner = world.owner;
+    let mut clients = Vec::new();
+    for _ in 0..11 {
+        let (id, _) = secret(world.own(Command::CreateOAuthClient(client(&["dns"], &[]))));
+        clients.push(TokenHolder::Client(id));
+    }
+    let asks = |holder: &TokenHolder| token(holder.clone(), &["dns"]);
+    let refused = |world: &mut World, asks| {
+        let refusal = world.run(Actor::Server, Command::CreateApiToken(asks)).unwrap_err();
+        assert_eq!(refusal.kind(), RefusalKind::Conflict);
+        refusal.to_string()
+    };
+    many_like(&mut world, asks(&clients[0]), 1000);
+    let refusal = refused(&mut world, asks(&clients[0]));
+    assert!(refusal.starts_with("OAuth client k") && refusal.contains(" has 1000 tokens that still work"), "{refusal}");
+    clients[1..10].iter().for_each(|client| many_like(&mut world, asks(client), 1000));
+    let refusal = refused(&mut world, asks(&clients[10]));
+    assert!(refusal.starts_with("the programs of this tailnet together has 10000 tokens"), "{refusal}");
+
+    let person = world.add_user("it@example.com", Role::ItAdmin);
+    many_like(&mut world, token(TokenHolder::User(person), &["users"]), 1000);
+    assert!(refused(&mut world, token(TokenHolder::User(person), &["users"])).starts_with("it@example.com has 1000"));
+    world.own(Command::CreateApiToken(token(TokenHolder::User(owner), &["all"])));
+
+    world.pass(SignedDuration::from_hours(1));
+    world.run(Actor::Server, Command::CreateApiToken(asks(&clients[0]))).unwrap();
+}
+
+#[test]
+fn what_no_longer_works_takes_bounded_room_and_the_oldest_goes() {
+    let mut world = World::new();
+    let (id, _) = secret(world.own(Command::CreateOAuthClient(client(&["dns"], &[]))));
+    let asks = || token(TokenHolder::Client(id.clone()), &["dns"]);
+    many_like(&mut world, asks(), 1);
+    let oldest = world.home().api_tokens().next().unwrap().id.clone();
+    world.pass(SignedDuration::from_mins(1));
+    many_like(&mut world, asks(), 999);
+    world.pass(SignedDuration::from_hours(1));
+    many_like(&mut world, asks(), 1);
+    assert_eq!(world.home().api_tokens().count(), 1000);
+    assert!(world.home().api_token(&oldest).is_none());
+}
+
+#[test]
+fn keys_that_ended_long_ago_are_swept_although_no_device_goes() {
+    let mut world = World::new();
+    world.make_key(NewAuthKey { lifetime: Some(SignedDuration::from_hours(1)), ..auth_key() });
+    world.make_key(auth_key());
+    let at = world.home().poll_sweep().unwrap();
+    assert!(at.duration_since(world.now) > SignedDuration::from_hours(24 * 30));
+    world.now = at;
+    world.run(Actor::Server, Command::Sweep).unwrap();
+    assert_eq!(world.home().auth_keys().count(), 1);
+    assert!(world.home().poll_sweep().unwrap() > at);
 }

@@ -1,0 +1,49 @@
+use std::collections::BTreeSet;
+
+use jiff::Timestamp;
+
+use super::Tailnet;
+use crate::change::Change;
+use crate::secret::KeyId;
+
+/// Keys, credentials and tokens by the time until which they are listed.
+#[derive(Debug, Default)]
+pub(super) struct KeysKept(BTreeSet<(Timestamp, KeyId)>);
+
+impl KeysKept {
+    /// Notes that something is listed until another time than before; without an end while it works for ever.
+    pub(super) fn put(&mut self, id: &KeyId, before: Option<Timestamp>, now: Option<Timestamp>) {
+        if before == now {
+            return;
+        }
+        if let Some(before) = before {
+            self.0.remove(&(before, id.clone()));
+        }
+        if let Some(now) = now {
+            self.0.insert((now, id.clone()));
+        }
+    }
+
+    /// When the next one is no longer listed. Many end by the hour, so that they go in one write.
+    pub(super) fn next(&self) -> Option<Timestamp> {
+        const HOUR: i64 = 3600;
+        let (first, _) = self.0.first()?;
+        let hour = first.as_second().div_euclid(HOUR).saturating_add(1).saturating_mul(HOUR);
+        Some(Timestamp::from_second(hour).unwrap_or(Timestamp::MAX))
+    }
+}
+
+impl Tailnet {
+    /// The keys, credentials and tokens that ended so long ago that they are no longer listed.
+    pub(crate) fn forgettable(&self, now: Timestamp) -> impl Iterator<Item = Change> {
+        self.keys_kept.0.iter().take_while(move |(until, _)| *until <= now).map(|(_, id)| {
+            if self.auth_keys.contains_key(id) {
+                Change::DeleteAuthKey(id.clone())
+            } else if self.oauth_clients.contains_key(id) {
+                Change::DeleteOAuthClient(id.clone())
+            } else {
+                Change::DeleteApiToken(id.clone())
+            }
+        })
+    }
+}
