@@ -83,6 +83,13 @@ impl Rest {
         })
     }
 
+    /// Finds the user that a path names, whom the credential may touch.
+    fn touched_user(&self, by: &By<WriteUsers>, at: &OfUser) -> Result<UserId, ApiError> {
+        let id = self.user(by.identity(), at)?;
+        let role = self.look(by.identity(), |tailnet| Ok(tailnet.user(id).map(|user| user.role)))?;
+        role.map_or(Ok(()), |role| users::within_credential(by, role)).map(|()| id)
+    }
+
     /// Has the caller's tailnet do something.
     async fn execute(&self, who: &Identity, command: Command) -> Result<Reply, ApiError> {
         Ok(self.coordination.execute(who.tailnet, command, who.actor.clone()).await?)
@@ -377,6 +384,7 @@ impl Api for Rest {
         at: InTailnet,
         Json(new): Json<CreateUser>,
     ) -> Result<Json<User>, ApiError> {
+        users::within_credential(&by, users::role(new.role))?;
         self.make_user(by.identity(), &at, new).await.map(Json)
     }
 
@@ -391,8 +399,9 @@ impl Api for Rest {
         at: OfUser,
         Json(set): Json<SetUserRole>,
     ) -> Result<Done, ApiError> {
-        let id = self.user(by.identity(), &at)?;
-        self.done(by.identity(), Command::SetRole(id, users::role(set.role))).await
+        let (id, role) = (self.touched_user(&by, &at)?, users::role(set.role));
+        users::within_credential(&by, role)?;
+        self.done(by.identity(), Command::SetRole(id, role)).await
     }
 
     async fn set_user_password(
@@ -401,30 +410,30 @@ impl Api for Rest {
         at: OfUser,
         Json(set): Json<SetUserPassword>,
     ) -> Result<Done, ApiError> {
-        let id = self.user(by.identity(), &at)?;
+        let id = self.touched_user(&by, &at)?;
         let hash = self.hash_password(set.password).await?;
         self.execute(by.identity(), Command::SetPassword(id, hash)).await?;
         self.sign_out_everywhere(id).await
     }
 
     async fn approve_user(&self, by: By<WriteUsers>, at: OfUser) -> Result<Done, ApiError> {
-        let id = self.user(by.identity(), &at)?;
+        let id = self.touched_user(&by, &at)?;
         self.done(by.identity(), Command::ApproveUser(id)).await
     }
 
     async fn suspend_user(&self, by: By<WriteUsers>, at: OfUser) -> Result<Done, ApiError> {
-        let id = self.user(by.identity(), &at)?;
+        let id = self.touched_user(&by, &at)?;
         self.execute(by.identity(), Command::SuspendUser(id)).await?;
         self.sign_out_everywhere(id).await
     }
 
     async fn restore_user(&self, by: By<WriteUsers>, at: OfUser) -> Result<Done, ApiError> {
-        let id = self.user(by.identity(), &at)?;
+        let id = self.touched_user(&by, &at)?;
         self.done(by.identity(), Command::RestoreUser(id)).await
     }
 
     async fn delete_user(&self, by: By<WriteUsers>, at: OfUser) -> Result<Done, ApiError> {
-        let id = self.user(by.identity(), &at)?;
+        let id = self.touched_user(&by, &at)?;
         self.execute(by.identity(), Command::DeleteUser(id)).await?;
         self.sign_out_everywhere(id).await
     }
@@ -441,7 +450,9 @@ impl Api for Rest {
     ) -> Result<Json<TailnetSettings>, ApiError> {
         let patch = settings::patch(&by, set)?;
         self.look_at(by.identity(), &at, |_| Ok(()))?;
-        self.execute(by.identity(), Command::UpdateSettings(patch)).await?;
+        if patch != tailnet::SettingsPatch::default() {
+            self.execute(by.identity(), Command::UpdateSettings(patch)).await?;
+        }
         self.look(by.identity(), |tailnet| Ok(Json(settings::show(tailnet.settings()))))
     }
 

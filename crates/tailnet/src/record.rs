@@ -14,6 +14,6 @@ pub use key::{ApiToken, AuthKey, KeySpent, OAuthClient, TokenHolder};
 pub use node::{Node, Owner};
 pub use policy::PolicyRecord;
 pub use service::{Service, ServiceName, ServiceNameError};
-pub use settings::{ExternalRole, Settings, SettingsPatch};
+pub use settings::{Settings, SettingsPatch};
 pub use tailnet::{TailnetId, TailnetRecord};
 pub use user::{LoginName, LoginNameError, PasswordHash, Role, User, UserStatus};

@@ -4,27 +4,23 @@ use api::{
     ApiError, ExternalTailnets, TailnetSettings, VirtualService, WriteFeatureSettings, WriteNetworkLogs,
     WriteNetworkingSettings, WritePolicy, WriteSettings,
 };
-use tailnet::{ExternalRole, Service, Settings, SettingsPatch};
+use tailnet::{Service, Settings, SettingsPatch};
 
 use super::By;
 
-/// The settings.
+/// The settings. What this server does not offer is off.
 pub(super) fn show(settings: &Settings) -> TailnetSettings {
     TailnetSettings {
-        acls_externally_managed_on: Some(settings.policy_managed_elsewhere),
+        acls_externally_managed_on: Some(false),
         acls_external_link: Some(settings.policy_link.clone()),
         devices_approval_on: Some(settings.devices_approval),
-        devices_auto_updates_on: Some(settings.auto_updates),
+        devices_auto_updates_on: Some(false),
         devices_key_duration_days: Some(settings.key_duration_days),
         users_approval_on: Some(settings.users_approval),
-        users_role_allowed_to_join_external_tailnets: Some(match settings.external_role {
-            ExternalRole::None => ExternalTailnets::None,
-            ExternalRole::Admin => ExternalTailnets::Admin,
-            ExternalRole::Member => ExternalTailnets::Member,
-        }),
-        network_flow_logging_on: Some(settings.flow_logging),
-        regional_routing_on: Some(settings.regional_routing),
-        posture_identity_collection_on: Some(settings.posture_identity),
+        users_role_allowed_to_join_external_tailnets: Some(ExternalTailnets::None),
+        network_flow_logging_on: Some(false),
+        regional_routing_on: Some(false),
+        posture_identity_collection_on: Some(false),
         https_enabled: Some(settings.https),
     }
 }
@@ -40,30 +36,45 @@ pub(super) fn patch(by: &By<WriteSettings>, set: TailnetSettings) -> Result<Sett
     if set.regional_routing_on.is_some() {
         by.also::<WriteNetworkingSettings>()?;
     }
-    let patch = SettingsPatch {
+    let feature = set.devices_approval_on.is_some()
+        || set.devices_auto_updates_on.is_some()
+        || set.devices_key_duration_days.is_some()
+        || set.users_approval_on.is_some()
+        || set.users_role_allowed_to_join_external_tailnets.is_some()
+        || set.posture_identity_collection_on.is_some()
+        || set.https_enabled.is_some();
+    if feature {
+        by.also::<WriteFeatureSettings>()?;
+    }
+    refuse_what_is_not_offered(&set)?;
+    Ok(SettingsPatch {
         devices_approval: set.devices_approval_on,
         users_approval: set.users_approval_on,
         key_duration_days: set.devices_key_duration_days,
         https: set.https_enabled,
-        auto_updates: set.devices_auto_updates_on,
-        posture_identity: set.posture_identity_collection_on,
-        external_role: set.users_role_allowed_to_join_external_tailnets.map(|role| match role {
-            ExternalTailnets::None => ExternalRole::None,
-            ExternalTailnets::Admin => ExternalRole::Admin,
-            ExternalTailnets::Member => ExternalRole::Member,
-        }),
-        ..SettingsPatch::default()
-    };
-    if patch != SettingsPatch::default() {
-        by.also::<WriteFeatureSettings>()?;
-    }
-    Ok(SettingsPatch {
-        flow_logging: set.network_flow_logging_on,
-        regional_routing: set.regional_routing_on,
-        policy_managed_elsewhere: set.acls_externally_managed_on,
         policy_link: set.acls_external_link,
-        ..patch
+        ephemeral_minutes: None,
     })
+}
+
+/// Refuses to turn on what would change nothing. Turning it off is what it is, and programs that send all settings do.
+fn refuse_what_is_not_offered(set: &TailnetSettings) -> Result<(), ApiError> {
+    let joining = set.users_role_allowed_to_join_external_tailnets.is_some_and(|role| role != ExternalTailnets::None);
+    let wanted = [
+        ("aclsExternallyManagedOn", set.acls_externally_managed_on == Some(true)),
+        ("devicesAutoUpdatesOn", set.devices_auto_updates_on == Some(true)),
+        ("usersRoleAllowedToJoinExternalTailnets", joining),
+        ("networkFlowLoggingOn", set.network_flow_logging_on == Some(true)),
+        ("regionalRoutingOn", set.regional_routing_on == Some(true)),
+        ("postureIdentityCollectionOn", set.posture_identity_collection_on == Some(true)),
+    ];
+    match wanted.into_iter().find(|(_, wanted)| *wanted) {
+        None => Ok(()),
+        Some((name, _)) => Err(ApiError::new(
+            http::StatusCode::NOT_IMPLEMENTED,
+            format!("{name} is not served by this server yet, so it can't be turned on; nothing was changed"),
+        )),
+    }
 }
 
 /// A virtual service.

@@ -2,12 +2,14 @@
 
 use api::{
     ApiError, CreateUser, Done, InTailnet, SecretText, User, UserList, UserQuery, UserRole, UserStatus, UserType,
+    WriteUsers,
 };
 use jiff::{SignedDuration, Timestamp};
 use tailcfg::UserId;
 use tailnet::{Command, NewUser, PasswordHash, Reply, Role, Tailnet};
 
-use super::{Identity, Rest};
+use super::access::role_scopes;
+use super::{By, Identity, Rest};
 use crate::password::PasswordError;
 
 /// After how long without a device here a user counts as idle.
@@ -50,6 +52,18 @@ impl Rest {
             }
         }
     }
+}
+
+/// Refuses to make somebody who may do more than the credential, or to touch one.
+///
+/// The tailnet looks at whose credential it is; a credential may have less than its holder, and must not be the way to more.
+pub(super) fn within_credential(by: &By<WriteUsers>, role: Role) -> Result<(), ApiError> {
+    if by.scopes().cover(&role_scopes(role)) {
+        return Ok(());
+    }
+    let message =
+        format!("this credential has fewer scopes than a user who is {role}, so it can neither make nor change one");
+    Err(ApiError::forbidden(message))
 }
 
 /// The users that a query asks for.

@@ -8,6 +8,7 @@ mod floods;
 mod machine;
 mod policies;
 mod registrations;
+mod rights;
 mod server;
 mod setting_up;
 mod storage;

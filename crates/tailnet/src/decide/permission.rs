@@ -3,7 +3,7 @@ use tailcfg::{NodeId, UserId};
 use super::key::covers;
 use super::name_of;
 use crate::command::{Actor, Command, Proof};
-use crate::record::{Owner, TokenHolder};
+use crate::record::{Owner, SettingsPatch, TokenHolder};
 use crate::refusal::Refusal;
 use crate::secret::KeyId;
 use crate::tailnet::Tailnet;
@@ -24,7 +24,7 @@ pub(super) fn check(tailnet: &Tailnet, command: &Command, actor: &Actor) -> Resu
         (Actor::Machine(_), _) => false,
         (Actor::User(id), Command::Register(registration)) => registration.proof == Proof::Confirmed(*id),
         (_, Command::Register(_) | Command::UpdateHost(_) | Command::Sweep) => false,
-        (Actor::User(id), command) => by_role(tailnet, *id, scope(tailnet, command)) || own(tailnet, *id, command),
+        (Actor::User(id), command) => by_role(tailnet, *id, scopes(tailnet, command)) || own(tailnet, *id, command),
         (Actor::Client { id, .. }, Command::CreateApiToken(token)) => token.holder == TokenHolder::Client(id.clone()),
         (Actor::Client { .. }, Command::SetPassword(..) | Command::SetNames { .. }) => false,
         (Actor::Client { .. }, _) => true,
@@ -36,13 +36,13 @@ pub(super) fn check(tailnet: &Tailnet, command: &Command, actor: &Actor) -> Resu
     })
 }
 
-fn by_role(tailnet: &Tailnet, id: UserId, scope: Option<&str>) -> bool {
+fn by_role(tailnet: &Tailnet, id: UserId, scopes: Option<&[&str]>) -> bool {
     let held = tailnet.user(id).map(|user| user.role.scopes()).unwrap_or_default();
-    scope.is_some_and(|scope| covers(held.iter().copied(), scope))
+    scopes.is_some_and(|scopes| scopes.iter().all(|scope| covers(held.iter().copied(), scope)))
 }
 
-/// The scope of the REST API that a command needs.
-fn scope(tailnet: &Tailnet, command: &Command) -> Option<&'static str> {
+/// The scopes of the REST API that a command needs, all of them.
+fn scopes(tailnet: &Tailnet, command: &Command) -> Option<&'static [&'static str]> {
     Some(match command {
         Command::Register(_) | Command::UpdateHost(_) | Command::Sweep => return None,
         Command::DeleteNode(_)
@@ -50,8 +50,8 @@ fn scope(tailnet: &Tailnet, command: &Command) -> Option<&'static str> {
         | Command::RenameNode(..)
         | Command::SetNodeTags(..)
         | Command::SetKeyExpiry(..)
-        | Command::SetAuthorized(..) => "devices:core",
-        Command::SetRoutes(..) => "devices:routes",
+        | Command::SetAuthorized(..) => &["devices:core"],
+        Command::SetRoutes(..) => &["devices:routes"],
         Command::CreateUser(_)
         | Command::SetRole(..)
         | Command::SetPassword(..)
@@ -59,27 +59,38 @@ fn scope(tailnet: &Tailnet, command: &Command) -> Option<&'static str> {
         | Command::ApproveUser(_)
         | Command::SuspendUser(_)
         | Command::RestoreUser(_)
-        | Command::DeleteUser(_) => "users",
-        Command::CreateAuthKey(_) => "auth_keys",
-        Command::CreateOAuthClient(_) => "oauth_keys",
+        | Command::DeleteUser(_) => &["users"],
+        Command::CreateAuthKey(_) => &["auth_keys"],
+        Command::CreateOAuthClient(_) => &["oauth_keys"],
         // A person makes tokens for nobody else, whatever the role.
         Command::CreateApiToken(_) => return None,
         Command::Revoke(id) => scope_of_key(tailnet, id),
-        Command::SetPolicy(_) => "policy_file",
-        Command::SetDns(_) => "dns",
-        Command::UpdateSettings(_) => "feature_settings",
-        Command::SetNames { .. } => "account_settings",
-        Command::PutService(_) | Command::DeleteService(_) => "services",
+        Command::SetPolicy(_) => &["policy_file"],
+        Command::SetDns(_) => &["dns"],
+        Command::UpdateSettings(patch) => scopes_of_settings(patch),
+        // Names of devices, certificates and who may sign in where hang on it.
+        Command::SetNames { .. } => &["all"],
+        Command::PutService(_) | Command::DeleteService(_) => &["services"],
     })
 }
 
-fn scope_of_key(tailnet: &Tailnet, id: &KeyId) -> &'static str {
+fn scopes_of_settings(patch: &SettingsPatch) -> &'static [&'static str] {
+    let features = SettingsPatch { policy_link: None, ..patch.clone() } != SettingsPatch::default();
+    match (patch.policy_link.is_some(), features) {
+        (false, false) => &[],
+        (true, false) => &["policy_file"],
+        (false, true) => &["feature_settings"],
+        (true, true) => &["policy_file", "feature_settings"],
+    }
+}
+
+fn scope_of_key(tailnet: &Tailnet, id: &KeyId) -> &'static [&'static str] {
     if tailnet.auth_key(id).is_some() {
-        "auth_keys"
+        &["auth_keys"]
     } else if tailnet.oauth_client(id).is_some() {
-        "oauth_keys"
+        &["oauth_keys"]
     } else {
-        "api_access_tokens"
+        &["api_access_tokens"]
     }
 }
 

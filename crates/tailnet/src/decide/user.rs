@@ -1,5 +1,6 @@
 use tailcfg::UserId;
 
+use super::key::covers;
 use super::limits::bounded;
 use super::{Draft, name_of, user_of};
 use crate::change::Change;
@@ -16,15 +17,13 @@ pub(super) fn create(tailnet: &Tailnet, new: NewUser, draft: &mut Draft<'_, '_>)
     let id = UserId(draft.draw_number());
     let local = new.login.as_str().split('@').next().unwrap_or_default().to_owned();
     let display_name = if new.display_name.trim().is_empty() { local } else { bounded(new.display_name) };
-    let by_administrator = !matches!(draft.actor(), Actor::Machine(_));
-    let waits = tailnet.settings().users_approval && !by_administrator;
     let user = User {
         id,
         login: new.login,
         display_name,
         profile_pic_url: String::new(),
         role: new.role,
-        status: if waits { UserStatus::NeedsApproval } else { UserStatus::Active },
+        status: if may_let_in(tailnet, draft) { UserStatus::Active } else { UserStatus::NeedsApproval },
         created: draft.now(),
         password: new.password,
     };
@@ -32,14 +31,14 @@ pub(super) fn create(tailnet: &Tailnet, new: NewUser, draft: &mut Draft<'_, '_>)
     Ok(Reply::User(id))
 }
 
-/// Only an owner makes owners, and only an administrator makes administrators.
+/// Only an owner makes owners, and only an administrator gives roles; a program those whose scopes it has itself.
+///
+/// A new user signs in and has what the role gives, so whoever gives more than they have gives it to themselves.
 fn may_give_role(tailnet: &Tailnet, role: Role, draft: &Draft<'_, '_>) -> Result<(), Refusal> {
     let allowed = match (draft.actor(), role) {
-        (Actor::Server, _) => true,
-        (_, Role::Member) => true,
+        (Actor::Server, _) | (_, Role::Member) => true,
         (_, Role::Owner) => acting_role(tailnet, draft) == Some(Role::Owner),
-        // A program is let at users by whoever made it, who was an administrator.
-        (Actor::Client { .. }, role) => !role.is_admin(),
+        (Actor::Client { .. }, role) => !role.is_admin() && holds_scopes_of(tailnet, role, draft),
         (_, _) => acting_role(tailnet, draft).is_some_and(Role::is_admin),
     };
     let whom = if role == Role::Owner { "the owner" } else { "an administrator" };
@@ -50,15 +49,27 @@ fn may_give_role(tailnet: &Tailnet, role: Role, draft: &Draft<'_, '_>) -> Result
     })
 }
 
-/// What stands above a person may not be touched by them.
+/// Whether users are in whom the actor makes. Where an administrator is to look at each, programs let nobody in.
+fn may_let_in(tailnet: &Tailnet, draft: &Draft<'_, '_>) -> bool {
+    !(tailnet.settings().users_approval && matches!(draft.actor(), Actor::Client { .. }))
+}
+
+fn check_letting_in(tailnet: &Tailnet, user: &User, draft: &Draft<'_, '_>) -> Result<(), Refusal> {
+    may_let_in(tailnet, draft).then_some(()).ok_or_else(|| Refusal::NotPermitted {
+        who: name_of(tailnet, draft.actor()),
+        what: format!("let in {} while users need approval", user.login),
+        whom: "an administrator",
+    })
+}
+
+/// Who may do more than the actor may not be touched: whoever sets another's password can sign in as them.
 fn may_touch(tailnet: &Tailnet, user: &User, what: &str, draft: &Draft<'_, '_>) -> Result<(), Refusal> {
     let own = draft.acting_user() == Some(user.id);
-    let acting = acting_role(tailnet, draft);
     let allowed = match (draft.actor(), user.role) {
         (Actor::Server, _) => true,
-        (_, Role::Owner) => acting == Some(Role::Owner),
-        (_, Role::Admin) => own || acting.is_some_and(Role::is_admin),
-        _ => true,
+        (_, Role::Owner) => acting_role(tailnet, draft) == Some(Role::Owner),
+        (Actor::Client { .. }, role) => !role.is_admin() && holds_scopes_of(tailnet, role, draft),
+        (_, role) => own || holds_scopes_of(tailnet, role, draft),
     };
     let whom = if user.role == Role::Owner { "the owner" } else { "an administrator" };
     allowed.then_some(()).ok_or_else(|| Refusal::NotPermitted {
@@ -66,6 +77,19 @@ fn may_touch(tailnet: &Tailnet, user: &User, what: &str, draft: &Draft<'_, '_>) 
         what: format!("{what} {}", user.login),
         whom,
     })
+}
+
+/// Whether the actor may do everything that a role may.
+fn holds_scopes_of(tailnet: &Tailnet, role: Role, draft: &Draft<'_, '_>) -> bool {
+    let covers_all = |held: &[&str]| role.scopes().iter().all(|scope| covers(held.iter().copied(), scope));
+    match draft.actor() {
+        Actor::Server => true,
+        Actor::Machine(_) => false,
+        Actor::User(_) => acting_role(tailnet, draft).is_some_and(|acting| covers_all(acting.scopes())),
+        Actor::Client { id, .. } => tailnet
+            .oauth_client(id)
+            .is_some_and(|client| covers_all(&client.scopes.iter().map(String::as_str).collect::<Vec<_>>())),
+    }
 }
 
 fn acting_role(tailnet: &Tailnet, draft: &Draft<'_, '_>) -> Option<Role> {
@@ -141,6 +165,8 @@ pub(super) fn set_display_name(
 
 pub(super) fn approve(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
     let before = user_of(tailnet, id)?;
+    may_touch(tailnet, before, "let in", draft)?;
+    check_letting_in(tailnet, before, draft)?;
     if before.status != UserStatus::NeedsApproval {
         return Ok(Reply::Done);
     }
@@ -157,6 +183,7 @@ pub(super) fn suspend(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) 
 pub(super) fn restore(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
     let before = user_of(tailnet, id)?;
     may_touch(tailnet, before, "restore", draft)?;
+    check_letting_in(tailnet, before, draft)?;
     if before.status != UserStatus::Suspended {
         return Ok(Reply::Done);
     }

@@ -1,8 +1,26 @@
 //! Users and their roles.
 
-use tailnet::{Actor, Command, LoginName, NewUser, PasswordHash, Proof, Role, UserStatus};
+use tailnet::{
+    Actor, Command, LoginName, NewOAuthClient, NewUser, PasswordHash, Proof, RefusalKind, Reply, Role, SettingsPatch,
+    UserStatus,
+};
 
 use crate::world::{World, auth_key};
+
+/// A program of the owner's with these scopes.
+fn program(world: &mut World, scopes: &[&str]) -> Actor {
+    let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
+    let new = NewOAuthClient { scopes, tags: Vec::new(), description: String::new() };
+    let Reply::Secret { id, .. } = world.own(Command::CreateOAuthClient(new)) else { panic!("a client") };
+    Actor::Client { id, tags: [].into() }
+}
+
+/// A command that is refused because of who asks.
+fn forbidden(world: &mut World, actor: Actor, command: Command) -> String {
+    let refusal = world.run(actor, command).expect_err("it must be refused");
+    assert_eq!(refusal.kind(), RefusalKind::Forbidden, "{refusal}");
+    refusal.to_string()
+}
 
 fn new_user(login: &str, role: Role) -> Command {
     let login: LoginName = login.parse().expect("a login name");
@@ -92,4 +110,110 @@ fn a_suspended_user_can_be_restored() {
     assert_eq!(world.home().user(member).unwrap().status, UserStatus::Suspended, "approving is something else");
     world.own(Command::RestoreUser(member));
     assert_eq!(world.home().user(member).unwrap().status, UserStatus::Active);
+}
+
+#[test]
+fn nobody_takes_over_who_may_do_more() {
+    // Whom each role may let sign in anew, rename in rank, keep out and delete. Members and roles that only look or pay
+    // touch nobody.
+    let touches: [(Role, &[Role]); 7] = [
+        (Role::Owner, &Role::ALL),
+        (Role::Admin, &Role::ALL[1..]),
+        (Role::ItAdmin, &[Role::ItAdmin, Role::Auditor, Role::Member]),
+        (Role::NetworkAdmin, &[]),
+        (Role::BillingAdmin, &[]),
+        (Role::Auditor, &[]),
+        (Role::Member, &[]),
+    ];
+    for (acting, touched) in touches {
+        for target in Role::ALL {
+            let mut world = World::new();
+            let actor = Actor::User(world.add_user("acting@example.com", acting));
+            let target_id = world.add_user("target@example.com", target);
+            let may = touched.contains(&target);
+            for command in [
+                Command::SetPassword(target_id, PasswordHash("x".into())),
+                Command::SetDisplayName(target_id, "somebody".to_owned()),
+                Command::SuspendUser(target_id),
+                Command::RestoreUser(target_id),
+                Command::SetRole(target_id, Role::Member),
+            ] {
+                let name = format!("{acting} {target} {command:?}");
+                assert_eq!(world.run(actor.clone(), command).is_ok(), may, "{name}");
+            }
+            let target_id = world.add_user("second@example.com", target);
+            assert_eq!(world.run(actor, Command::DeleteUser(target_id)).is_ok(), may, "{acting} deletes {target}");
+        }
+    }
+}
+
+#[test]
+fn a_program_gives_no_role_that_may_do_more_than_itself() {
+    let mut world = World::new();
+    let member = world.add_user("member@example.com", Role::Member);
+    let network = world.add_user("network@example.com", Role::NetworkAdmin);
+    let users = program(&mut world, &["users"]);
+    for role in Role::ALL.into_iter().filter(|role| *role != Role::Member) {
+        let refusal = forbidden(&mut world, users.clone(), new_user("new@example.com", role));
+        assert!(refusal.contains(&format!("may not give the role {role}")), "{refusal}");
+        forbidden(&mut world, users.clone(), Command::SetRole(member, role));
+    }
+    forbidden(&mut world, users.clone(), Command::SetRole(network, Role::Member));
+    forbidden(&mut world, users.clone(), Command::DeleteUser(network));
+    world.run(users, new_user("new@example.com", Role::Member)).unwrap();
+
+    let more = program(&mut world, &["users", "all:read", "account_settings"]);
+    world.run(more.clone(), Command::SetRole(member, Role::Auditor)).unwrap();
+    world.run(more.clone(), Command::SetRole(member, Role::BillingAdmin)).unwrap();
+    forbidden(&mut world, more, Command::SetRole(member, Role::ItAdmin));
+    let all = program(&mut world, &["all"]);
+    forbidden(&mut world, all.clone(), Command::SetRole(member, Role::Admin));
+    world.run(all, Command::SetRole(member, Role::NetworkAdmin)).unwrap();
+}
+
+#[test]
+fn where_users_need_approval_a_program_lets_nobody_in() {
+    let mut world = World::new();
+    let users = program(&mut world, &["users"]);
+    let patch = SettingsPatch { users_approval: Some(true), ..SettingsPatch::default() };
+    world.own(Command::UpdateSettings(patch));
+    let Ok(Reply::User(made)) = world.run(users.clone(), new_user("new@example.com", Role::Member)) else {
+        panic!("a user")
+    };
+    assert_eq!(world.home().user(made).unwrap().status, UserStatus::NeedsApproval);
+    let refusal = forbidden(&mut world, users.clone(), Command::ApproveUser(made));
+    assert!(refusal.ends_with("may not let in new@example.com while users need approval: ask an administrator"));
+    world.run(users.clone(), Command::SuspendUser(made)).unwrap();
+    forbidden(&mut world, users, Command::RestoreUser(made));
+    world.own(Command::RestoreUser(made));
+    assert_eq!(world.home().user(made).unwrap().status, UserStatus::Active);
+    let by_person = world.add_user("person@example.com", Role::Member);
+    assert_eq!(world.home().user(by_person).unwrap().status, UserStatus::Active);
+}
+
+#[test]
+fn settings_are_changed_by_whom_each_of_them_is_entrusted_to() {
+    let mut world = World::new();
+    let network = Actor::User(world.add_user("network@example.com", Role::NetworkAdmin));
+    let it = Actor::User(world.add_user("it@example.com", Role::ItAdmin));
+    let link = SettingsPatch { policy_link: Some("https://git.example.com".to_owned()), ..SettingsPatch::default() };
+    let days = SettingsPatch { key_duration_days: Some(30), ..SettingsPatch::default() };
+    let both = SettingsPatch { policy_link: link.policy_link.clone(), ..days.clone() };
+    world.run(network.clone(), Command::UpdateSettings(link.clone())).unwrap();
+    world.run(it.clone(), Command::UpdateSettings(days.clone())).unwrap();
+    forbidden(&mut world, it.clone(), Command::UpdateSettings(link));
+    forbidden(&mut world, network.clone(), Command::UpdateSettings(days));
+    forbidden(&mut world, it, Command::UpdateSettings(both.clone()));
+    forbidden(&mut world, network, Command::UpdateSettings(both.clone()));
+    world.own(Command::UpdateSettings(both));
+}
+
+#[test]
+fn only_administrators_rename_the_tailnet() {
+    for role in Role::ALL {
+        let mut world = World::new();
+        let actor = Actor::User(world.add_user("acting@example.com", role));
+        let names = Command::SetNames { name: "other".to_owned(), domain: "other.ts.net".parse().unwrap() };
+        assert_eq!(world.run(actor, names).is_ok(), role.is_admin(), "{role}");
+    }
 }
