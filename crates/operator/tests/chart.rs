@@ -27,9 +27,13 @@ fn helm(arguments: &[&str]) -> (bool, String) {
 }
 
 fn render(sets: &[&str]) -> Result<Vec<Value>, String> {
+    render_for("1.34.0", sets)
+}
+
+fn render_for(kubernetes: &str, sets: &[&str]) -> Result<Vec<Value>, String> {
     let chart = chart().display().to_string();
     let mut arguments =
-        vec!["template", "tailscale-operator", &chart, "--namespace", "tailscale", "--kube-version", "1.34.0"];
+        vec!["template", "tailscale-operator", &chart, "--namespace", "tailscale", "--kube-version", kubernetes];
     arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
     let (rendered, text) = helm(&arguments);
     if !rendered {
@@ -151,7 +155,7 @@ fn the_operator_may_impersonate_nobody_and_its_proxy_only_whom_the_values_list()
 /// Whatever an object gives, and to whom: bindings with the subjects that they name.
 fn bindings(objects: &[Value]) -> Vec<(&Value, &Value)> {
     let bindings =
-        objects.iter().filter(|object| object["kind"].as_str().is_some_and(|kind| kind.ends_with("Binding")));
+        objects.iter().filter(|object| object["kind"].as_str().is_some_and(|kind| kind.ends_with("RoleBinding")));
     bindings.flat_map(|binding| binding["subjects"].as_array().unwrap().iter().map(move |one| (binding, one))).collect()
 }
 
@@ -160,7 +164,7 @@ fn is_hook(object: &Value) -> bool {
 }
 
 #[test]
-fn the_api_servers_proxy_has_a_namespace_of_its_own_where_the_operator_has_no_right() {
+fn the_api_servers_proxy_has_a_namespace_of_its_own_where_the_operator_reaches_no_pod_account_or_secret() {
     let objects = render(ALL).unwrap();
     let labels = &one(&objects, "Namespace", APART)["metadata"]["labels"];
     for mode in ["enforce", "audit", "warn"] {
@@ -294,6 +298,31 @@ fn the_drains_account_is_there_before_it_and_gone_after_it_however_it_ends() {
 }
 
 #[test]
+fn accounts_of_the_namespace_are_held_to_policies_where_the_cluster_knows_them() {
+    let of_kind = |objects: &[Value], kind: &str| -> Vec<Value> {
+        objects.iter().filter(|object| object["kind"] == kind).cloned().collect()
+    };
+    let objects = render(&["fullnameOverride=director"]).unwrap();
+    let policies = of_kind(&objects, "ValidatingAdmissionPolicy");
+    let bindings = of_kind(&objects, "ValidatingAdmissionPolicyBinding");
+    for subject in ["pods", "bindings", "secrets"] {
+        let name = format!("tailscale-director-{subject}");
+        let policy = one(&policies, "ValidatingAdmissionPolicy", &name);
+        let condition = &policy["spec"]["matchConditions"][0]["expression"];
+        assert_eq!(*condition, r#"request.userInfo.username.startsWith("system:serviceaccount:tailscale:")"#);
+        assert_eq!(policy["spec"]["failurePolicy"], "Fail");
+        let place = &policy["spec"]["matchConstraints"]["namespaceSelector"]["matchLabels"];
+        assert_eq!(*place, json!({"kubernetes.io/metadata.name": "tailscale"}));
+        let binding = one(&bindings, "ValidatingAdmissionPolicyBinding", &name);
+        assert_eq!(binding["spec"], json!({"policyName": name, "validationActions": ["Deny"]}));
+    }
+    assert_eq!((policies.len(), bindings.len()), (3, 3));
+    for without in [render(&["admissionPolicy.enabled=false"]), render_for("1.29.4", &[])] {
+        assert!(!without.unwrap().iter().any(|object| object.to_string().contains("admissionregistration")));
+    }
+}
+
+#[test]
 fn values_out_of_range_are_refused_by_name() {
     for (set, named) in [
         ("operatorConfig.replicas=0", "replicas"),
@@ -307,7 +336,13 @@ fn values_out_of_range_are_refused_by_name() {
         let said = render(&[set]).unwrap_err();
         assert!(said.contains(named), "{set}: {said}");
     }
-    assert!(render(&["oauth.clientId=a"]).unwrap_err().contains("set both"));
+    for (id, secret) in [
+        ("oauth.clientId=a", "oauth.clientSecret"),
+        ("apiServerProxy.oauth.clientId=a", "apiServerProxy.oauth.clientSecret"),
+    ] {
+        let said = render(&["apiServerProxy.enabled=true", id]).unwrap_err();
+        assert!(said.contains(&format!(": {secret} belongs to")), "{said}");
+    }
 }
 
 /// Objects of one kind may come in any order: Helm says nothing about it.

@@ -61,6 +61,19 @@ helm.sh/hook-weight: "-5"
 helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 {{- end -}}
 
+{{/* Whether this cluster holds the accounts of the namespace to what proxies need: it knows policies of this kind from 1.30 on. */}}
+{{- define "operator.admission" -}}
+{{- and .Values.admissionPolicy.enabled (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+
+{{/* Whom a policy of this kind is for: all accounts of a namespace, because the operator makes some and gives them what it has. */}}
+{{- define "operator.ownAccounts" -}}
+failurePolicy: Fail
+matchConditions:
+  - name: an-account-of-this-namespace
+    expression: request.userInfo.username.startsWith("system:serviceaccount:{{ . }}:")
+{{- end -}}
+
 {{- define "operator.loginServer" -}}
 {{- default "https://controlplane.tailscale.com" .Values.loginServer | trimSuffix "/" -}}
 {{- end -}}

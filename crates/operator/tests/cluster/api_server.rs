@@ -60,6 +60,8 @@ impl ApiServer {
                 "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
                 format!("--service-account-signing-key-file={}", at("account.key")),
                 format!("--service-account-key-file={}", at("account.pub")),
+                // As clusters have it: what is privileged is for the policies under test to refuse.
+                "--allow-privileged=true".to_owned(),
                 "--service-cluster-ip-range=10.1.0.0/16".to_owned(),
                 "--endpoint-reconciler-type=none".to_owned(),
             ],

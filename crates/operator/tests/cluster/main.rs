@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod api_server;
+mod chart;
 mod control;
 mod scenarios;
 mod stage;
@@ -23,6 +24,7 @@ async fn the_operator_on_a_real_api_server() {
     scenarios::egress::play(&stage).await;
     scenarios::connector::play(&stage).await;
     scenarios::rights::play(&stage).await;
+    scenarios::takeover::play(&stage).await;
     scenarios::keys::play(&stage).await;
     scenarios::succession::play(&stage, operator).await;
     scenarios::removal::play(&stage).await;

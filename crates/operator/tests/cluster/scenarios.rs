@@ -9,6 +9,7 @@ pub(crate) mod removal;
 pub(crate) mod rights;
 pub(crate) mod schema;
 pub(crate) mod succession;
+pub(crate) mod takeover;
 
 use serde_json::{Value, json};
 

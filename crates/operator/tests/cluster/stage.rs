@@ -24,6 +24,7 @@ use telemetry::Shutdown;
 use tokio::task::JoinHandle;
 
 use crate::api_server::ApiServer;
+use crate::chart;
 use crate::control::Control;
 
 pub(crate) const NAMESPACE: &str = "tailscale";
@@ -32,6 +33,8 @@ pub(crate) struct Stage {
     pub(crate) server: ApiServer,
     pub(crate) client: Client,
     pub(crate) control: Control,
+    /// A token of the operator's account, with the rights that the chart gives it.
+    pub(crate) account: String,
     _collector: JoinHandle<()>,
 }
 
@@ -55,7 +58,8 @@ impl Stage {
         let server = ApiServer::start().await;
         let client = Client::try_from(server.config(None)).unwrap();
         let control = Control::start().await;
-        let stage = Self { _collector: tokio::spawn(collect(client.clone())), server, client, control };
+        let collector = tokio::spawn(collect(client.clone()));
+        let mut stage = Self { _collector: collector, server, client, control, account: String::new() };
         for name in [NAMESPACE, "home"] {
             stage
                 .apply::<Namespace>(None, json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}}))
@@ -73,6 +77,7 @@ impl Stage {
             })
             .await;
         }
+        stage.account = chart::install(&stage.client).await;
         stage
     }
 
@@ -97,7 +102,7 @@ impl Stage {
                 certificates: None,
                 default_load_balancer: false,
             },
-            cluster: self.server.config(None),
+            cluster: self.server.config(Some(&self.account)),
             control: RestSettings {
                 url: self.control.url.clone(),
                 credentials: Credentials::Given { id: "id".to_owned(), secret: "secret".to_owned().into() },

@@ -6,6 +6,7 @@ use kube::{Client, Error};
 use kubeapi::name;
 use serde_json::json;
 
+use crate::chart;
 use crate::stage::{NAMESPACE, Stage};
 
 pub(crate) async fn play(stage: &Stage) {
@@ -15,10 +16,8 @@ pub(crate) async fn play(stage: &Stage) {
 
 async fn own_secret_only(stage: &Stage) {
     let (own, other) = (stage.set_of("web").await, stage.set_of("music").await);
-    let accounts: Api<ServiceAccount> = Api::namespaced(stage.client.clone(), NAMESPACE);
+    let token = chart::token(&stage.client, &own).await;
     let request = serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 3600}})).unwrap();
-    let token = accounts.create_token_request(&own, &PostParams::default(), &request).await.unwrap();
-    let token = token.status.unwrap().token;
     let client = Client::try_from(stage.server.config(Some(&token))).unwrap();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
 
