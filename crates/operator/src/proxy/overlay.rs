@@ -11,6 +11,13 @@ pub(crate) fn refused_fields(class: &ProxyClassSpec) -> Vec<String> {
     if let Some(asked) = &pod.security_context {
         refused.extend(security::refused_of_pod("spec.statefulSet.pod.securityContext", asked));
     }
+    let profiles = pod.annotations.iter().flatten().filter(|(key, _)| security::is_profile(key));
+    refused.extend(profiles.map(|(key, _)| {
+        format!(
+            "spec.statefulSet.pod.annotations sets {key}, which stands for a profile of the container: remove it, \
+             securityContext names profiles"
+        )
+    }));
     let path = "spec.statefulSet.pod.tailscaleContainer";
     let Some(container) = &pod.tailscale_container else { return refused };
     if let Some(asked) = &container.security_context {
@@ -68,11 +75,12 @@ pub(super) fn apply(
         metrics(template);
     }
     let Some(set) = &class.stateful_set else { return };
-    add(labels, set.labels.as_ref());
-    add(annotations, set.annotations.as_ref());
+    add(labels, set.labels.iter().flatten());
+    add(annotations, set.annotations.iter().flatten());
     let Some(pod) = &set.pod else { return };
-    add(&mut template["metadata"]["labels"], pod.labels.as_ref());
-    add(&mut template["metadata"]["annotations"], pod.annotations.as_ref());
+    add(&mut template["metadata"]["labels"], pod.labels.iter().flatten());
+    let annotations = pod.annotations.iter().flatten().filter(|(key, _)| !security::is_profile(key));
+    add(&mut template["metadata"]["annotations"], annotations);
     let spec = &mut template["spec"];
     pod_fields(pod, spec);
     if let Some(asked) = &pod.security_context {
@@ -83,8 +91,8 @@ pub(super) fn apply(
     }
 }
 
-fn add(target: &mut Value, more: Option<&std::collections::BTreeMap<String, String>>) {
-    for (key, value) in more.into_iter().flatten() {
+fn add<'a>(target: &mut Value, more: impl Iterator<Item = (&'a String, &'a String)>) {
+    for (key, value) in more {
         if target[key].is_null() {
             target[key] = json!(value);
         }
@@ -166,6 +174,22 @@ mod tests {
         let fine = "statefulSet: {pod: {tailscaleContainer: {env: [{name: TS_USERSPACE, value: 'true'}, \
                     {name: TOWLINE_LOG, value: debug}, {name: TS_DEBUG_MTU, value: '1280'}]}}}";
         assert_eq!(refused_fields(&class(fine)), Vec::<String>::new());
+    }
+
+    #[test]
+    fn an_annotation_that_stands_for_a_profile_is_refused_by_name() {
+        for key in [
+            "container.apparmor.security.beta.kubernetes.io/tailscale",
+            "container.seccomp.security.alpha.kubernetes.io/tailscale",
+            "seccomp.security.alpha.kubernetes.io/pod",
+        ] {
+            let refused =
+                refused_fields(&class(&format!("statefulSet: {{pod: {{annotations: {{{key}: unconfined}}}}}}")));
+            assert_eq!(refused.len(), 1, "{key}: {refused:?}");
+            assert!(refused[0].starts_with(&format!("spec.statefulSet.pod.annotations sets {key},")), "{refused:?}");
+        }
+        let fine = class("statefulSet: {annotations: {team: a}, pod: {annotations: {kubernetes.io/a: b}}}");
+        assert_eq!(refused_fields(&fine), Vec::<String>::new());
     }
 
     #[test]

@@ -33,6 +33,19 @@ const SYSCTLS: &[&str] = &[
 /// Types of SELinux that confine a container, as Kubernetes' Pod Security names them.
 const SELINUX_TYPES: &[&str] = &["", "container_t", "container_init_t", "container_kvm_t", "container_engine_t"];
 
+/// Annotations of a pod that stood for profiles before its security context had fields for them. The API server makes the
+/// field of them, and some container runtimes still read them.
+const PROFILES: &[&str] = &[
+    "container.apparmor.security.beta.kubernetes.io/",
+    "container.seccomp.security.alpha.kubernetes.io/",
+    "seccomp.security.alpha.kubernetes.io/",
+];
+
+/// Whether an annotation of a pod stands for a profile of its containers.
+pub(super) fn is_profile(annotation: &str) -> bool {
+    PROFILES.iter().any(|prefix| annotation.starts_with(prefix))
+}
+
 /// What a class asks for a container that none gets, each as a sentence.
 pub(super) fn refused_of_container(path: &str, asked: &SecurityContext) -> Vec<String> {
     let mut refused = Vec::new();
