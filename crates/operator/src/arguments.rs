@@ -129,10 +129,53 @@ impl Arguments {
     ///
     /// When something is missing or is not what it should be; the message says which flag or variable.
     pub async fn resolve(self, resolver: Arc<dyn Resolve>) -> Result<Config> {
+        let settings = self.settings().await?;
+        let control = self.control(&settings, resolver)?;
+        let (drained, api_server_proxy) = match self.command {
+            Some(Command::Drain(drain)) => drain.resolve()?,
+            None => (Vec::new(), None),
+        };
+        let identity: Vec<_> = [self.identity, self.identity_uid].into_iter().filter(|part| !part.is_empty()).collect();
+        Ok(Config {
+            settings,
+            cluster: cluster(self.kubeconfig).await?,
+            control,
+            lease: self.lease,
+            identity: identity.join("_"),
+            admin_listen: self.admin_listen,
+            drained,
+            api_server_proxy,
+        })
+    }
+
+    /// What proxies are made with.
+    async fn settings(&self) -> Result<Settings> {
+        let login_server = self.login_server.clone();
         let login_server =
-            self.login_server.context("no coordination server: set OPERATOR_LOGIN_SERVER (chart value loginServer)")?;
-        let image = self.proxy_image.context("no image for proxies: set PROXY_IMAGE")?;
-        let (Some(id), Some(secret)) = (self.client_id_file, self.client_secret_file) else {
+            login_server.context("no coordination server: set OPERATOR_LOGIN_SERVER (chart value loginServer)")?;
+        let image = self.proxy_image.clone().context("no image for proxies: set PROXY_IMAGE")?;
+        ensure!(!image.trim().is_empty(), "no image for proxies: PROXY_IMAGE is empty");
+        Ok(Settings {
+            namespace: self.namespace.clone(),
+            cluster_domain: match nonempty(self.cluster_domain.as_ref()) {
+                Some(domain) => domain,
+                None => cluster_domain(&tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default()),
+            },
+            login_server,
+            image,
+            image_pull_policy: nonempty(self.proxy_image_pull_policy.as_ref()),
+            image_pull_secrets: self.proxy_image_pull_secrets.iter().filter(|name| !name.is_empty()).cloned().collect(),
+            tags: Tag::list(&self.proxy_tags).context("PROXY_TAGS")?,
+            proxy_class: nonempty(self.proxy_class.as_ref()),
+            priority_class: nonempty(self.proxy_priority_class.as_ref()),
+            certificates: nonempty(self.proxy_ca_config_map.as_ref()),
+            default_load_balancer: self.default_load_balancer,
+        })
+    }
+
+    /// How the coordination server is asked.
+    fn control(&self, settings: &Settings, resolver: Arc<dyn Resolve>) -> Result<RestSettings> {
+        let (Some(id), Some(secret)) = (&self.client_id_file, &self.client_secret_file) else {
             anyhow::bail!(
                 "no credential: set CLIENT_ID_FILE and CLIENT_SECRET_FILE to the files of the Secret operator-oauth"
             );
@@ -141,53 +184,27 @@ impl Arguments {
         if let Some(path) = &self.ca_file {
             roots = roots.and_file(path)?;
         }
-        let nonempty = |text: Option<String>| text.filter(|text| !text.is_empty());
-        let settings = Settings {
-            namespace: self.namespace,
-            cluster_domain: match nonempty(self.cluster_domain) {
-                Some(domain) => domain,
-                None => cluster_domain(&tokio::fs::read_to_string("/etc/resolv.conf").await.unwrap_or_default()),
-            },
-            login_server: login_server.clone(),
-            image,
-            image_pull_policy: nonempty(self.proxy_image_pull_policy),
-            image_pull_secrets: self.proxy_image_pull_secrets.into_iter().filter(|name| !name.is_empty()).collect(),
-            tags: Tag::list(&self.proxy_tags).context("PROXY_TAGS")?,
-            proxy_class: nonempty(self.proxy_class),
-            priority_class: nonempty(self.proxy_priority_class),
-            certificates: nonempty(self.proxy_ca_config_map),
-            default_load_balancer: self.default_load_balancer,
-        };
-        ensure!(!settings.image.trim().is_empty(), "no image for proxies: PROXY_IMAGE is empty");
-        let (drained, api_server_proxy) = match self.command {
-            Some(Command::Drain(drain)) => {
-                let tags = Tag::list(&drain.api_server_proxy_tags).context("DRAIN_APISERVER_PROXY_TAGS")?;
-                let namespace = nonempty(drain.api_server_proxy_namespace);
-                let proxy = namespace.map(|namespace| ApiServerProxy { namespace, tags: tag_texts(&tags) });
-                (drain.deployments, proxy)
-            }
-            None => (Vec::new(), None),
-        };
-        Ok(Config {
-            settings,
-            cluster: cluster(self.kubeconfig).await?,
-            control: RestSettings {
-                url: login_server,
-                credentials: Credentials::Files { id, secret },
-                roots,
-                resolver,
-            },
-            lease: self.lease,
-            identity: [self.identity, self.identity_uid]
-                .into_iter()
-                .filter(|part| !part.is_empty())
-                .collect::<Vec<_>>()
-                .join("_"),
-            admin_listen: self.admin_listen,
-            drained,
-            api_server_proxy,
+        Ok(RestSettings {
+            url: settings.login_server.clone(),
+            credentials: Credentials::Files { id: id.clone(), secret: secret.clone() },
+            roots,
+            resolver,
         })
     }
+}
+
+impl DrainArguments {
+    fn resolve(self) -> Result<(Vec<String>, Option<ApiServerProxy>)> {
+        let tags = Tag::list(&self.api_server_proxy_tags).context("DRAIN_APISERVER_PROXY_TAGS")?;
+        let namespace = nonempty(self.api_server_proxy_namespace.as_ref());
+        let proxy = namespace.map(|namespace| ApiServerProxy { namespace, tags: tag_texts(&tags) });
+        Ok((self.deployments, proxy))
+    }
+}
+
+/// The chart writes a value that is not set as an empty variable.
+fn nonempty(text: Option<&String>) -> Option<String> {
+    text.filter(|text| !text.is_empty()).cloned()
 }
 
 /// The pod's own account, or a kubeconfig.

@@ -1,6 +1,5 @@
 use std::cmp::Ordering;
 use std::fmt::Debug;
-use std::hash::Hash;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
@@ -42,11 +41,9 @@ impl Stores {
         queue: &Arc<Queue>,
         health: &Condition,
     ) -> (Self, JoinSet<()>) {
-        let mut tasks = JoinSet::new();
         let own = settings.namespace.as_str();
         let everything = watcher::Config::default().any_semantic();
-        let managed = everything.clone().labels(label::MANAGED_SELECTOR);
-        let credentials = everything.clone().labels(label::SECRET_TYPE);
+        let labelled = |labels: &str| everything.clone().labels(labels);
         let (services, service_writer) = reflector::store();
         let (connectors, connector_writer) = reflector::store();
         let (classes, class_writer) = reflector::store();
@@ -54,84 +51,25 @@ impl Stores {
         let (sets, set_writer) = reflector::store();
         let (tombstones, tombstone_writer) = reflector::store();
         let stores = Self { namespace: own.to_owned(), services, connectors, classes, secrets, sets, tombstones };
+        let mut watches = Watches { stores: &stores, settings, queue, health, tasks: JoinSet::new() };
 
-        let keep = settings.clone();
-        let strip = move |service: &mut Service| strip_service(service, &keep);
-        let keys = {
-            let stores = stores.clone();
-            let keep = settings.clone();
-            move |service: &Service, gone| stores.keys_of_service(service, gone, &keep)
-        };
-        tasks.spawn(follow(
-            Api::all(client.clone()),
-            everything.clone(),
-            service_writer,
-            strip,
-            keys,
-            queue.clone(),
-            health.clone(),
-        ));
-        let keys = |connector: &Connector, _| vec![Key::Connector(connector.name_any())];
-        tasks.spawn(follow(
-            Api::all(client.clone()),
-            everything.clone(),
-            connector_writer,
-            |_: &mut Connector| {},
-            keys,
-            queue.clone(),
-            health.clone(),
-        ));
-        let keys = {
-            let stores = stores.clone();
-            let default = settings.proxy_class.clone();
-            move |class: &ProxyClass, _| stores.keys_of_class(class, default.as_deref())
-        };
-        tasks.spawn(follow(
-            Api::all(client.clone()),
-            everything.clone(),
-            class_writer,
-            |_: &mut ProxyClass| {},
-            keys,
-            queue.clone(),
-            health.clone(),
-        ));
-        let keys = {
-            let stores = stores.clone();
-            move |secret: &Secret, _| stores.keys_of_labels(secret)
-        };
-        tasks.spawn(follow(
+        let all = || everything.clone();
+        watches.begin(Api::all(client.clone()), all(), service_writer, strip_service, Self::keys_of_service);
+        watches.begin(Api::all(client.clone()), all(), connector_writer, whole, Self::keys_of_connector);
+        watches.begin(Api::all(client.clone()), all(), class_writer, whole, Self::keys_of_class);
+        let credentials = labelled(label::SECRET_TYPE);
+        watches.begin(Api::namespaced(client.clone(), own), credentials, secret_writer, whole, Self::keys_of_made);
+        let managed = labelled(label::MANAGED_SELECTOR);
+        watches.begin(Api::namespaced(client.clone(), own), managed, set_writer, strip_set, Self::keys_of_made);
+        let remembered = labelled(&format!("{}=true", label::TOMBSTONE));
+        watches.begin(
             Api::namespaced(client.clone(), own),
-            credentials,
-            secret_writer,
-            |_: &mut Secret| {},
-            keys,
-            queue.clone(),
-            health.clone(),
-        ));
-        let keys = {
-            let stores = stores.clone();
-            move |set: &StatefulSet, _| stores.keys_of_labels(set)
-        };
-        tasks.spawn(follow(
-            Api::namespaced(client.clone(), own),
-            managed.clone(),
-            set_writer,
-            strip_set,
-            keys,
-            queue.clone(),
-            health.clone(),
-        ));
-        let keys = |tombstone: &ConfigMap, _| vec![Key::Tombstone(tombstone.name_any())];
-        let tombstones = everything.labels(&format!("{}=true", label::TOMBSTONE));
-        tasks.spawn(follow(
-            Api::namespaced(client.clone(), own),
-            tombstones,
+            remembered,
             tombstone_writer,
-            |_: &mut ConfigMap| {},
-            keys,
-            queue.clone(),
-            health.clone(),
-        ));
+            whole,
+            Self::keys_of_tombstone,
+        );
+        let tasks = watches.tasks;
         (stores, tasks)
     }
 
@@ -243,6 +181,18 @@ impl Stores {
         owner.map(|owner| self.key_of(&owner).unwrap_or(Key::Orphan(owner))).into_iter().collect()
     }
 
+    fn keys_of_made<K: Resource>(&self, object: &K, _gone: bool, _settings: &Settings) -> Vec<Key> {
+        self.keys_of_labels(object)
+    }
+
+    fn keys_of_connector(&self, connector: &Connector, _gone: bool, _settings: &Settings) -> Vec<Key> {
+        vec![Key::Connector(connector.name_any())]
+    }
+
+    fn keys_of_tombstone(&self, tombstone: &ConfigMap, _gone: bool, _settings: &Settings) -> Vec<Key> {
+        vec![Key::Tombstone(tombstone.name_any())]
+    }
+
     fn keys_of_service(&self, service: &Service, gone: bool, settings: &Settings) -> Vec<Key> {
         let namespace = service.namespace().unwrap_or_default();
         if namespace == self.namespace && service.labels().contains_key(label::MANAGED) {
@@ -272,8 +222,8 @@ impl Stores {
         keys
     }
 
-    fn keys_of_class(&self, class: &ProxyClass, default: Option<&str>) -> Vec<Key> {
-        let name = class.name_any();
+    fn keys_of_class(&self, class: &ProxyClass, _gone: bool, settings: &Settings) -> Vec<Key> {
+        let (name, default) = (class.name_any(), settings.proxy_class.as_deref());
         let users = self.services.state_filter(|service| {
             is_finalized(service) && service::class_name(service).as_deref().or(default) == Some(name.as_str())
         });
@@ -314,10 +264,41 @@ fn strip_service(service: &mut Service, settings: &Settings) {
 }
 
 /// What the pod should look like is never read back.
-fn strip_set(set: &mut StatefulSet) {
+fn strip_set(set: &mut StatefulSet, _settings: &Settings) {
     if let Some(spec) = set.spec.as_mut() {
         spec.template.spec = None;
         spec.template.metadata = None;
+    }
+}
+
+fn whole<K>(_object: &mut K, _settings: &Settings) {}
+
+/// Watches that have begun, and what all of them need.
+struct Watches<'a> {
+    stores: &'a Stores,
+    settings: &'a Settings,
+    queue: &'a Arc<Queue>,
+    health: &'a Condition,
+    tasks: JoinSet<()>,
+}
+
+impl Watches<'_> {
+    /// Begins to follow one kind: what is kept of each object, and what to look at when one changes or is gone.
+    fn begin<K>(
+        &mut self,
+        api: Api<K>,
+        config: watcher::Config,
+        writer: reflector::store::Writer<K>,
+        strip: fn(&mut K, &Settings),
+        keys: fn(&Stores, &K, bool, &Settings) -> Vec<Key>,
+    ) where
+        K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    {
+        let keep = self.settings.clone();
+        let strip = move |object: &mut K| strip(object, &keep);
+        let (stores, settings) = (self.stores.clone(), self.settings.clone());
+        let keys = move |object: &K, gone| keys(&stores, object, gone, &settings);
+        self.tasks.spawn(follow(api, config, writer, strip, keys, self.queue.clone(), self.health.clone()));
     }
 }
 
@@ -332,7 +313,6 @@ async fn follow<K>(
     health: Condition,
 ) where
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
-    K::DynamicType: Eq + Hash,
 {
     let kind = K::kind(&()).into_owned();
     let events = watcher(api, config)
