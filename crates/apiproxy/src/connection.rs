@@ -17,6 +17,7 @@ use crate::grant::Client;
 use crate::leash::Leash;
 use crate::memory::{CLIENT_WINDOW, SEND_BUFFER};
 use crate::proxy::Proxy;
+use crate::uses::Uses;
 use crate::{AdmittedStream, Limits};
 
 /// What every connection of an entrance needs.
@@ -43,11 +44,11 @@ impl Reception {
         let source = pass.source();
         let Some(stream) = self.secured(stream, &pass).await else { return };
         let leash = Leash::new(self.proxy.identify.clone(), self.proxy.allowed.clone(), source, self.limits.recheck);
-        let client = Client { pass: Arc::new(pass), leash };
-        let asked = Arc::new(Notify::new());
+        let (pass, uses, asked) = (Arc::new(pass), Uses::default(), Notify::new());
         let service = service_fn(|request| {
             asked.notify_one();
-            let answer = self.proxy.clone().answer(request, client.clone());
+            let client = Client { pass: pass.clone(), leash: leash.clone(), _use: uses.begin() };
+            let answer = self.proxy.clone().answer(request, client);
             async move { Ok::<_, Infallible>(answer.await) }
         });
         let builder = builder(self.limits);
@@ -55,16 +56,26 @@ impl Reception {
         let ended = tokio::select! {
             ended = connection.as_mut() => ended,
             () = silence(&asked, self.limits.head_time) => return tracing::debug!(%source, "no request in time"),
-            () = self.shutdown.requested() => {
+            () = self.goodbye(&uses) => {
                 connection.as_mut().graceful_shutdown();
                 tokio::select! {
                     ended = connection.as_mut() => ended,
                     () = self.proxy.stop.cancelled() => Ok(()),
+                    // A client that does not say goodbye in return.
+                    () = uses.idle(self.limits.head_time) => Ok(()),
                 }
             }
         };
         if let Err(error) = ended {
             tracing::debug!(%source, %error, "a connection broke");
+        }
+    }
+
+    /// Ends when the connection is to end: because the proxy does, or because nothing happens on it.
+    async fn goodbye(&self, uses: &Uses) {
+        tokio::select! {
+            () = self.shutdown.requested() => {}
+            () = uses.idle(self.limits.idle_time) => {}
         }
     }
 

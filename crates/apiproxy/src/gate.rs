@@ -1,4 +1,4 @@
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use listen::{Place, Places};
@@ -6,9 +6,7 @@ use prometheus_client::metrics::gauge::Gauge;
 
 use crate::Limits;
 
-/// How many connections there are, and of whom. Clones are the same gate.
-///
-/// On the tailnet an address is one device, of either family.
+/// How many connections there are, and of which device. Clones are the same gate.
 #[derive(Debug, Clone)]
 pub(crate) struct Gate {
     places: Arc<Places>,
@@ -25,12 +23,12 @@ pub(crate) struct Pass {
 
 impl Gate {
     pub(crate) fn new(limits: Limits, open: Gauge) -> Self {
-        Self { places: Places::new(limits.connections_per_source, limits.connections), open }
+        Self { places: Places::new(limits.connections_per_device, limits.connections), open }
     }
 
-    /// A place for one more connection, if there is one.
-    pub(crate) fn admit(&self, source: SocketAddr) -> Option<Pass> {
-        let place = self.places.take(source.ip()).ok()?;
+    /// A place for one more connection of a device, if there is one; see [`crate::Identify::device`].
+    pub(crate) fn admit(&self, source: SocketAddr, device: IpAddr) -> Option<Pass> {
+        let place = self.places.take(device).ok()?;
         self.open.inc();
         Some(Pass { _place: place, open: self.open.clone(), source })
     }
@@ -53,26 +51,27 @@ impl Drop for Pass {
 mod tests {
     use super::*;
 
-    fn gate(connections: usize, connections_per_source: usize) -> Gate {
-        Gate::new(Limits { connections, connections_per_source, ..Limits::default() }, Gauge::default())
+    fn gate(connections: usize, connections_per_device: usize) -> Gate {
+        Gate::new(Limits { connections, connections_per_device, ..Limits::default() }, Gauge::default())
     }
 
-    fn source(last: u8) -> SocketAddr {
-        SocketAddr::from(([100, 64, 0, last], 40_000))
+    fn admit(gate: &Gate, last: u8) -> Option<Pass> {
+        let source = SocketAddr::from(([100, 64, 0, last], 40_000));
+        gate.admit(source, source.ip())
     }
 
     #[test]
-    fn one_source_leaves_places_to_others() {
+    fn one_device_leaves_places_to_others() {
         let gate = gate(10, 2);
-        let mine = [gate.admit(source(1)), gate.admit(source(1))];
-        assert!(mine.iter().all(Option::is_some) && gate.admit(source(1)).is_none());
-        assert!(gate.admit(source(2)).is_some());
+        let mine = [admit(&gate, 1), admit(&gate, 1)];
+        assert!(mine.iter().all(Option::is_some) && admit(&gate, 1).is_none());
+        assert!(admit(&gate, 2).is_some());
     }
 
     #[test]
-    fn all_sources_together_are_bounded() {
+    fn all_devices_together_are_bounded() {
         let gate = gate(3, 2);
-        let taken: Vec<_> = (1..=4).map(|last| gate.admit(source(last))).collect();
+        let taken: Vec<_> = (1..=4).map(|last| admit(&gate, last)).collect();
         assert_eq!(taken.iter().flatten().count(), 3);
         assert_eq!(gate.open.get(), 3);
     }
@@ -80,10 +79,10 @@ mod tests {
     #[test]
     fn a_connection_that_ends_makes_room() {
         let gate = gate(1, 1);
-        let pass = gate.admit(source(1));
-        assert!(pass.is_some() && gate.admit(source(2)).is_none());
+        let pass = admit(&gate, 1);
+        assert!(pass.is_some() && admit(&gate, 2).is_none());
         drop(pass);
-        assert!(gate.admit(source(2)).is_some());
+        assert!(admit(&gate, 2).is_some());
         assert!(gate.open.get() == 0);
     }
 }

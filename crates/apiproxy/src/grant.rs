@@ -8,14 +8,16 @@ use crate::gate::Pass;
 use crate::leash::Leash;
 use crate::metrics::ProxyMetrics;
 use crate::upstream::{Upstream, UpstreamRequest};
+use crate::uses::Use;
 use crate::{Impersonated, Refusal};
 
-/// Who sends requests on one connection.
-#[derive(Clone)]
+/// Who sends a request, and on which connection.
 pub(crate) struct Client {
     /// Its place, which also a session keeps that the connection has become.
     pub(crate) pass: Arc<Pass>,
     pub(crate) leash: Leash,
+    /// Tells the connection, for as long as it lives, that it is in use.
+    pub(crate) _use: Use,
 }
 
 /// A grant in use by one request or session: whom it acts as, the places that it takes, and what ends it.

@@ -1,5 +1,5 @@
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use futures_util::future::BoxFuture;
 use serde_json::Value;
@@ -33,6 +33,11 @@ pub enum IdentifyError {
 pub trait Identify: Send + Sync + 'static {
     /// Who stands behind the source of a connection, as of now.
     fn whois(&self, source: SocketAddr) -> BoxFuture<'_, Result<Identity, IdentifyError>>;
+
+    /// What a source is counted as: one address for each device, whichever of its own the device comes from.
+    ///
+    /// An address that belongs to no device stands for itself; whoever comes from it is refused later, by name.
+    fn device(&self, source: IpAddr) -> IpAddr;
 
     /// Changes whenever the answers may have changed.
     fn changes(&self) -> watch::Receiver<u64>;

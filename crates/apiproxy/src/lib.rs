@@ -45,6 +45,7 @@ mod status;
 mod tailnet;
 mod tunnel;
 mod upstream;
+mod uses;
 
 pub use arguments::Arguments;
 pub use capability::{CAPABILITY, LEGACY_CAPABILITY};

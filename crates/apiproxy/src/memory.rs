@@ -99,6 +99,32 @@ mod tests {
         let worst = Limits::default().memory();
         assert!(worst < limit, "{} MiB", worst / MIB);
     }
+
+    #[test]
+    fn the_worst_case_is_told_as_it_is() {
+        let worst = Limits::default().memory() / MIB;
+        let told = [
+            (
+                "memory.rs",
+                include_str!("memory.rs"),
+                format!("/// That is {worst} MiB; the chart's limit lies above it"),
+            ),
+            (
+                "values.yaml",
+                include_str!("../../../deploy/chart/values.yaml"),
+                format!("do their worst at once ({worst} MiB)"),
+            ),
+            (
+                "api-server.md",
+                include_str!("../../../docs/guide/api-server.md"),
+                format!("do their worst at once it holds {worst} MiB"),
+            ),
+        ];
+        for (file, text, words) in told {
+            assert!(text.contains(&words), "{file} does not say {words:?}");
+        }
+    }
+
     #[test]
     fn the_stack_has_more_places_than_the_proxy() {
         assert!(STACK_CONNECTIONS > Limits::default().connections);

@@ -100,7 +100,7 @@ impl Server {
         });
         let reception = Reception::new(proxy.clone(), certificates, self.config.limits, shutdown.clone())?;
         let connections = TaskTracker::new();
-        while let Some((stream, pass)) = next(&mut listener, &self.gate, &shutdown).await {
+        while let Some((stream, pass)) = next(&mut listener, &self.gate, &*proxy.identify, &shutdown).await {
             connections.spawn(reception.clone().serve(stream, pass));
         }
         drain(&proxy, &connections, &shutdown).await;
@@ -115,14 +115,19 @@ impl std::fmt::Debug for Server {
 }
 
 /// The next connection that there is a place for; none once shutdown is requested.
-async fn next<L: Listener>(listener: &mut L, gate: &Gate, shutdown: &Shutdown) -> Option<(L::Stream, Pass)> {
+async fn next<L: Listener>(
+    listener: &mut L,
+    gate: &Gate,
+    identify: &dyn Identify,
+    shutdown: &Shutdown,
+) -> Option<(L::Stream, Pass)> {
     loop {
         let accepted = tokio::select! {
             () = shutdown.requested() => return None,
             accepted = listener.accept() => accepted,
         };
         match accepted {
-            Ok((stream, source)) => match gate.admit(source) {
+            Ok((stream, source)) => match gate.admit(source, identify.device(source.ip())) {
                 Some(pass) => return Some((stream, pass)),
                 None => tracing::debug!(%source, "turned away: too many connections"),
             },

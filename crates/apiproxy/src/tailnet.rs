@@ -1,10 +1,12 @@
 //! The proxy as a node of the tailnet: who stands behind an address, and connections from its IP stack in user space.
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::BoxFuture;
+use listen::Places;
 use node::{Node, TcpListener, TcpStream, Whois};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -13,7 +15,9 @@ use crate::memory::{STACK_CONNECTIONS, STACK_WINDOWS};
 use crate::{Identify, IdentifyError, Identity, Listener};
 
 /// How many handshakes may be under way; more clients are refused.
-const HANDSHAKES: usize = STACK_CONNECTIONS / 3;
+pub(crate) const HANDSHAKES: usize = STACK_CONNECTIONS / 3;
+/// How many of them one device may have: one that never answers takes no place from the others.
+pub(crate) const HANDSHAKES_PER_DEVICE: usize = HANDSHAKES / 4;
 /// The tailnet's stack gives a client up later than this; nobody has to wait so long for a place.
 const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 
@@ -52,9 +56,19 @@ impl Identify for TailnetIdentities {
         Box::pin(async move { answer })
     }
 
+    fn device(&self, source: IpAddr) -> IpAddr {
+        device(&self.node, source)
+    }
+
     fn changes(&self) -> watch::Receiver<u64> {
         self.changes.clone()
     }
+}
+
+/// The first address of the device that has this one; the address itself where none has it.
+fn device(node: &Node, source: IpAddr) -> IpAddr {
+    let known = node.whois(source);
+    known.and_then(|whois| whois.node.addresses.first().map(|network| network.addr())).unwrap_or(source)
 }
 
 fn identity(whois: &Whois) -> Result<Identity, IdentifyError> {
@@ -75,19 +89,26 @@ fn identity(whois: &Whois) -> Result<Identity, IdentifyError> {
     })
 }
 
-/// Connections to a port of a node in user space. Their handshakes go on side by side: a slow client holds nobody up.
+/// Connections to a port of a node in user space. Their handshakes go on side by side: a slow client holds nobody up, and a
+/// device that begins many and ends none holds only its own places.
 #[derive(Debug)]
 pub struct TailnetListener {
+    node: Node,
     clients: TcpListener,
+    places: Arc<Places>,
     handshakes: JoinSet<io::Result<(TcpStream, SocketAddr)>>,
 }
 
 impl TailnetListener {
-    /// Takes the clients of a listener, and bounds what its whole stack may hold.
-    pub fn new(clients: TcpListener) -> Self {
+    /// Takes the clients of a listener of this node, and bounds what its whole stack may hold.
+    pub fn new(clients: TcpListener, node: Node) -> Self {
         clients.user_space().bound(STACK_WINDOWS, STACK_CONNECTIONS);
-        Self { clients, handshakes: JoinSet::new() }
+        Self { node, clients, places: places(), handshakes: JoinSet::new() }
     }
+}
+
+fn places() -> Arc<Places> {
+    Places::new(HANDSHAKES_PER_DEVICE, HANDSHAKES)
 }
 
 impl Listener for TailnetListener {
@@ -107,12 +128,13 @@ impl Listener for TailnetListener {
                 // The stack is gone, and there will be no more clients; whoever runs the node notices its end.
                 return std::future::pending().await;
             };
-            if self.handshakes.len() >= HANDSHAKES {
+            let from = incoming.from();
+            let Ok(place) = self.places.take(device(&self.node, from.ip())) else {
                 incoming.refuse();
                 continue;
-            }
+            };
             self.handshakes.spawn(async move {
-                let from = incoming.from();
+                let _place = place;
                 let stream = tokio::time::timeout(HANDSHAKE_TIME, incoming.accept()).await;
                 Ok((stream.map_err(|_late| io::Error::from(io::ErrorKind::TimedOut))??, from))
             });
@@ -125,6 +147,14 @@ mod tests {
     use super::*;
     use crate::{Allowed, CAPABILITY, Impersonated};
     use serde_json::json;
+
+    #[test]
+    fn a_device_that_ends_no_handshake_leaves_places_to_others() {
+        let (places, address) = (places(), |last| IpAddr::from([100, 64, 0, last]));
+        let begun: Vec<_> = std::iter::from_fn(|| places.take(address(1)).ok()).collect();
+        assert_eq!(begun.len(), HANDSHAKES_PER_DEVICE);
+        assert!(places.take(address(2)).is_ok());
+    }
 
     #[test]
     fn a_whois_of_the_network_map_becomes_an_identity() {

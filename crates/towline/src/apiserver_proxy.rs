@@ -78,7 +78,7 @@ impl Duty for Door {
         let entrance = Entrance {
             identify: Arc::new(TailnetIdentities::new(node.clone())),
             certificates: certificate.clone(),
-            listener: TailnetListener::new(clients),
+            listener: TailnetListener::new(clients, node.clone()),
         };
         let (closes, server) = (Shutdown::new(DRAIN), self.server.clone());
         let serves = server.serve(entrance, closes.clone());

@@ -1,7 +1,7 @@
 //! Who stands behind the addresses of these tests.
 
 use std::collections::BTreeMap;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Mutex};
 
 use apiproxy::{CAPABILITY, Identify, IdentifyError, Identity};
@@ -12,17 +12,23 @@ use tokio::sync::watch;
 /// Says of everybody that they are one identity, which a test can change.
 pub(crate) struct Everybody {
     identity: Mutex<Option<Identity>>,
+    device: Mutex<Option<IpAddr>>,
     changed: watch::Sender<u64>,
 }
 
 impl Everybody {
     pub(crate) fn new(identity: Option<Identity>) -> Arc<Self> {
-        Arc::new(Self { identity: Mutex::new(identity), changed: watch::Sender::new(0) })
+        Arc::new(Self { identity: Mutex::new(identity), device: Mutex::default(), changed: watch::Sender::new(0) })
     }
 
     /// Changes who everybody is, without telling.
     pub(crate) fn become_silently(&self, identity: Option<Identity>) {
         *self.identity.lock().unwrap() = identity;
+    }
+
+    /// Says of all addresses from now on that they are one device, which this one stands for.
+    pub(crate) fn become_device(&self, device: IpAddr) {
+        *self.device.lock().unwrap() = Some(device);
     }
 
     pub(crate) fn become_now(&self, identity: Option<Identity>) {
@@ -35,6 +41,10 @@ impl Identify for Everybody {
     fn whois(&self, source: SocketAddr) -> BoxFuture<'_, Result<Identity, IdentifyError>> {
         let identity = self.identity.lock().unwrap().clone();
         Box::pin(async move { identity.ok_or(IdentifyError::Unknown(source.ip())) })
+    }
+
+    fn device(&self, source: IpAddr) -> IpAddr {
+        self.device.lock().unwrap().unwrap_or(source)
     }
 
     fn changes(&self) -> watch::Receiver<u64> {

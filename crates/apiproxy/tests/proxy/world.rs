@@ -1,6 +1,6 @@
 //! A proxy on loopback, with an API server behind it that records every request.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -164,13 +164,24 @@ impl World {
 
     /// The same, where the proxy may have no place for it.
     pub(crate) async fn try_connect(&self, protocols: &[&str]) -> std::io::Result<TlsStream<TcpStream>> {
+        self.try_connect_from([127, 0, 0, 1].into(), protocols).await
+    }
+
+    /// The same, from another address of loopback.
+    pub(crate) async fn try_connect_from(
+        &self,
+        source: IpAddr,
+        protocols: &[&str],
+    ) -> std::io::Result<TlsStream<TcpStream>> {
         let mut roots = RootCertStore::empty();
         roots.add(self.certificate.der.clone()).unwrap();
         let provider = Arc::new(rustls::crypto::ring::default_provider());
         let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
         let mut config = builder.with_root_certificates(roots).with_no_client_auth();
         config.alpn_protocols = protocols.iter().map(|name| name.as_bytes().to_vec()).collect();
-        let tcp = narrow_socket().connect(self.address).await?;
+        let socket = narrow_socket();
+        socket.bind(SocketAddr::new(source, 0))?;
+        let tcp = socket.connect(self.address).await?;
         TlsConnector::from(Arc::new(config)).connect(ServerName::try_from(NAME).unwrap(), tcp).await
     }
 
