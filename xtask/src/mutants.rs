@@ -6,7 +6,7 @@ use std::fs;
 use std::path::Path;
 use std::process::{Command, ExitCode, Stdio};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use cache::Cache;
 use clap::Parser;
 use serde_json::Value;
@@ -105,8 +105,11 @@ impl Task for Mutants {
             print::line(format_args!("{file:44}{row}"))?;
         }
         let all = rows.values().copied().fold(Row::default(), Row::with);
-        print::line(format_args!("{:44}{all}\n{} % noticed, {LEAST} % is the least", "all", all.percent()))?;
-        Ok(if all.percent() >= LEAST { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        let Some(percent) = all.percent() else {
+            bail!("no alteration was tried that compiles: choose other files, or another shard");
+        };
+        print::line(format_args!("{:44}{all}\n{percent} % noticed, {LEAST} % is the least", "all"))?;
+        Ok(if percent >= LEAST { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 
@@ -147,10 +150,10 @@ impl Row {
         }
     }
 
-    /// How many of those that compile were noticed, rounded down.
-    fn percent(self) -> usize {
+    /// How many of those that compile were noticed, rounded down; nothing where none did.
+    fn percent(self) -> Option<usize> {
         let noticed = self.caught + self.timeout;
-        (100 * noticed).checked_div(noticed + self.missed).unwrap_or(100)
+        (100 * noticed).checked_div(noticed + self.missed)
     }
 }
 
@@ -202,8 +205,8 @@ mod tests {
         let mut rows = BTreeMap::new();
         count(&outcomes, &mut rows);
         assert_eq!(rows["a.rs"], Row { caught: 1, missed: 1, timeout: 1, unviable: 1 });
-        assert_eq!(rows["a.rs"].percent(), 66);
+        assert_eq!(rows["a.rs"].percent(), Some(66));
         assert_eq!(missed(&outcomes).collect::<Vec<_>>(), ["two"]);
-        assert_eq!(Row::default().percent(), 100);
+        assert_eq!(Row { unviable: 3, ..Row::default() }.percent(), None, "no test was asked anything");
     }
 }
