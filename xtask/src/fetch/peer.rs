@@ -38,7 +38,7 @@ const TAILSCALE: &[&str] = &["tailscale.com/version.longStamp={version}", "tails
 /// The tags with which the stock container images are built: programs say that they run in a container.
 const IN_CONTAINER: &str = "ts_kube,ts_package_container";
 
-/// The stock client needs, for Windows alone, a field of a gvisor newer than the newest that is still served.
+/// The stock client needs, for Windows alone, a field of a newer gvisor than its go.mod under `tools/` names.
 const WINDOWS_CLOCK: Omission = Omission {
     module: "tailscale.com",
     file: "wgengine/netstack/netstack.go",
