@@ -43,7 +43,7 @@ impl Checks {
 
     /// As [`Checks::check`], for a scenario that notes when it reached what, counted from its begin; returns what it made.
     pub fn timed<T>(&mut self, name: &str, scenario: impl FnOnce(&mut Marks) -> Result<T>) -> Option<T> {
-        let mut marks = Marks { started: Instant::now(), reached: Mutex::default() };
+        let mut marks = Marks::start();
         let ended = scenario(&mut marks);
         let times = marks.end();
         match ended {
@@ -61,6 +61,10 @@ impl Checks {
 }
 
 impl Marks {
+    pub(crate) fn start() -> Self {
+        Self { started: Instant::now(), reached: Mutex::default() }
+    }
+
     /// Notes that something is reached now.
     pub fn reached(&self, what: impl Into<String>) {
         self.tell(format!("{} {:.1} s", what.into(), self.started.elapsed().as_secs_f32()));

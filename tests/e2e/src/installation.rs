@@ -15,6 +15,8 @@ pub const TAILNET_DOMAIN: &str = "taila31de.ts.net";
 /// What everybody calls the coordination server.
 pub const CONTROL_URL: &str = "https://control.towline.test";
 
+/// Where a relay tells what it counts.
+const RELAY_ADMIN: &str = "127.0.0.1:9091";
 /// The first relay shares the control box, whose port 443 is taken.
 const RELAY1_PORT: u16 = 8443;
 const RELAY2_PORT: u16 = 443;
@@ -236,6 +238,17 @@ impl Installation {
         Ok(self.control.run(["curl", "-fsS", "--max-time", "5", "http://127.0.0.1:9090/metrics"])?.stdout)
     }
 
+    /// How many bytes both relays have taken from clients, to send them on.
+    pub fn relayed_bytes(&self) -> Result<u64> {
+        let of = |relay: &LabBox| {
+            let text = relay.run(["curl", "-fsS", "--max-time", "5", &format!("http://{RELAY_ADMIN}/metrics")])?.stdout;
+            let count = text.lines().find_map(|line| line.strip_prefix("towline_relay_bytes_total "));
+            let count = count.with_context(|| format!("{} counts no bytes: {text}", relay.name()))?;
+            count.trim().parse::<u64>().with_context(|| format!("reading {count:?}"))
+        };
+        Ok(of(&self.control)? + of(&self.relay2)?)
+    }
+
     /// The device of this short name, as the server lists it.
     pub fn device(&self, name: &str) -> Result<Option<Value>> {
         let devices = self.ask(["devices", "list"])?;
@@ -259,6 +272,7 @@ fn start_relay(lab_box: &LabBox, name: &str, port: u16) -> Result<Daemon> {
         "derp".to_owned(),
         format!("--listen=0.0.0.0:{port}"),
         "--stun-listen=0.0.0.0:3478".to_owned(),
+        format!("--admin-listen={RELAY_ADMIN}"),
         format!("--tls-cert=/etc/towline/tls/{name}.crt"),
         format!("--tls-key=/etc/towline/tls/{name}.key"),
         "--state-dir=/var/lib/towline-derp".to_owned(),

@@ -5,7 +5,7 @@
 //! - [`Tailnet`]: a world with server, relays and two devices. [`Stage`]: a whole one, with Kubernetes and an operator.
 //! - [`rows`]: the walkthrough's rows, to be played on one or the other. Which clients and which operator play is the
 //!   [`Cast`]'s business, and [`Arguments`] say who that is; a row asserts what a user sees.
-//! - [`Promise`]: within which time the walkthrough promises something.
+//! - [`Promise`]: within which time the walkthrough promises something. [`Stopwatch`]: how long it took, on how late a machine.
 //! - [`Overview`]: what runs where in such a world.
 //! - [`Browser`]: a person at a login page.
 //! - [`Conversation`]: one TCP connection that nothing may break.
@@ -33,6 +33,8 @@ mod overview;
 mod parts;
 mod promise;
 mod stage;
+mod stopwatch;
+mod table;
 
 pub use arguments::{Arguments, Cast, Program};
 pub use browser::Browser;
@@ -46,3 +48,4 @@ pub use overview::Overview;
 pub use parts::{Parts, binary};
 pub use promise::Promise;
 pub use stage::{PATIENCE, Stage, Tailnet};
+pub use stopwatch::{Stopwatch, Took};

@@ -55,6 +55,8 @@ pub struct Habits {
     pub takes_tailnets: bool,
     /// Its proxies tell what flows through them.
     pub tells_flows: bool,
+    /// The cluster holds whoever has its token to the shape of its proxies' pods.
+    pub is_held_to_its_proxies: bool,
     /// It runs as two replicas, of which one leads and the other stands by.
     pub stands_by: bool,
 }

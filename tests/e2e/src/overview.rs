@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::Installation;
+use crate::table::Table;
 
 /// What runs where in a world; shown as tables.
 #[derive(Clone, Debug, Serialize)]
@@ -112,6 +113,12 @@ impl Device {
             online: device["connectedToControl"] == true,
         }
     }
+
+    fn row(&self) -> [String; 5] {
+        let address = self.addresses.first().map_or("-", String::as_str);
+        let state = if self.online { "online" } else { "away" };
+        [&self.name, address, &self.owner, &self.version, state].map(str::to_owned)
+    }
 }
 
 impl Pod {
@@ -128,6 +135,10 @@ impl Pod {
         }
     }
 
+    fn row(&self) -> [String; 5] {
+        [&self.namespace, &self.name, &self.address, &self.node, &self.state].map(Clone::clone)
+    }
+
     fn is_well(&self) -> bool {
         self.state == "Ready" || self.state == "Succeeded"
     }
@@ -141,18 +152,12 @@ impl fmt::Display for Overview {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.boxes)?;
         if !self.devices.is_empty() {
-            writeln!(f, "\n{:<30} {:<16} {:<22} {:<16} STATE", "DEVICE", "ADDRESS", "OWNER", "CLIENT")?;
-        }
-        for device in &self.devices {
-            let address = device.addresses.first().map_or("-", String::as_str);
-            let state = if device.online { "online" } else { "away" };
-            writeln!(f, "{:<30} {address:<16} {:<22} {:<16} {state}", device.name, device.owner, device.version)?;
+            let head = ["DEVICE", "ADDRESS", "OWNER", "CLIENT", "STATE"];
+            write!(f, "\n{}", Table::new(head, self.devices.iter().map(Device::row)))?;
         }
         if !self.pods.is_empty() {
-            writeln!(f, "\n{:<12} {:<36} {:<12} {:<15} STATE", "NAMESPACE", "POD", "ADDRESS", "NODE")?;
-        }
-        for pod in &self.pods {
-            writeln!(f, "{:<12} {:<36} {:<12} {:<15} {}", pod.namespace, pod.name, pod.address, pod.node, pod.state)?;
+            let head = ["NAMESPACE", "POD", "ADDRESS", "NODE", "STATE"];
+            write!(f, "\n{}", Table::new(head, self.pods.iter().map(Pod::row)))?;
         }
         for words in &self.silent {
             writeln!(f, "\nno answer from {words}")?;

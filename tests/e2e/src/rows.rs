@@ -125,6 +125,17 @@ pub fn chosen(arguments: &Arguments) -> Result<Vec<&'static Act>> {
     Ok(ACTS.iter().filter(|act| act.has_any(&wanted)).filter(can).collect())
 }
 
+/// What of the rows that were asked for, or of all where none was, who plays cannot play, and why.
+pub fn left_out(arguments: &Arguments) -> Vec<String> {
+    let asked = |act: &&Act| arguments.rows.is_empty() && act.is_on_kubernetes() || act.has_any(&arguments.rows);
+    let told = |act: &Act| {
+        let rows: Vec<String> = act.rows.iter().map(u8::to_string).collect();
+        let what = if rows.is_empty() { "beside the rows".to_owned() } else { format!("of row {}", rows.join(", ")) };
+        (act.excuse)(arguments).map(|why| format!("a part {what} is left out: {why}"))
+    };
+    ACTS.iter().filter(asked).filter_map(told).collect()
+}
+
 /// Plays acts on a world of their own, as small as they allow.
 ///
 /// # Errors
@@ -184,6 +195,7 @@ mod tests {
     use clap::Parser;
 
     use super::*;
+    use crate::Habits;
 
     fn arguments(words: &str) -> Arguments {
         Arguments::parse_from(std::iter::once("walkthrough").chain(words.split_whitespace()))
@@ -202,6 +214,15 @@ mod tests {
         assert_eq!(rows_of("--row 8"), [3, 7, 8]);
         assert_eq!(rows_of("--row 17 --operator stock"), [12, 17, 17, 3, 7, 8, 13, 17]);
         assert_eq!(rows_of("--row 17 --operator towline"), [12, 17, 17, 3, 7, 8, 13, 17, 17]);
+    }
+
+    #[test]
+    fn what_is_left_out_of_a_row_is_told_with_the_reason() {
+        let told = left_out(&arguments("--row 17 --operator stock"));
+        let why = leader::excuse(&Habits::STOCK).unwrap();
+        assert_eq!(told, [format!("a part of row 17 is left out: {why}")]);
+        assert_eq!(left_out(&arguments("--row 17 --operator towline")), Vec::<String>::new());
+        assert_eq!(left_out(&arguments("--operator towline --laptop towline")).len(), 1);
     }
 
     #[test]

@@ -9,6 +9,9 @@ use e2e::{Arguments, Checks, rows};
 fn main() -> ExitCode {
     Checks::main(|checks| {
         let arguments = Arguments::parse();
+        for words in rows::left_out(&arguments) {
+            println!("{words}");
+        }
         rows::play(&rows::chosen(&arguments)?, &arguments.cast()?, checks)
     })
 }

@@ -20,6 +20,7 @@ pub(super) const HABITS: Habits = Habits {
     proxies_the_api_server: false,
     takes_tailnets: true,
     tells_flows: false,
+    is_held_to_its_proxies: false,
     stands_by: false,
 };
 

@@ -16,6 +16,7 @@ pub(super) const HABITS: Habits = Habits {
     proxies_the_api_server: true,
     takes_tailnets: false,
     tells_flows: true,
+    is_held_to_its_proxies: true,
     stands_by: true,
 };
 

@@ -1,6 +1,7 @@
 //! Row 3: the operator is installed by Helm, and is a device of the tailnet.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::json;
 
 use crate::operator::{NAMESPACE, NODE};
 use crate::{Checks, PATIENCE, Stage};
@@ -23,7 +24,48 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         ensure!(device["connectedToControl"] == true && device["keyExpiryDisabled"] == true, "{device}");
         Ok(())
     });
+    if stage.operator.habits.is_held_to_its_proxies {
+        checks.check("row 3: with the operator's own token nobody makes a pod with a folder of the machine", || {
+            taken_over(stage)
+        });
+    }
     checks.check("the workloads run", || workloads(stage));
+}
+
+/// Asks for a pod as somebody would who has the operator's token, on the machine that the API server's proxy may run on.
+fn taken_over(stage: &Stage) -> Result<()> {
+    let name = "ts-takeover-bcdfg";
+    let account = &stage.operator.deployment;
+    let container = json!({
+        "name": "tailscale", "image": "towline", "volumeMounts": [{"name": "machine", "mountPath": "/machine"}],
+        "securityContext": {"allowPrivilegeEscalation": false, "capabilities": {"drop": ["ALL"]}},
+    });
+    let pod = json!({
+        "serviceAccountName": name,
+        "securityContext": {"seccompProfile": {"type": "RuntimeDefault"}},
+        "containers": [container],
+        "volumes": [{"name": "machine", "hostPath": {"path": "/var/lib/kubelet/pods"}}],
+    });
+    let labels = json!({"app": name});
+    let set = json!({
+        "apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name, "namespace": NAMESPACE},
+        "spec": {
+            "replicas": 1, "serviceName": name, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    });
+    let [node, _] = stage.cluster.nodes();
+    // By the token alone: an administrator's certificate beside it would be who asks.
+    let ask = format!(
+        "token=$(kubectl --namespace {NAMESPACE} create token {account}) && \
+         server=$(kubectl config view --minify --output 'jsonpath={{.clusters[0].cluster.server}}') && \
+         kubectl --kubeconfig /dev/null --server \"$server\" --insecure-skip-tls-verify --token \"$token\" create -f -"
+    );
+    let said = node.command(["sh", "-c", &ask]).input(set.to_string()).within(PATIENCE).finish()?;
+    ensure!(!said.ended.is_success(), "it was taken: {}", said.stdout);
+    let refused = said.stderr.contains("ValidatingAdmissionPolicy") && said.stderr.contains("has no hostPath");
+    ensure!(refused, "{}", said.stderr);
+    Ok(())
 }
 
 fn workloads(stage: &Stage) -> Result<()> {

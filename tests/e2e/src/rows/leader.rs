@@ -1,6 +1,6 @@
 //! Row 17: the operator's leader dies alone, and the replica that stood by leads.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::newcomer::Newcomer;
 use super::trouble::{devices, managed, settled};
 use crate::operator::{Habits, NAMESPACE};
-use crate::{Checks, Marks, PATIENCE, Promise, Stage, eventually};
+use crate::{Checks, Marks, PATIENCE, Promise, Stage, Stopwatch, eventually};
 
 /// How often a replica that stands by looks at the Lease.
 const LOOK: Duration = Duration::from_secs(2);
@@ -92,7 +92,7 @@ fn falls(
     end: impl FnOnce() -> Result<()>,
 ) -> Result<Lease> {
     let (devices, sets) = (devices(stage)?, managed(stage, "statefulsets")?);
-    let fallen = Instant::now();
+    let fallen = Stopwatch::start();
     end()?;
     let newcomer = Newcomer::asks(stage, service)?;
     let now = eventually("another replica that holds the Lease", promise.limit().max(2 * PATIENCE), || {
@@ -100,7 +100,7 @@ fn falls(
         ensure!(now.holder != before.holder, "{} still holds the Lease", now.holder);
         Ok(now)
     })?;
-    let took = fallen.elapsed();
+    let took = fallen.stop();
     newcomer.answers()?;
     marks.reached("first byte of the Service that was asked for meanwhile after");
     newcomer.goes()?;

@@ -1,7 +1,7 @@
 //! Row 17, as far as an operator has to do with it: what dies comes back as what it was.
 
 use std::collections::BTreeMap;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
@@ -10,7 +10,7 @@ use super::newcomer::Newcomer;
 use super::{egress, expose};
 use crate::operator::{NAMESPACE, NODE};
 use crate::promise::PROXY_BACK;
-use crate::{Checks, PATIENCE, Stage, eventually};
+use crate::{Checks, PATIENCE, Stage, Stopwatch, eventually};
 
 /// Traffic that goes on answers at once; on a busy machine the first attempt may be cut short.
 const GOES_ON: Duration = Duration::from_secs(5);
@@ -23,11 +23,11 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         |marks| {
             let before = devices(stage)?;
             let name = service.trim_start_matches("service/");
-            let killed = Instant::now();
+            let killed = Stopwatch::start();
             let labels = format!("tailscale.com/parent-resource={name},tailscale.com/parent-resource-ns=home");
             replace_pods(stage, &labels, || egress::answers(stage, GOES_ON))?;
             expose::answers(stage, device, 2 * PATIENCE)?;
-            let took = killed.elapsed();
+            let took = killed.stop();
             settled(stage, &before)?;
             PROXY_BACK.judge_ours(stage.operator.habits.ready_is_ready, took, marks)
         },
