@@ -71,10 +71,10 @@ impl Checks {
     pub const LIMIT: usize = 4096;
 
     /// How many logins to one device wait at most: no device takes the room of others.
-    pub const LIMIT_OF_DEVICE: usize = 32;
+    pub const LIMIT_OF_DEVICE: usize = 128;
 
     /// How many logins from one device to another wait at most: no device takes the room of others there either.
-    pub const LIMIT_OF_PATH: usize = 4;
+    pub const LIMIT_OF_PATH: usize = 16;
 
     /// How long a login waits.
     pub const LIFETIME: SignedDuration = SignedDuration::from_mins(10);
@@ -230,7 +230,7 @@ mod tests {
     fn no_device_takes_the_room_of_others_and_all_room_is_bounded() {
         let mut checks = Checks::default();
         let first = open(&mut checks, 1, "root", 0);
-        for source in 100..200 {
+        for source in 100..300 {
             let path = SshPath { source: NodeId(source), ..path(2) };
             checks.open(path, "root", at(1), &mut SystemEntropy);
         }
