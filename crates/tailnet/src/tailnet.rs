@@ -245,36 +245,6 @@ impl Tailnet {
         self.devices.values().filter(|device| device.admitted).map(|device| device.node.node_key)
     }
 
-    /// Its auth keys, with those that work no more.
-    pub fn auth_keys(&self) -> impl Iterator<Item = &AuthKey> {
-        self.auth_keys.values()
-    }
-
-    /// An auth key.
-    pub fn auth_key(&self, id: &KeyId) -> Option<&AuthKey> {
-        self.auth_keys.get(id)
-    }
-
-    /// Its OAuth clients, with those that were taken away.
-    pub fn oauth_clients(&self) -> impl Iterator<Item = &OAuthClient> {
-        self.oauth_clients.values()
-    }
-
-    /// An OAuth client.
-    pub fn oauth_client(&self, id: &KeyId) -> Option<&OAuthClient> {
-        self.oauth_clients.get(id)
-    }
-
-    /// Its API tokens, with those that work no more.
-    pub fn api_tokens(&self) -> impl Iterator<Item = &ApiToken> {
-        self.api_tokens.values()
-    }
-
-    /// An API token.
-    pub fn api_token(&self, id: &KeyId) -> Option<&ApiToken> {
-        self.api_tokens.get(id)
-    }
-
     /// Its virtual services, by name.
     pub fn services(&self) -> impl Iterator<Item = &Service> {
         self.services.values()

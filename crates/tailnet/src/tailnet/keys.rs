@@ -4,6 +4,7 @@ use jiff::Timestamp;
 
 use super::Tailnet;
 use crate::change::Change;
+use crate::record::{ApiToken, AuthKey, OAuthClient};
 use crate::secret::KeyId;
 
 /// Keys, credentials and tokens by the time until which they are listed.
@@ -34,6 +35,36 @@ impl KeysKept {
 }
 
 impl Tailnet {
+    /// Its auth keys, with those that work no more.
+    pub fn auth_keys(&self) -> impl Iterator<Item = &AuthKey> {
+        self.auth_keys.values()
+    }
+
+    /// An auth key.
+    pub fn auth_key(&self, id: &KeyId) -> Option<&AuthKey> {
+        self.auth_keys.get(id)
+    }
+
+    /// Its OAuth clients, with those that were taken away.
+    pub fn oauth_clients(&self) -> impl Iterator<Item = &OAuthClient> {
+        self.oauth_clients.values()
+    }
+
+    /// An OAuth client.
+    pub fn oauth_client(&self, id: &KeyId) -> Option<&OAuthClient> {
+        self.oauth_clients.get(id)
+    }
+
+    /// Its API tokens, with those that work no more.
+    pub fn api_tokens(&self) -> impl Iterator<Item = &ApiToken> {
+        self.api_tokens.values()
+    }
+
+    /// An API token.
+    pub fn api_token(&self, id: &KeyId) -> Option<&ApiToken> {
+        self.api_tokens.get(id)
+    }
+
     /// The keys, credentials and tokens that ended so long ago that they are no longer listed.
     pub(crate) fn forgettable(&self, now: Timestamp) -> impl Iterator<Item = Change> {
         self.keys_kept.0.iter().take_while(move |(until, _)| *until <= now).map(|(_, id)| {
