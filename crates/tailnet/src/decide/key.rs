@@ -29,7 +29,7 @@ struct Room {
     of_all_programs: usize,
 }
 
-const AUTH_KEYS: Room = Room { things: "auth keys", of_person: 1000, of_program: 5000, of_all_programs: 10_000 };
+const AUTH_KEYS: Room = Room { things: "auth keys", of_person: 10_000, of_program: 5000, of_all_programs: 10_000 };
 const TOKENS: Room = Room { things: "tokens", of_person: 1000, of_program: 1000, of_all_programs: 10_000 };
 const OAUTH_CLIENTS: Room = Room { things: "OAuth clients", of_person: 1000, of_program: 1000, of_all_programs: 1000 };
 
