@@ -65,22 +65,7 @@ impl Running {
         let certificate = config.certificate.clone().map(ServerCertificate::load).transpose()?;
 
         let store = Store::open(&folder.database()).await?;
-        let coordination = Coordination::load(
-            store.clone(),
-            CoordinationConfig {
-                url: config.url.clone(),
-                relays: config.relays.clone(),
-                authority_folder: folder.authority(),
-                stop: shutdown.token(),
-            },
-            &metrics,
-        )
-        .await?;
-        anyhow::ensure!(
-            coordination.server().tailnets().next().is_some(),
-            "the server in {:?} has no tailnet, because setting it up was cut off: run `towline control init` again",
-            config.data
-        );
+        let coordination = coordination(&config, &folder, store.clone(), &metrics, &shutdown).await?;
         loaded.met();
         let sessions = Arc::new(Sessions::load(store.clone(), coordination.now()).await?);
         let sign_in = Arc::new(SignIn::new(Passwords::new()?));
@@ -187,6 +172,29 @@ impl Running {
 async fn never_fails(work: impl Future<Output = ()>) -> anyhow::Result<()> {
     work.await;
     Ok(())
+}
+
+/// The tailnets, as they were written.
+async fn coordination(
+    config: &Config,
+    folder: &DataFolder,
+    store: Store,
+    metrics: &Metrics,
+    shutdown: &Shutdown,
+) -> anyhow::Result<Arc<Coordination>> {
+    let needs = CoordinationConfig {
+        url: config.url.clone(),
+        relays: config.relays.clone(),
+        authority_folder: folder.authority(),
+        stop: shutdown.token(),
+    };
+    let coordination = Coordination::load(store, needs, metrics).await?;
+    anyhow::ensure!(
+        coordination.server().tailnets().next().is_some(),
+        "the server in {:?} has no tailnet, because setting it up was cut off: run `towline control init` again",
+        config.data
+    );
+    Ok(coordination)
 }
 
 /// What the routes are made from.
