@@ -67,9 +67,12 @@ pub struct Key {
     /// Whether it is used up, expired or taken away.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub invalid: bool,
-    /// Who made it.
+    /// The user who made it.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub user_id: String,
+    /// The OAuth client that made it. An extension of the official API.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub client_id: String,
     /// Whom a federated identity's tokens must be for.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub audience: String,

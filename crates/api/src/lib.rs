@@ -68,7 +68,9 @@ pub use scope::*;
 pub use secret::SecretText;
 pub use server::{BODY_LIMIT, Peer, router};
 pub use service::{ServiceList, VirtualService};
-pub use settings::{ExternalTailnets, TailnetSettings};
+pub use settings::{ExternalTailnets, SetTailnetNames, TailnetNames, TailnetSettings};
 pub use token::{AccessToken, Credential, TokenGrant, TokenRequest};
 pub use urlencoded::decode_pairs as decode_form;
-pub use user::{CreateUser, SetUserPassword, SetUserRole, User, UserList, UserQuery, UserRole, UserStatus, UserType};
+pub use user::{
+    CreateUser, SetUserName, SetUserPassword, SetUserRole, User, UserList, UserQuery, UserRole, UserStatus, UserType,
+};

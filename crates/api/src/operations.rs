@@ -139,6 +139,9 @@ operations! {
     /// Lets a suspended user in again.
     "Users" "restoreUser" restore_user: POST "/users/{userId}/restore",
         by WriteUsers, at OfUser => Done;
+    /// Says what people call a user. An extension: in the official API names come from elsewhere.
+    "Users" "setUserName" set_user_name: POST "/users/{userId}/name",
+        by WriteUsers, at OfUser, payload Json<SetUserName> => Done;
     /// Removes a user with their devices and keys.
     "Users" "deleteUser" delete_user: POST "/users/{userId}/delete",
         by WriteUsers, at OfUser => Done;
@@ -149,6 +152,13 @@ operations! {
     /// Changes settings of a tailnet.
     "Settings" "updateTailnetSettings" update_settings: PATCH "/tailnet/{tailnet}/settings",
         by WriteSettings, at InTailnet, payload Json<TailnetSettings> => Json<TailnetSettings>;
+
+    /// Shows what a tailnet is called and where the names of its devices live. An extension of the official API.
+    "Settings" "getTailnetNames" get_names: GET "/tailnet/{tailnet}/names",
+        by ReadNames, at InTailnet => Json<TailnetNames>;
+    /// Gives a tailnet another name or domain. An extension of the official API.
+    "Settings" "setTailnetNames" set_names: PATCH "/tailnet/{tailnet}/names",
+        by WriteNames, at InTailnet, payload Json<SetTailnetNames> => Json<TailnetNames>;
 
     /// Lists the virtual services of a tailnet.
     "Services" "listServices" list_services:
@@ -268,7 +278,16 @@ mod tests {
 
     use super::*;
 
-    const EXTENSIONS: [&str; 5] = ["createUser", "setUserPassword", "pingDevice", "explainPolicy", "listPolicyHistory"];
+    const EXTENSIONS: [&str; 8] = [
+        "createUser",
+        "setUserPassword",
+        "setUserName",
+        "pingDevice",
+        "explainPolicy",
+        "listPolicyHistory",
+        "getTailnetNames",
+        "setTailnetNames",
+    ];
 
     #[test]
     fn the_table_has_the_ninety_official_operations_once() {

@@ -327,6 +327,10 @@ permissions! {
     WriteNetworkingSettings: write NetworkingSettings;
     /// Changing the settings of traffic logs.
     WriteNetworkLogs: write LogsNetwork;
+    /// Looking at what the tailnet is called.
+    ReadNames: read AccountSettings;
+    /// Giving the tailnet another name or domain, on which names, certificates and the policy hang.
+    WriteNames: write All;
     /// Looking at services.
     ReadServices: read Services;
     /// Changing services.

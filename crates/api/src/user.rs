@@ -195,6 +195,14 @@ impl std::fmt::Debug for CreateUser {
     }
 }
 
+/// What people call a user: an extension of the official API.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SetUserName {
+    /// Their name for people from now on.
+    pub display_name: String,
+}
+
 /// A user's new password: an extension of the official API.
 #[derive(Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct SetUserPassword {

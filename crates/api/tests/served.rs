@@ -133,6 +133,9 @@ impl Api for Small {
         get_user(ReadUsers, OfUser) -> Json<User>;
         set_user_role(WriteUsers, OfUser, Json<SetUserRole>) -> Done;
         set_user_password(WriteUsers, OfUser, Json<SetUserPassword>) -> Done;
+        set_user_name(WriteUsers, OfUser, Json<SetUserName>) -> Done;
+        get_names(ReadNames, InTailnet) -> Json<TailnetNames>;
+        set_names(WriteNames, InTailnet, Json<SetTailnetNames>) -> Json<TailnetNames>;
         approve_user(WriteUsers, OfUser) -> Done;
         suspend_user(WriteUsers, OfUser) -> Done;
         restore_user(WriteUsers, OfUser) -> Done;

@@ -438,6 +438,31 @@ impl Api for Rest {
         self.sign_out_everywhere(id).await
     }
 
+    async fn set_user_name(
+        &self,
+        by: By<WriteUsers>,
+        at: OfUser,
+        Json(set): Json<SetUserName>,
+    ) -> Result<Done, ApiError> {
+        let id = self.touched_user(&by, &at)?;
+        self.done(by.identity(), Command::SetDisplayName(id, set.display_name)).await
+    }
+
+    async fn get_names(&self, by: By<ReadNames>, at: InTailnet) -> Result<Json<TailnetNames>, ApiError> {
+        self.look_at(by.identity(), &at, |tailnet| Ok(Json(settings::names(tailnet.record()))))
+    }
+
+    async fn set_names(
+        &self,
+        by: By<WriteNames>,
+        at: InTailnet,
+        Json(set): Json<SetTailnetNames>,
+    ) -> Result<Json<TailnetNames>, ApiError> {
+        let command = self.look_at(by.identity(), &at, |tailnet| settings::set_names(tailnet.record(), set))?;
+        self.execute(by.identity(), command).await?;
+        self.look(by.identity(), |tailnet| Ok(Json(settings::names(tailnet.record()))))
+    }
+
     async fn get_settings(&self, by: By<ReadSettings>, at: InTailnet) -> Result<Json<TailnetSettings>, ApiError> {
         self.look_at(by.identity(), &at, |tailnet| Ok(Json(settings::show(tailnet.settings()))))
     }

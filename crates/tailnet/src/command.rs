@@ -107,9 +107,10 @@ pub enum Command {
         /// Where the names of its devices live.
         domain: Domain,
     },
-    /// Makes or changes a virtual service.
+    /// Makes or changes a virtual service. Nobody is offered it yet: devices can't host services, so the REST API answers
+    /// 501, and only policies are tried against services.
     PutService(NewService),
-    /// Deletes a virtual service.
+    /// Deletes a virtual service; see [`Command::PutService`].
     DeleteService(ServiceName),
 }
 

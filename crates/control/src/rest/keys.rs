@@ -177,6 +177,7 @@ fn show_auth_key(key: &AuthKey, now: Timestamp) -> Found {
         description: key.description.clone(),
         invalid: key.revoked.is_some() || used_up || key.expires <= now,
         user_id: user_id(&key.maker),
+        client_id: client_id(&key.maker),
         ..Key::default()
     };
     Found { kind: KeyType::Auth, holder: Some(key.maker.clone()), key: shown }
@@ -211,6 +212,7 @@ fn show_token(token: &ApiToken, now: Timestamp) -> Found {
         description: token.description.clone(),
         invalid: token.revoked.is_some() || token.expires <= now,
         user_id: user_id(&token.holder),
+        client_id: client_id(&token.holder),
         ..Key::default()
     };
     Found { kind: KeyType::Api, holder: Some(token.holder.clone()), key: shown }
@@ -220,5 +222,12 @@ fn user_id(holder: &TokenHolder) -> String {
     match holder {
         TokenHolder::User(id) => id.to_string(),
         TokenHolder::Client(_) => String::new(),
+    }
+}
+
+fn client_id(holder: &TokenHolder) -> String {
+    match holder {
+        TokenHolder::User(_) => String::new(),
+        TokenHolder::Client(id) => id.to_string(),
     }
 }

@@ -1,10 +1,10 @@
 //! Settings and services in the API's words.
 
 use api::{
-    ApiError, ExternalTailnets, TailnetSettings, VirtualService, WriteFeatureSettings, WriteNetworkLogs,
-    WriteNetworkingSettings, WritePolicy, WriteSettings,
+    ApiError, ExternalTailnets, SetTailnetNames, TailnetNames, TailnetSettings, VirtualService, WriteFeatureSettings,
+    WriteNetworkLogs, WriteNetworkingSettings, WritePolicy, WriteSettings,
 };
-use tailnet::{Service, Settings, SettingsPatch};
+use tailnet::{Command, DomainError, Service, Settings, SettingsPatch, TailnetRecord};
 
 use super::By;
 
@@ -75,6 +75,20 @@ fn refuse_what_is_not_offered(set: &TailnetSettings) -> Result<(), ApiError> {
             format!("{name} is not served by this server yet, so it can't be turned on; nothing was changed"),
         )),
     }
+}
+
+/// What a tailnet is called.
+pub(super) fn names(record: &TailnetRecord) -> TailnetNames {
+    TailnetNames { name: record.name.clone(), domain: record.domain.to_string() }
+}
+
+/// The command that gives a tailnet other names; what is not named stays.
+pub(super) fn set_names(record: &TailnetRecord, set: SetTailnetNames) -> Result<Command, ApiError> {
+    let domain = match set.domain {
+        Some(text) => text.parse().map_err(|error: DomainError| ApiError::bad_request(error.to_string()))?,
+        None => record.domain.clone(),
+    };
+    Ok(Command::SetNames { name: set.name.unwrap_or_else(|| record.name.clone()), domain })
 }
 
 /// A virtual service.
