@@ -8,6 +8,7 @@ mod credential;
 mod devices;
 mod duration;
 mod keys;
+mod names;
 mod oauth_clients;
 mod policy;
 mod routes;
@@ -21,7 +22,7 @@ use crate::{Failure, Output};
 /// The commands of an admin.
 #[derive(Debug, Subcommand)]
 pub enum AdminCommand {
-    /// Log in to a coordination server as an admin, and out again
+    /// Log in to a coordination server as an admin, and out again; name the tailnet
     #[command(subcommand)]
     Admin(account::Command),
     /// Show, make and remove users

@@ -7,7 +7,7 @@ use api::{ClientCredential, CreateKey, InTailnet, Json, KeyType, OfKey, SecretTe
 use clap::Subcommand;
 
 use super::credential::Credential;
-use super::{Connection, duration};
+use super::{Connection, duration, names};
 use crate::{Failure, Output};
 
 #[derive(Debug, Subcommand)]
@@ -26,6 +26,8 @@ pub enum Command {
     },
     /// Revoke the token of the last login and forget it
     Logout,
+    /// Show what the tailnet is called, or give it another name or domain
+    Names(names::Arguments),
 }
 
 pub(super) async fn run<W: Write>(
@@ -74,6 +76,7 @@ pub(super) async fn run<W: Write>(
             let answer = serde_json::json!({"server": stored.server, "user": stored.login_name});
             output.print(&answer, |_| format!("Logged {} out of {}.", stored.login_name, stored.server))
         }
+        Command::Names(arguments) => return names::run(arguments, &connection.client()?, output).await,
     }
     .context("printing the answer")
     .map_err(Failure::from)

@@ -1,23 +1,29 @@
+use std::collections::BTreeMap;
 use std::io::Write;
 use std::time::Duration;
 
 use anyhow::Context;
 use api::{
     Client, CreateDevices, CreateKey, DeviceCapabilities, InTailnet, Json, Key, KeyCapabilities, KeyQuery, KeyType,
-    OfKey,
+    OfKey, UserQuery,
 };
 use clap::Subcommand;
+use http::StatusCode;
+use jiff::Timestamp;
 
 use super::duration;
 use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List keys, without their secrets
+    /// List the auth keys of the tailnet, whoever made them, without their secrets
     List {
-        /// Also those that are used up, expired or revoked
+        /// Also those that no longer work: used up, expired or revoked
         #[arg(long)]
         all: bool,
+        /// List API access tokens instead, those of logins among them
+        #[arg(long)]
+        tokens: bool,
     },
     /// Make a key by which a device joins without a login; its secret is shown once
     Create {
@@ -47,24 +53,12 @@ pub enum Command {
 pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mut Output<W>) -> Result<(), Failure> {
     let own = InTailnet::own();
     let printed = match command {
-        Command::List { all } => {
-            let Json(list) = client.list_keys(&own, &KeyQuery { all }).await?;
-            let mut keys = Vec::new();
-            // The list names ids only, as the official one does.
-            for key in list.keys {
-                let Json(key) = client.get_key(&OfKey { tailnet: "-".to_owned(), key: key.id }).await?;
-                keys.push(key);
-            }
-            output.print(&keys, |keys| {
-                let mut table = Table::new(["ID", "KIND", "USE", "TAGS", "EXPIRES", "DESCRIPTION"]);
-                for key in keys {
-                    let expires = key.expires.map(|at| at.to_string()).unwrap_or_default();
-                    let kind = serde_json::to_value(key.key_type).ok();
-                    let kind = kind.as_ref().and_then(|kind| kind.as_str()).unwrap_or_default().to_owned();
-                    table.row([key.id.clone(), kind, use_of(key), tags_of(key), expires, key.description.clone()]);
-                }
-                table.to_string()
-            })
+        Command::List { all, tokens } => {
+            let kind = if tokens { KeyType::Api } else { KeyType::Auth };
+            let keys: Vec<Key> = of_kind(client, kind).await?.into_iter().filter(|key| all || !key.invalid).collect();
+            let logins = logins(client).await?;
+            let now = Timestamp::now();
+            output.print(&keys, |keys| table(keys, &logins, now).to_string())
         }
         Command::Create { reusable, ephemeral, tags, expiry, description } => {
             let create = CreateDevices { reusable, ephemeral, preauthorized: true, tags };
@@ -86,11 +80,53 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
     Ok(printed.context("printing the answer")?)
 }
 
-fn use_of(key: &Key) -> String {
-    if key.invalid {
-        return "spent".to_owned();
+/// All keys of a kind that the caller may see, from one answer: a key that goes meanwhile spoils nothing.
+pub(super) async fn of_kind(client: &Client, kind: KeyType) -> Result<Vec<Key>, Failure> {
+    let Json(list) = client.list_keys(&InTailnet::own(), &KeyQuery { all: true }).await?;
+    Ok(list.keys.into_iter().filter(|key| key.key_type == kind).collect())
+}
+
+/// The login names of users by their numbers; none where the caller may not look at users.
+async fn logins(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
+    match client.list_users(&InTailnet::own(), &UserQuery { kind: None, role: None }).await {
+        Ok(Json(list)) => Ok(list.users.into_iter().map(|user| (user.id, user.login_name)).collect()),
+        Err(error) if error.status() == Some(StatusCode::FORBIDDEN) => Ok(BTreeMap::new()),
+        Err(error) => Err(error.into()),
     }
-    let Some(capabilities) = &key.capabilities else { return String::new() };
+}
+
+fn table(keys: &[Key], logins: &BTreeMap<String, String>, now: Timestamp) -> Table {
+    let mut table = Table::new(["ID", "OWNER", "USE", "STATE", "TAGS", "EXPIRES", "DESCRIPTION"]);
+    for key in keys {
+        let expires = key.expires.map(|at| at.to_string()).unwrap_or_default();
+        let state = state_of(key, now).to_owned();
+        let (owner, used) = (owner_of(key, logins), use_of(key));
+        table.row([key.id.clone(), owner, used, state, tags_of(key), expires, key.description.clone()]);
+    }
+    table
+}
+
+/// Who made a key: the login name of a user, or the id of an OAuth client.
+fn owner_of(key: &Key, logins: &BTreeMap<String, String>) -> String {
+    match (key.client_id.as_str(), key.user_id.as_str()) {
+        ("", user) => logins.get(user).cloned().unwrap_or_else(|| user.to_owned()),
+        (client, _) => format!("client {client}"),
+    }
+}
+
+/// Whether a key works, and why not.
+fn state_of(key: &Key, now: Timestamp) -> &'static str {
+    match (key.invalid, key.revoked, key.expires) {
+        (false, ..) => "works",
+        (true, Some(_), _) => "revoked",
+        (true, None, Some(expires)) if expires <= now => "expired",
+        (true, ..) => "used up",
+    }
+}
+
+/// What an auth key is for; of a token, its scopes.
+fn use_of(key: &Key) -> String {
+    let Some(capabilities) = &key.capabilities else { return key.scopes.join(",") };
     let create = &capabilities.devices.create;
     let mut words = vec![if create.reusable { "reusable" } else { "one-off" }];
     words.extend(create.ephemeral.then_some("ephemeral"));
@@ -100,4 +136,30 @@ fn use_of(key: &Key) -> String {
 fn tags_of(key: &Key) -> String {
     let created = key.capabilities.iter().flat_map(|capabilities| &capabilities.devices.create.tags);
     created.chain(&key.tags).cloned().collect::<Vec<_>>().join(",")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_says_whose_a_key_is_and_why_it_does_not_work() {
+        let now: Timestamp = "2026-02-01T00:00:00Z".parse().unwrap();
+        let (past, future) = ("2026-01-01T00:00:00Z".parse().ok(), "2026-03-01T00:00:00Z".parse().ok());
+        let key =
+            |expires, revoked, invalid| Key { expires, revoked, invalid, user_id: "7".to_owned(), ..Key::default() };
+        let logins = BTreeMap::from([("7".to_owned(), "alice@example.com".to_owned())]);
+        for (key, state) in [
+            (key(future, None, false), "works"),
+            (key(future, None, true), "used up"),
+            (key(past, None, true), "expired"),
+            (key(past, past, true), "revoked"),
+        ] {
+            assert_eq!(state_of(&key, now), state);
+            assert_eq!(owner_of(&key, &logins), "alice@example.com");
+            assert_eq!(owner_of(&key, &BTreeMap::new()), "7");
+        }
+        let made = Key { client_id: "kCNTRL".to_owned(), ..Key::default() };
+        assert_eq!(owner_of(&made, &logins), "client kCNTRL");
+    }
 }

@@ -1,9 +1,10 @@
 use std::io::Write;
 
 use anyhow::Context;
-use api::{Client, CreateKey, InTailnet, Json, KeyQuery, KeyType, OfKey};
+use api::{Client, CreateKey, InTailnet, Json, KeyType, OfKey};
 use clap::Subcommand;
 
+use super::keys;
 use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
@@ -36,12 +37,9 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
     let own = InTailnet::own();
     let printed = match command {
         Command::List => {
-            let Json(list) = client.list_keys(&own, &KeyQuery { all: true }).await?;
-            let mut clients = Vec::new();
-            for key in list.keys {
-                let Json(key) = client.get_key(&OfKey { tailnet: "-".to_owned(), key: key.id }).await?;
-                clients.extend((key.key_type == KeyType::Client).then_some(key));
-            }
+            let mut clients = keys::of_kind(client, KeyType::Client).await?;
+            // The server lists those that were removed for a while longer; they get no tokens any more.
+            clients.retain(|client| !client.invalid);
             output.print(&clients, |clients| {
                 let mut table = Table::new(["ID", "SCOPES", "TAGS", "DESCRIPTION"]);
                 for client in clients {

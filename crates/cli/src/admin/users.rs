@@ -2,7 +2,9 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use anyhow::Context;
-use api::{Client, CreateUser, InTailnet, Json, OfUser, SetUserPassword, SetUserRole, User, UserQuery, UserRole};
+use api::{
+    Client, CreateUser, InTailnet, Json, OfUser, SetUserName, SetUserPassword, SetUserRole, User, UserQuery, UserRole,
+};
 use clap::Subcommand;
 
 use crate::{Failure, Output, Table};
@@ -40,6 +42,13 @@ pub enum Command {
         /// A file that holds the password
         #[arg(long, value_name = "FILE")]
         password_file: PathBuf,
+    },
+    /// Say what people call a user; the login name stays
+    Rename {
+        /// The login name or id
+        user: String,
+        /// The name that others see
+        display_name: String,
     },
     /// Keep a user and their devices out
     Suspend {
@@ -104,6 +113,12 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
             let request = SetUserPassword { password: password(&password_file)? };
             client.set_user_password(&of(&user), &Json(request)).await?;
             output.print(&user, |user| format!("{} has a new password.", user.login_name))
+        }
+        Command::Rename { user, display_name } => {
+            let user = find(client, &user).await?;
+            client.set_user_name(&of(&user), &Json(SetUserName { display_name })).await?;
+            let Json(user) = client.get_user(&of(&user)).await?;
+            output.print(&user, |user| format!("{} is called {} now.", user.login_name, user.display_name))
         }
         Command::Suspend { user } => {
             let user = find(client, &user).await?;
