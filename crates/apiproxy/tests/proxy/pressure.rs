@@ -18,14 +18,27 @@ use crate::world::{PATIENCE, World, head_of, status};
 /// buffers and what the kernel has of four sockets. Less than a sixteenth of what is written when nobody stops the writer.
 const HELD: usize = 1 << 20;
 
-/// How long a writer that could go on would surely not pause.
-const PAUSE: std::time::Duration = std::time::Duration::from_secs(1);
+/// What they hold at least by the time that nothing moves any more: a writer that stops before is slow and not stopped.
+const FILLED: usize = 128 << 10;
+
+/// How long the runtime waits for something to move, and how often in a row, before nothing moves. Every part of these tests
+/// is a task of this one thread: a busy machine makes each turn longer, and leaves none out.
+const TURN: std::time::Duration = std::time::Duration::from_millis(50);
+const TURNS: usize = 20;
 
 /// Waits until a writer stops, and gives what it has written by then.
 async fn stops(mut written: watch::Receiver<usize>) -> usize {
-    written.wait_for(|written| *written > 0).await.unwrap();
-    // One that has written all is gone, and has not been stopped.
-    while let Ok(Ok(())) = tokio::time::timeout(PAUSE, written.changed()).await {}
+    let filled = written.wait_for(|written| *written >= FILLED);
+    tokio::time::timeout(PATIENCE, filled).await.expect("what is on the way is taken up to its bound").unwrap();
+    let mut still = 0;
+    while still < TURNS {
+        match tokio::time::timeout(TURN, written.changed()).await {
+            Ok(Ok(())) => still = 0,
+            // One that has written all is gone, and has not been stopped.
+            Ok(Err(_gone)) => break,
+            Err(_nothing) => still += 1,
+        }
+    }
     *written.borrow()
 }
 
