@@ -107,6 +107,7 @@ pub(super) fn walkthrough(context: &Context<'_>) -> Result<Counts> {
     let arguments = rows_of(context.options)?;
     let ours = not_named(context.options);
     let ours: Vec<&str> = ours.iter().map(String::as_str).collect();
+    rows::left_out(&arguments).iter().for_each(|words| context.progress.line(words));
     let on_kubernetes = play(context, "walkthrough", &ours)?;
     if !arguments.rows.is_empty() {
         return Ok(on_kubernetes);
