@@ -5,6 +5,9 @@ use engine::{Event, PathChoice, PingKind, Via};
 
 use crate::support::{Node, Tap, TestRelay, reach, within};
 
+/// How long one packet is waited for before the next is sent.
+const TURN: Duration = Duration::from_millis(50);
+
 /// Two nodes that have a relay in common and know no address of each other.
 async fn by_relay(relay: &TestRelay) -> (Node, Node) {
     let mut one = Node::start(1, relay.roots.clone()).await;
@@ -111,18 +114,22 @@ async fn when_udp_dies_under_traffic_the_relay_takes_over_and_gives_back() {
     one.await_path(key, |choice| matches!(choice, PathChoice::Direct(_))).await;
 
     tap.open.store(false, Ordering::Relaxed);
-    let died = Instant::now();
+    let (died, mut late) = (Instant::now(), Duration::ZERO);
     // The last packet that got through is older than the first of these.
     let mut number = 0u32;
     loop {
+        let turn = Instant::now();
         number += 1;
         one.send(one.datagram(&other, 1000, &number.to_be_bytes())).await;
-        if tokio::time::timeout(Duration::from_millis(50), other.queue.receive()).await.is_ok() {
+        if tokio::time::timeout(TURN, other.queue.receive()).await.is_ok() {
             break;
         }
-        assert!(died.elapsed() < Duration::from_secs(4), "nothing comes by relay");
+        // What a busy machine adds to these turns it adds to the engine's times too.
+        late += turn.elapsed().saturating_sub(TURN);
+        assert!(died.elapsed() < Duration::from_secs(30), "nothing comes by relay");
     }
-    assert!(died.elapsed() < Duration::from_secs(3), "{:?} without a packet", died.elapsed());
+    let (took, late) = (died.elapsed(), late.min(Duration::from_secs(5)));
+    assert!(took < Duration::from_secs(3) + late, "{took:?} without a packet, of which the machine was late {late:?}");
 
     tap.open.store(true, Ordering::Relaxed);
     let back = Instant::now();
