@@ -227,7 +227,10 @@ fn relays_that_policy_names_reach_devices_and_go_with_it() {
     let map = world.home().delta(&mut viewer, world.now).unwrap();
     assert_eq!(regions(&map), [950]);
     let refused = world.refused(Command::SetPolicy(with("{\"OmitDefaultRegions\": true}")));
-    assert_eq!(refused, "derpMap: it leaves no relay, and devices need at least one to find each other");
+    assert_eq!(
+        refused,
+        "line 2, column 16: derpMap: it leaves no relay, and devices need at least one to find each other"
+    );
     world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(POLICY) }));
     let map = world.home().delta(&mut viewer, world.now).unwrap();
     assert_eq!(regions(&map), [900]);
