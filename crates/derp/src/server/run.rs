@@ -116,67 +116,67 @@ impl Server {
 
     /// Serves until shutdown, then lets clients move.
     pub async fn run(self, shutdown: Shutdown) -> anyhow::Result<()> {
-        let Self { shared, certificate, tls, plain, stun, admin, dialer, follower, mesh, metrics, health, serving } =
-            self;
-        let mut helpers = JoinSet::new();
-        let clients = TaskTracker::new();
-        let gate = Arc::new(Gate::new(&shared.limits));
-        tracing::info!(
-            key = %shared.public,
-            tls = ?tls.iter().filter_map(|listener| listener.local_addr().ok()).collect::<Vec<_>>(),
-            stun = ?stun.iter().filter_map(|socket| socket.local_addr().ok()).collect::<Vec<_>>(),
-            "relay"
-        );
-        if shared.admission.is_open() {
-            tracing::warn!("this relay is open: anybody may use it");
-        }
-        let acceptor = TlsAcceptor::from(certificate::server_config(&certificate));
-        for listener in tls {
-            helpers.spawn(serve_tls(
-                listener,
-                shared.clone(),
-                gate.clone(),
-                acceptor.clone(),
-                clients.clone(),
-                shutdown.clone(),
-            ));
-        }
-        for listener in plain {
-            helpers.spawn(accept::accept(
-                listener,
-                shared.clone(),
-                gate.clone(),
-                shutdown.clone(),
-                |tcp, source, place| {
-                    tokio::spawn(http::serve_plain(tcp, source, place));
-                },
-            ));
-        }
-        for socket in stun {
-            helpers.spawn(stun::serve(socket, shared.limits.stun, shared.metrics.clone(), shutdown.clone()));
-        }
-        helpers.spawn(keep_certificate(certificate, shared.metrics.clone(), shutdown.clone()));
-        if let Some(follower) = follower {
-            helpers.spawn(follow(follower, shutdown.clone()));
-        }
-        if let Some(MeshConfig { key, relays }) = mesh {
-            for relay in relays {
-                helpers.spawn(mesh::keep_meshed(shared.clone(), dialer.clone(), relay, key.clone(), shutdown.clone()));
-            }
-        }
-        if let Some(listener) = admin {
-            let shutdown = shutdown.clone();
-            helpers.spawn(async move {
-                if let Err(error) = telemetry::serve_admin(listener, metrics, health, shutdown).await {
-                    tracing::error!(%error, "health and metrics are not served any more");
-                }
-            });
-        }
+        self.tell();
+        let (shared, serving, clients) = (self.shared.clone(), self.serving.clone(), TaskTracker::new());
+        let mut tasks = self.begin(&clients, &shutdown);
         serving.met();
         shutdown.requested().await;
-        while helpers.join_next().await.is_some() {}
+        while tasks.join_next().await.is_some() {}
         let_clients_move(&shared, clients, &shutdown).await;
         Ok(())
+    }
+
+    fn tell(&self) {
+        tracing::info!(
+            key = %self.shared.public,
+            tls = ?self.tls_addresses(),
+            stun = ?self.stun_addresses(),
+            "relay"
+        );
+        if self.shared.admission.is_open() {
+            tracing::warn!("this relay is open: anybody may use it");
+        }
+    }
+
+    /// Begins everything that a relay does; each ends by itself at shutdown.
+    fn begin(self, clients: &TaskTracker, shutdown: &Shutdown) -> JoinSet<()> {
+        let Self { shared, certificate, tls, plain, stun, admin, dialer, follower, mesh, metrics, health, .. } = self;
+        let mut tasks = JoinSet::new();
+        let gate = Arc::new(Gate::new(&shared.limits));
+        let acceptor = TlsAcceptor::from(certificate::server_config(&certificate));
+        for listener in tls {
+            let (shared, gate, acceptor) = (shared.clone(), gate.clone(), acceptor.clone());
+            tasks.spawn(serve_tls(listener, shared, gate, acceptor, clients.clone(), shutdown.clone()));
+        }
+        for listener in plain {
+            let (shared, gate) = (shared.clone(), gate.clone());
+            tasks.spawn(accept::accept(listener, shared, gate, shutdown.clone(), |tcp, source, place| {
+                tokio::spawn(http::serve_plain(tcp, source, place));
+            }));
+        }
+        for socket in stun {
+            tasks.spawn(stun::serve(socket, shared.limits.stun, shared.metrics.clone(), shutdown.clone()));
+        }
+        tasks.spawn(keep_certificate(certificate, shared.metrics.clone(), shutdown.clone()));
+        if let Some(follower) = follower {
+            tasks.spawn(follow(follower, shutdown.clone()));
+        }
+        let meshed = mesh
+            .into_iter()
+            .flat_map(|MeshConfig { key, relays }| relays.into_iter().map(move |relay| (relay, key.clone())));
+        for (relay, key) in meshed {
+            tasks.spawn(mesh::keep_meshed(shared.clone(), dialer.clone(), relay, key, shutdown.clone()));
+        }
+        if let Some(listener) = admin {
+            tasks.spawn(administer(listener, metrics, health, shutdown.clone()));
+        }
+        tasks
+    }
+}
+
+async fn administer(listener: TcpListener, metrics: Metrics, health: Health, shutdown: Shutdown) {
+    if let Err(error) = telemetry::serve_admin(listener, metrics, health, shutdown).await {
+        tracing::error!(%error, "health and metrics are not served any more");
     }
 }
 
