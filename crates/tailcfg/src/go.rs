@@ -1,4 +1,4 @@
-//! Go's JSON conventions, as serde helpers.
+//! Go's JSON conventions, as serde reads and writes them.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
