@@ -46,6 +46,10 @@ const TASKS: usize = 32 * KIB;
 /// Connections in the node's IP stack: those of [`Limits::connections`], and half as many that begin or say goodbye.
 pub(crate) const STACK_CONNECTIONS: usize = 384;
 
+/// How many of them one address may have begun, those included that the proxy has closed and the client has not. A device has
+/// two addresses, and with both no more than half.
+pub(crate) const STACK_CONNECTIONS_PER_ADDRESS: usize = STACK_CONNECTIONS / 4;
+
 /// What the windows of that stack share: a lone connection has 2 MiB in each direction, the 32nd and all after it 64 KiB.
 pub(crate) const STACK_WINDOWS: usize = 32 * MIB;
 
@@ -128,5 +132,8 @@ mod tests {
     #[test]
     fn the_stack_has_more_places_than_the_proxy() {
         assert!(STACK_CONNECTIONS > Limits::default().connections);
+        // Those of one device, with both of its addresses, are all that the proxy lets it have and leave room to others.
+        assert!(STACK_CONNECTIONS_PER_ADDRESS > Limits::default().connections_per_device);
+        const { assert!(2 * STACK_CONNECTIONS_PER_ADDRESS < STACK_CONNECTIONS) };
     }
 }

@@ -11,7 +11,7 @@ use node::{Node, TcpListener, TcpStream, Whois};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
-use crate::memory::{STACK_CONNECTIONS, STACK_WINDOWS};
+use crate::memory::{STACK_CONNECTIONS, STACK_CONNECTIONS_PER_ADDRESS, STACK_WINDOWS};
 use crate::{Identify, IdentifyError, Identity, Listener};
 
 /// How many handshakes may be under way; more clients are refused.
@@ -102,7 +102,7 @@ pub struct TailnetListener {
 impl TailnetListener {
     /// Takes the clients of a listener of this node, and bounds what its whole stack may hold.
     pub fn new(clients: TcpListener, node: Node) -> Self {
-        clients.user_space().bound(STACK_WINDOWS, STACK_CONNECTIONS);
+        clients.user_space().bound(STACK_WINDOWS, STACK_CONNECTIONS, STACK_CONNECTIONS_PER_ADDRESS);
         Self { node, clients, places: places(), handshakes: JoinSet::new() }
     }
 }

@@ -21,6 +21,9 @@ pub struct Config {
     pub memory: usize,
     /// How many TCP connections there may be, those that wait for an answer included.
     pub connections: usize,
+    /// How many TCP connections that began there one remote address may have, those that linger included: whoever never says
+    /// goodbye keeps no place from others.
+    pub connections_per_source: usize,
     /// How many TCP connections that are not established yet one remote address may have.
     pub handshakes_per_source: usize,
     /// How long a TCP handshake may take, the time for [`crate::Stack::accept`] included.
@@ -51,6 +54,7 @@ impl Config {
             seed,
             memory: 256 << 20,
             connections: 4096,
+            connections_per_source: 4096,
             handshakes_per_source: 128,
             handshake_time: Duration::from_secs(30),
             keep_alive: Duration::from_secs(30),

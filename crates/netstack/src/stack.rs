@@ -156,9 +156,10 @@ impl Stack {
         self.own = addresses.into_iter().collect();
     }
 
-    /// Changes [`Config::memory`] and [`Config::connections`], for connections that begin from now on.
-    pub fn set_bounds(&mut self, memory: usize, connections: usize) {
-        self.tcp.set_bounds(memory, connections);
+    /// Changes [`Config::memory`], [`Config::connections`] and [`Config::connections_per_source`], for connections that begin
+    /// from now on.
+    pub fn set_bounds(&mut self, memory: usize, connections: usize, connections_per_source: usize) {
+        self.tcp.set_bounds(memory, connections, connections_per_source);
     }
 
     /// Listens for TCP connections; `None` when there is a listener at this very place.

@@ -88,6 +88,31 @@ struct Entry {
     ready: bool,
     /// Whether it counts in `Connections::handshakes`.
     handshaking: bool,
+    /// Whether it counts in `Connections::clients`.
+    client: bool,
+}
+
+/// How many of something each remote address has.
+#[derive(Default)]
+struct Sources(BTreeMap<IpAddr, usize>);
+
+impl Sources {
+    fn of(&self, source: IpAddr) -> usize {
+        self.0.get(&source).copied().unwrap_or(0)
+    }
+
+    fn add(&mut self, source: IpAddr) {
+        *self.0.entry(source).or_default() += 1;
+    }
+
+    fn remove(&mut self, source: IpAddr) {
+        if let Some(count) = self.0.get_mut(&source) {
+            *count -= 1;
+            if *count == 0 {
+                self.0.remove(&source);
+            }
+        }
+    }
 }
 
 /// What became of a segment.
@@ -110,8 +135,10 @@ pub(crate) struct Connections {
     /// Those that may have something to send, each once, in turn.
     ready: VecDeque<Connection>,
     deadlines: BTreeSet<(Instant, Connection)>,
-    /// Connections that are not established yet, by remote address.
-    handshakes: BTreeMap<IpAddr, usize>,
+    /// Connections of clients that are not established yet.
+    handshakes: Sources,
+    /// All connections of clients.
+    clients: Sources,
     config: Config,
 }
 
@@ -125,13 +152,15 @@ impl Connections {
             time_wait: TimeWait::default(),
             ready: VecDeque::new(),
             deadlines: BTreeSet::new(),
-            handshakes: BTreeMap::new(),
+            handshakes: Sources::default(),
+            clients: Sources::default(),
             config,
         }
     }
 
-    pub(crate) fn set_bounds(&mut self, memory: usize, connections: usize) {
+    pub(crate) fn set_bounds(&mut self, memory: usize, connections: usize, connections_per_source: usize) {
         (self.config.memory, self.config.connections) = (memory, connections);
+        self.config.connections_per_source = connections_per_source;
     }
 
     /// Takes a segment that is whole, between routable addresses, and whose checksum is right.
@@ -159,8 +188,9 @@ impl Connections {
             return Taken::Yes;
         }
         let Some(listener) = self.listeners.find(pair.local, own) else { return Taken::Unclaimed };
-        let from_there = self.handshakes.get(&pair.remote.ip()).copied().unwrap_or(0);
-        let crowded = self.entries.len() >= self.config.connections || from_there >= self.config.handshakes_per_source;
+        let crowded = self.entries.len() >= self.config.connections
+            || self.clients.of(pair.remote.ip()) >= self.config.connections_per_source
+            || self.handshakes.of(pair.remote.ip()) >= self.config.handshakes_per_source;
         if crowded || packet.bytes().len() > LONGEST_SYN || pair.remote.port() == 0 || pair.local.port() == 0 {
             return Taken::CrowdedOut;
         }
@@ -371,20 +401,24 @@ impl Connections {
 
     fn insert(&mut self, connection: Connection, pair: Pair, state: State) {
         // Who dials from here decides that for itself; only clients are counted.
-        let handshaking = matches!(state, State::Asked { .. });
-        if handshaking {
-            *self.handshakes.entry(pair.remote.ip()).or_default() += 1;
+        let client = matches!(state, State::Asked { .. });
+        if client {
+            self.handshakes.add(pair.remote.ip());
+            self.clients.add(pair.remote.ip());
         }
         self.by_pair.insert(pair, connection);
-        self.entries.insert(connection, Entry { pair, state, deadline: None, ready: false, handshaking });
+        self.entries
+            .insert(connection, Entry { pair, state, deadline: None, ready: false, handshaking: client, client });
     }
 
     fn remove(&mut self, connection: Connection) {
         self.set_deadline(connection, None);
         self.end_handshake(connection);
-        if let Some(entry) = self.entries.remove(&connection)
-            && self.by_pair.get(&entry.pair) == Some(&connection)
-        {
+        let Some(entry) = self.entries.remove(&connection) else { return };
+        if entry.client {
+            self.clients.remove(entry.pair.remote.ip());
+        }
+        if self.by_pair.get(&entry.pair) == Some(&connection) {
             self.by_pair.remove(&entry.pair);
         }
     }
@@ -394,13 +428,7 @@ impl Connections {
         if !std::mem::take(&mut entry.handshaking) {
             return;
         }
-        let source = entry.pair.remote.ip();
-        if let Some(count) = self.handshakes.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.handshakes.remove(&source);
-            }
-        }
+        self.handshakes.remove(entry.pair.remote.ip());
     }
 
     /// Says what the last step changed for the caller.

@@ -100,9 +100,10 @@ impl UserSpace {
     }
 
     /// Bounds the bytes that the windows of all TCP connections hold together, but for 128 KiB that each has anyway, and
-    /// how many connections there are; for those that begin from now on.
-    pub fn bound(&self, memory: usize, connections: usize) {
-        self.lock().stack.set_bounds(memory, connections);
+    /// how many connections there are, and how many of them one remote address may have begun; for those that begin from now on.
+    /// A connection counts until its client has said goodbye, or had a minute to.
+    pub fn bound(&self, memory: usize, connections: usize, connections_per_source: usize) {
+        self.lock().stack.set_bounds(memory, connections, connections_per_source);
     }
 
     /// Listens at a port of each of the node's own addresses.

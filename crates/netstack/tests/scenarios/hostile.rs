@@ -63,6 +63,23 @@ fn a_syn_flood_from_many_sources_holds_the_bound_of_all_connections() {
 }
 
 #[test]
+fn a_client_that_never_says_goodbye_keeps_no_places_from_others() {
+    let mut network = Network::new(CALM, 7);
+    network.b.set_bounds(1 << 20, 10, 2);
+    network.b.listen(EVERYWHERE).unwrap();
+    for _ in 0..2 {
+        let (_never_released, accepted) = connect(&mut network, at(B, 80));
+        let now = network.now;
+        network.b.release(accepted, now);
+    }
+    let now = network.now;
+    network.b.handle_packet(&segment((A, 5), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
+    assert_eq!(network.b.connections(), 2, "two linger, and the client's third is refused");
+    network.b.handle_packet(&segment((source(1), 5), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
+    assert_eq!(network.b.connections(), 3, "another source gets in");
+}
+
+#[test]
 fn accepted_clients_that_never_answer_are_dropped() {
     let mut config = Config::new(vec![B], 1);
     config.memory = 1 << 20;

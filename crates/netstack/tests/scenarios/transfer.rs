@@ -283,7 +283,7 @@ fn a_dial_that_makes_no_sense_is_refused_with_the_reason() {
 fn bounds_that_are_changed_hold_for_what_begins_afterwards() {
     let mut network = Network::new(CALM, 7);
     network.a.dial(at(B, 80)).unwrap();
-    network.a.set_bounds(1 << 20, 2);
+    network.a.set_bounds(1 << 20, 2, 2);
     network.a.dial(at(B, 80)).unwrap();
     assert_eq!(network.a.dial(at(B, 80)), Err(DialError::Full(2)));
 }
