@@ -3,6 +3,7 @@
 mod approval;
 mod cite;
 mod lack;
+mod login;
 mod who;
 
 use std::fmt;
@@ -64,7 +65,7 @@ pub enum Subject {
     Route(IpNet),
     /// Whether a device may host a service (`svc:…`) at once.
     Service(String),
-    /// Whether a device has a node attribute.
+    /// Whether a device has a node attribute; of `ipPool`, from which networks its IPv4 address is.
     Attribute(String),
     /// Whether somebody may give a tag.
     Tag(String),
@@ -282,11 +283,13 @@ impl Compiled {
 
     fn why_ssh(&self, from: &Asked, to: &Asked, account: &str) -> Answer {
         let cite = |rule: usize, lacks| self.cite_ssh(rule, lacks);
+        let lets_in = |rule: usize, verdict: Verdict| {
+            let notes = self.login_notes(&self.policy().ssh_rules()[rule]);
+            Answer { verdict, notes, ..Answer::yes(vec![cite(rule, Vec::new())]) }
+        };
         let mut answer = match self.decide_ssh(&from.party, &to.party, account) {
-            SshDecision::Accept { rule } => Answer::yes(vec![cite(rule, Vec::new())]),
-            SshDecision::Check { rule, period } => {
-                Answer { verdict: Verdict::Check(period.as_secs()), ..Answer::yes(vec![cite(rule, Vec::new())]) }
-            }
+            SshDecision::Accept { rule } => lets_in(rule, Verdict::Yes),
+            SshDecision::Check { rule, period } => lets_in(rule, Verdict::Check(period.as_secs())),
             SshDecision::Refuse { near_misses } => {
                 let words = |miss: &NearMiss| self.ssh_lacks_in_words(miss, from, account);
                 Answer::no(near_misses.iter().map(|miss| cite(miss.rule, words(miss))).collect())

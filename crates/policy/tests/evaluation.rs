@@ -879,6 +879,23 @@ fn an_attribute_that_no_entry_gives_is_said_to_follow_from_something_else() {
 }
 
 #[test]
+fn what_else_a_rule_says_of_a_login_is_noted() {
+    let open = r#""grants": [{"src": ["*"], "dst": ["*"], "ip": ["22"]}]"#;
+    let compiled = compile(&SSH.replace(r#""grants": []"#, open));
+    let notes = |compiled: &Compiled, source: &str, destination: &str, account: &str| {
+        let subject = Subject::Ssh { destination: destination.to_owned(), account: account.to_owned() };
+        compiled.explain(&Question { source: source.to_owned(), subject }).unwrap().answers.remove(0).notes
+    };
+    let recorded = "the session is recorded by exit; one that isn't recorded is refused";
+    assert_eq!(notes(&compiled, "laptop", "web", "root"), ["it may set these environment variables: GIT_*", recorded]);
+    assert_eq!(notes(&compiled, "laptop", "phone", "ann"), Vec::<String>::new());
+    let mut alone = compiled.clone();
+    alone.apply(Change::NodeGone(EXIT));
+    let nobody = "the session is recorded by nobody yet, as no device has tag:exit; one that isn't recorded is refused";
+    assert_eq!(notes(&alone, "laptop", "web", "root")[1], nobody);
+}
+
+#[test]
 fn an_answer_names_whom_it_is_about() {
     let compiled = compile(r#""grants": [], "nodeAttrs": [{"target": ["tag:db"], "attr": ["x"]}]"#);
     let question = Question { source: "tag:web".to_owned(), subject: Subject::Attribute("x".to_owned()) };

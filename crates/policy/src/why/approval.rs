@@ -2,8 +2,11 @@ use ipnet::IpNet;
 
 use super::cite::{Entry, Part, fields};
 use super::who::Asked;
-use super::{Answer, aliases};
+use super::{Answer, aliases, listed};
 use crate::{Alias, Compiled, Party, Role, Tag, is_exit_route};
+
+/// The field of node attributes that says where addresses are from, asked for as if it were one of them.
+const POOLS: &str = "ipPool";
 
 impl Compiled {
     pub(super) fn why_route(&self, asked: &Asked, route: &IpNet) -> Answer {
@@ -72,12 +75,16 @@ impl Compiled {
             if !self.is_target(entry, node) {
                 lacks.push(format!("{} is not among its targets: {}", asked.label, aliases(&entry.targets)));
             }
-            if !entry.attributes.has(name) {
+            if !(entry.attributes.has(name) || (name == POOLS && !entry.pools.is_empty())) {
                 lacks.push("it gives other attributes".to_owned());
             }
             entries.push(Entry { path: vec![Part::Field("nodeAttrs".to_owned()), Part::Index(at)], lacks });
         }
-        let answer = Answer::by_entries(entries, self);
+        let mut answer = Answer::by_entries(entries, self);
+        if name == POOLS && !answer.allowed_by.is_empty() {
+            let pools = listed(self.address_pools(node).iter().map(ToString::to_string));
+            answer.notes.push(format!("an IPv4 address that it is given is from {pools}"));
+        }
         if answer.allowed_by.is_empty() && self.attributes(node).has(name) {
             let note = "it follows from a setting, or from another attribute".to_owned();
             return Answer { notes: vec![note], ..Answer::yes(Vec::new()) };
