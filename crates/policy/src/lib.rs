@@ -28,6 +28,7 @@ mod internet;
 mod policy;
 mod ports;
 mod problem;
+mod report;
 mod topology;
 mod verify;
 mod why;
@@ -44,6 +45,7 @@ pub use policy::{
 };
 pub use ports::{Ports, PortsError, parse_protocol};
 pub use problem::{PolicyError, Problem};
+pub use report::{Finding, Report};
 pub use topology::{Node, NodeId, Owner, Service, Topology, User, UserId, is_exit_route};
 pub use verify::TestFailure;
 pub use why::{Answer, Citation, Explanation, Question, QuestionError, Subject, Verdict};

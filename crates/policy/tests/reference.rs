@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use policy::{
-    Compiled, Node, NodeId, Owner, Policy, PolicyError, PostureValue, Question, Role, Service, Subject, Tag, Topology,
-    User, UserId, parse_protocol,
+    Compiled, Difference, Finding, Node, NodeId, Owner, Policy, PolicyError, PostureValue, Question, Report, Role,
+    Service, Subject, Tag, TestFailure, Topology, User, UserId, parse_protocol,
 };
 
 const REFERENCE: &str = include_str!("../../../docs/policy.md");
@@ -70,8 +70,7 @@ fn tailnet() -> Topology {
         }
         topology.nodes.insert(NodeId(id), node);
     }
-    let host = topology.nodes.iter().find(|(_, node)| &*node.name == "web").map(|(id, _)| *id).unwrap();
-    let shop = Service { addresses: vec!["100.64.1.1".parse().unwrap()], hosts: [host].into(), tags: [].into() };
+    let shop = Service { addresses: vec!["100.64.1.1".parse().unwrap()], ..Service::default() };
     topology.services.insert("svc:shop".into(), shop);
     topology
 }
@@ -132,19 +131,30 @@ fn question(arguments: &str) -> Question {
     Question::new(&source, &destination, value("--proto").map(|name| parse_protocol(&name).unwrap())).unwrap()
 }
 
-/// What `towline policy check` says of a policy.
-fn verdict(policy: &str) -> Vec<String> {
-    let checked = Policy::parse(policy).and_then(|policy| Compiled::new(Arc::new(policy), tailnet()).verify());
-    match checked {
-        Ok(()) => Vec::new(),
-        Err(PolicyError::Tests(failures)) => {
-            let failures = failures
-                .iter()
-                .flat_map(|failure| failure.errors.iter().map(move |error| format!("  {}: {error}", failure.user)));
-            std::iter::once("test(s) failed".to_owned()).chain(failures).collect()
+/// What `towline policy check` prints of a policy where that of a new tailnet is in force.
+fn checked(text: &str) -> String {
+    let in_force = Policy::parse(Policy::default_for_new_tailnet()).unwrap();
+    let in_force = Compiled::new(Arc::new(in_force), tailnet());
+    let compiled = Policy::parse(text).map(|policy| Compiled::new(Arc::new(policy), tailnet()));
+    let report = match compiled.and_then(|compiled| compiled.verify().map(|()| compiled)) {
+        Ok(compiled) => {
+            let warnings: Vec<String> = compiled.policy().warnings().iter().map(ToString::to_string).collect();
+            let message = if warnings.is_empty() { String::new() } else { "warning(s) found".to_owned() };
+            let findings = vec![Finding { warnings, ..Finding::default() }];
+            Report { message, findings, difference: Some(Difference::between(&in_force, &compiled)) }
         }
-        Err(error) => error.to_string().lines().map(str::to_owned).collect(),
-    }
+        Err(error) => {
+            let finding =
+                |failure: TestFailure| Finding { user: failure.user, errors: failure.errors, ..Finding::default() };
+            let message = error.to_string();
+            let findings = match error {
+                PolicyError::Tests(failures) => failures.into_iter().map(finding).collect(),
+                PolicyError::Invalid(_) => Vec::new(),
+            };
+            Report { message, findings, difference: None }
+        }
+    };
+    report.of_file("policy.hujson")
 }
 
 #[test]
@@ -155,7 +165,7 @@ fn what_the_reference_says_of_its_examples_is_so() {
             asked += 1;
             let place = format!("docs/policy.md, the example at line {}: {command}", example.line);
             if command == "towline policy check policy.hujson" {
-                assert_eq!(&verdict(&example.policy), answer, "{place}");
+                assert_eq!(checked(&example.policy).lines().collect::<Vec<_>>(), *answer, "{place}");
                 continue;
             }
             let policy = Policy::parse(&example.policy).unwrap_or_else(|error| panic!("{place}: {error}"));
@@ -164,7 +174,12 @@ fn what_the_reference_says_of_its_examples_is_so() {
             let explained = compiled.explain(&question(command.strip_prefix("towline why ").unwrap()));
             let explained = explained.unwrap_or_else(|error| panic!("{place}: {error}"));
             let got: Vec<String> = explained.answers.iter().map(ToString::to_string).collect();
-            assert_eq!(&got, answer, "{place}\n{explained:#?}");
+            let (notes, answer): (Vec<&String>, Vec<&String>) =
+                answer.iter().partition(|line| line.starts_with("note: "));
+            assert_eq!(got.iter().collect::<Vec<_>>(), answer, "{place}\n{explained:#?}");
+            let told: Vec<String> =
+                explained.answers.iter().flat_map(|answer| &answer.notes).map(|note| format!("note: {note}")).collect();
+            assert!(notes.into_iter().all(|note| told.contains(note)), "{place}\n{told:#?}");
             for answer in &explained.answers {
                 let refused = answer.to_string() == "no";
                 assert_eq!(refused, answer.allowed_by.is_empty() && !answer.to_string().starts_with("yes"), "{place}");
@@ -186,12 +201,14 @@ fn every_field_of_the_language_has_an_example() {
     let all: String = examples().into_iter().map(|example| example.policy).collect();
     let fields = "groups hosts tagOwners acls grants nodeAttrs autoApprovers ssh tests sshTests randomizeClientPort \
         postures defaultSrcPosture ipsets disableIPv4 OneCGNATRoute src dst ip app via srcPosture action proto users \
-        ports target attr ipPool routes exitNode services checkPeriod acceptEnv accept check deny srcPostureAttrs";
+        ports target attr ipPool routes exitNode services checkPeriod acceptEnv accept check deny srcPostureAttrs \
+        derpMap recorder enforceRecorder appConnectors user allow";
     let missing: Vec<&str> = fields
         .split_whitespace()
         .filter(|field| !all.to_lowercase().contains(&format!("\"{}\":", field.to_lowercase())))
         .collect();
     assert_eq!(missing, Vec::<&str>::new());
+    assert!(all.contains("\"checkPeriod\": \"always\""));
     for autogroup in [
         "member",
         "tagged",

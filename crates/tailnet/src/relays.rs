@@ -165,6 +165,19 @@ mod tests {
     }
 
     #[test]
+    fn the_map_that_the_policys_reference_shows_adds_a_relay() {
+        let page = include_str!("../../../docs/policy.md");
+        let example = page.split("```hujson\n").find(|block| block.contains("\"derpMap\":")).unwrap();
+        let policy = Policy::parse(example.split("```").next().unwrap()).unwrap();
+        let told = told(&own(), &policy).unwrap();
+        let added = &told.regions.as_ref().unwrap()[&RegionId(950)];
+        assert_eq!(
+            (told.regions.iter().flatten().count(), added.nodes[0].host_name.as_str()),
+            (3, "relay.example.com")
+        );
+    }
+
+    #[test]
     fn what_can_not_be_meant_is_refused_at_its_place() {
         let with = |old: &str, new: &str| format!("{{\"Regions\": {{\"950\":\n{}}}}}", REGION.replace(old, new));
         let relay_at = "line 3, column 19: derpMap: ";

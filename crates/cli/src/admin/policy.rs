@@ -10,6 +10,7 @@ use api::{
 };
 use clap::Subcommand;
 use crypto::{Entropy, SystemEntropy};
+use policy::{Difference, Reach, Report};
 
 use crate::output::note;
 use crate::text_diff::diff;
@@ -83,20 +84,20 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
         }
         Command::Check { file } => {
             let verdict = check(client, &read(&file)?).await?;
-            let wrong = is_wrong(&verdict);
-            output
-                .print(&verdict, |verdict| match explain(verdict) {
-                    text if text.is_empty() => format!("{} is fine.\n{}", file.display(), effects(verdict)),
-                    text => format!("{text}{}", effects(verdict)),
-                })
-                .context("printing the verdict")?;
-            if wrong { Err(Failure::refused(format!("{} would be refused", file.display()))) } else { Ok(()) }
+            let report = report(&verdict);
+            output.print(&verdict, |_| report.of_file(file.display())).context("printing the verdict")?;
+            if report.is_wrong() {
+                Err(Failure::refused(format!("{} would be refused", file.display())))
+            } else {
+                Ok(())
+            }
         }
         Command::Diff { file } => {
             let (now, new) = (in_force(client).await?, read(&file)?);
             let verdict = check(client, &new).await?;
-            if is_wrong(&verdict) {
-                return Err(Failure::refused(format!("{}{} would be refused", explain(&verdict), file.display())));
+            let report = report(&verdict);
+            if report.is_wrong() {
+                return Err(Failure::refused(format!("{}{} would be refused", report.verdict(), file.display())));
             }
             show_change(&now.text, &new, &verdict, output)
         }
@@ -126,11 +127,12 @@ async fn set<W: Write>(
     output: &mut Output<W>,
 ) -> Result<(), Failure> {
     let verdict = check(client, &new).await?;
-    if is_wrong(&verdict) {
-        return Err(Failure::refused(format!("{}the policy in force stays", explain(&verdict))));
+    let report = report(&verdict);
+    if report.is_wrong() {
+        return Err(Failure::refused(format!("{}the policy in force stays", report.verdict())));
     }
     let warnings: Vec<&String> = verdict.data.iter().flat_map(|finding| &finding.warnings).collect();
-    note(format!("{}{}", diff(&now.text, &new, 2), effects(&verdict)).trim_end_matches('\n'));
+    note(format!("{}{}", diff(&now.text, &new, 2), report.effects()).trim_end_matches('\n'));
     for warning in &warnings {
         note(&format!("warning: {warning}"));
     }
@@ -180,29 +182,22 @@ fn show_change<W: Write>(old: &str, new: &str, verdict: &PolicyVerdict, output: 
     let answer = serde_json::json!({"changed": !change.is_empty(), "diff": change, "difference": verdict.difference});
     let text = match change.is_empty() {
         true => "Nothing would change.".to_owned(),
-        false => format!("{change}\n{}", effects(verdict)),
+        false => format!("{change}\n{}", report(verdict).effects()),
     };
     Ok(output.print(&answer, |_| text).context("printing the difference")?)
 }
 
-/// What the policy opens and closes, a line each; nothing when the server doesn't tell.
-fn effects(verdict: &PolicyVerdict) -> String {
-    let Some(difference) = &verdict.difference else { return String::new() };
-    let mut text = String::new();
-    for (title, reaches) in [("It opens:", &difference.opens), ("It closes:", &difference.closes)] {
-        if !reaches.is_empty() {
-            text.push_str(&format!("{title}\n"));
-        }
-        for PolicyReach { source, destination, what } in reaches {
-            text.push_str(&format!("  {source} -> {destination}: {what}\n"));
-        }
-    }
-    if difference.cut_short {
-        text.push_str("And more: not everything was compared.\n");
-    } else if text.is_empty() {
-        text.push_str("It opens and closes nothing.\n");
-    }
-    text
+/// What the server found, in the words that the policy's reference shows.
+fn report(verdict: &PolicyVerdict) -> Report {
+    let finding = |Finding { user, errors, warnings }: Finding| policy::Finding { user, errors, warnings };
+    let reach = |PolicyReach { source, destination, what }: PolicyReach| Reach { source, destination, what };
+    let difference = verdict.difference.clone().map(|told| Difference {
+        opened: told.opens.into_iter().map(reach).collect(),
+        closed: told.closes.into_iter().map(reach).collect(),
+        cut_short: told.cut_short,
+    });
+    let findings = verdict.data.iter().cloned().map(finding).collect();
+    Report { message: verdict.message.clone(), findings, difference }
 }
 
 async fn in_force(client: &Client) -> Result<InForce, Failure> {
@@ -216,26 +211,6 @@ async fn in_force(client: &Client) -> Result<InForce, Failure> {
 async fn check(client: &Client, text: &str) -> Result<PolicyVerdict, Failure> {
     let Json(verdict) = client.validate_policy(&InTailnet::own(), &PolicyCheck::Policy(text.to_owned())).await?;
     Ok(verdict)
-}
-
-/// A verdict with a message refuses, but for the one that only announces warnings.
-fn is_wrong(verdict: &PolicyVerdict) -> bool {
-    let has_errors = verdict.data.iter().any(|finding| !finding.errors.is_empty());
-    has_errors || (!verdict.message.is_empty() && verdict.data.iter().all(|finding| finding.warnings.is_empty()))
-}
-
-fn explain(verdict: &PolicyVerdict) -> String {
-    let mut text = String::new();
-    if !verdict.message.is_empty() {
-        text.push_str(&verdict.message);
-        text.push('\n');
-    }
-    for Finding { user, errors, warnings } in &verdict.data {
-        let of = if user.is_empty() { String::new() } else { format!("{user}: ") };
-        errors.iter().for_each(|error| text.push_str(&format!("  {of}{error}\n")));
-        warnings.iter().for_each(|warning| text.push_str(&format!("  warning: {of}{warning}\n")));
-    }
-    text
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
