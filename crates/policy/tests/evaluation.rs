@@ -677,6 +677,13 @@ fn a_router_that_a_via_turns_to_as_another_changes_is_named_too() {
     let affected = compiled.apply(Change::Node(WEB, Box::new(retagged)));
     assert_eq!(routes_told(&compiled, BEN, DB), [route]);
     assert_eq!(affected.nodes, [WEB, DB].into());
+    // So too where they share more than one route.
+    let mut compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"], "via": ["tag:web"]}"#);
+    for (id, name, tags) in [(WEB, "web", &["tag:web"]), (DB, "db", &["tag:web"])] {
+        let both = node(id, name, tagged(tags), &["10.20.0.0/16", "10.30.0.0/16"]);
+        compiled.apply(Change::Node(id, Box::new(both)));
+    }
+    assert_eq!(compiled.apply(Change::NodeGone(WEB)).nodes, [DB].into());
     // Without a choice, nobody else is named.
     let mut compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"]}"#);
     let renamed = Node { name: "other".into(), ..nodes()[3].1.clone() };
@@ -851,6 +858,22 @@ fn a_via_sends_its_sources_to_its_router_and_nobody_else() {
     assert!(compiled.are_peers(BEN, WEB) && compiled.are_peers(LAPTOP, WEB));
     assert_eq!(routes_told(&compiled, LAPTOP, WEB), [office]);
     assert_eq!(routes_told(&compiled, BEN, WEB), [other]);
+}
+
+#[test]
+fn of_several_destinations_a_via_leads_to_those_that_its_router_serves() {
+    let mut compiled = grants(
+        r#"{"src": ["ben@example.com"], "dst": ["autogroup:internet", "100.64.0.6", "office"], "ip": ["53"], "via": ["tag:exit"]},
+           {"src": ["ann@example.com"], "dst": ["office", "8.8.8.0/24"], "ip": ["53"], "via": ["tag:exit"]}"#,
+    );
+    let both = node(EXIT, "exit", tagged(&["tag:exit"]), &["0.0.0.0/0", "::/0", "10.20.0.0/16"]);
+    let reached = |compiled: &Compiled, from: NodeId| {
+        ["8.8.8.8", "100.64.0.6", "10.20.0.9"].map(|to| !tcp(compiled, Party::Node(from), to, 53).allowed_by.is_empty())
+    };
+    assert_eq!(reached(&compiled, BEN), [true, false, false]);
+    compiled.apply(Change::Node(EXIT, Box::new(both)));
+    assert_eq!(reached(&compiled, BEN), [true, false, true]);
+    assert_eq!(reached(&compiled, LAPTOP), [false, false, true]);
 }
 
 #[test]
