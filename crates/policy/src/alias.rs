@@ -116,7 +116,7 @@ impl Autogroup {
         })
     }
 
-    const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Member => "member",
             Self::Tagged => "tagged",

@@ -8,16 +8,18 @@ mod aliases;
 mod approval;
 mod attributes;
 mod change;
+mod classes;
 mod decide;
 mod filters;
+mod reach;
 mod routes;
 mod sets;
 mod ssh;
 mod visibility;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use filter::{AddressRange, Protocol};
 use ipnet::IpNet;
@@ -25,13 +27,15 @@ use roaring::RoaringBitmap;
 
 pub use approval::OwnerIdentity;
 pub use change::{Affected, Change, Pair};
+pub(crate) use classes::NodeClasses;
 pub(crate) use decide::NEAREST;
 pub use decide::{CapabilityDecision, Decision, Lack, NearMiss, Party, Query, SshDecision};
+pub(crate) use reach::Side;
 pub use routes::AllowedIps;
 pub use ssh::SshGrant;
 
-use crate::policy::Effect;
-use crate::{Alias, Node, NodeId, Policy, Tag, Topology, UserId};
+use crate::policy::{Effect, Rule};
+use crate::{Alias, Autogroup, GroupMember, Node, NodeId, Policy, Tag, Topology, User, UserId};
 use aliases::{AliasTable, Membership};
 use sets::{DestinationSet, SourceSet};
 
@@ -60,6 +64,8 @@ pub struct Compiled {
     subnets: BTreeMap<IpNet, RoaringBitmap>,
     /// The rules whose ports belong together in a filter, by what makes them so: equal sources and protocol.
     groups: BTreeMap<GroupKey, BTreeSet<u32>>,
+    /// The slot of each address; made when first asked for.
+    at_address: OnceLock<HashMap<IpAddr, u32>>,
 }
 
 /// What rules must share to be one rule of a filter.
@@ -100,9 +106,11 @@ impl Compiled {
             eligible: BTreeMap::new(),
             subnets: BTreeMap::new(),
             groups: BTreeMap::new(),
+            at_address: OnceLock::new(),
         };
         compiled.intern_rules();
         compiled.intern_others();
+        compiled.aliases.seal();
         for slot in 0..compiled.slots.len() as u32 {
             compiled.enter(slot);
         }
@@ -124,8 +132,17 @@ impl Compiled {
         let policy = self.policy.clone();
         let mut source_ids = HashMap::new();
         let mut destination_ids = HashMap::new();
+        let mut last: Option<(&Rule, u32)> = None;
         for (rule, at) in policy.rules().iter().zip(0_u32..) {
-            let source = self.intern_source(&rule.sources, &rule.postures, &mut source_ids);
+            // The rules of one ACL share their sources, which may be as many as they are.
+            let shared = |(other, _): &(&Rule, u32)| {
+                Arc::ptr_eq(&other.sources, &rule.sources) && Arc::ptr_eq(&other.postures, &rule.postures)
+            };
+            let source = match last.filter(shared) {
+                Some((_, source)) => source,
+                None => self.intern_source(&rule.sources, &rule.postures, &mut source_ids),
+            };
+            last = Some((rule, source));
             self.sources[source as usize].rules.push(at);
             let exits = matches!(rule.effect, Effect::Ports(_));
             let own = rule.is_own_devices();
@@ -207,6 +224,7 @@ impl Compiled {
     /// Enters a slot's node into every bitmap that is about single nodes; sets are not touched.
     fn enter(&mut self, slot: u32) {
         let Some(node) = self.node_at(slot).cloned() else { return };
+        self.at_address.take();
         let mut membership = self.aliases.membership(&node, &self.topology);
         self.add_services(slot, &mut membership);
         for id in &membership.named {
@@ -237,6 +255,7 @@ impl Compiled {
 
     /// Takes a slot's node out of every bitmap that is about single nodes.
     fn withdraw(&mut self, slot: u32) {
+        self.at_address.take();
         let membership = std::mem::take(&mut self.membership[slot as usize]);
         for id in &membership.named {
             self.aliases.entries[*id as usize].named.remove(slot);
@@ -352,6 +371,59 @@ impl Compiled {
 
     fn tagged(&self, tags: &[Tag]) -> RoaringBitmap {
         tags.iter().filter_map(|tag| self.by_tag.get(tag)).fold(RoaringBitmap::new(), |all, nodes| all | nodes)
+    }
+
+    /// The node that has an address, as [`Topology::node_at`] finds it, without a walk over all nodes.
+    pub(crate) fn node_by_address(&self, address: IpAddr) -> Option<(NodeId, &Node)> {
+        let index = self.at_address.get_or_init(|| {
+            let mut index = HashMap::new();
+            for (id, node) in &self.topology.nodes {
+                let Some(slot) = self.slot_of.get(id) else { continue };
+                for address in &node.addresses {
+                    index.entry(*address).or_insert(*slot);
+                }
+            }
+            index
+        });
+        let id = self.slots[*index.get(&address)? as usize]?;
+        self.topology.nodes.get(&id).map(|node| (id, node))
+    }
+
+    /// The nodes that an alias means by who they belong to, ascending.
+    pub(crate) fn nodes_of(&self, alias: &Alias) -> BTreeSet<NodeId> {
+        let mut slots = RoaringBitmap::new();
+        match alias {
+            Alias::Tag(tag) => slots.extend(self.by_tag.get(tag).into_iter().flatten()),
+            Alias::Auto(Autogroup::Tagged) => {
+                return self
+                    .topology
+                    .nodes
+                    .iter()
+                    .filter(|(_, node)| node.user().is_none())
+                    .map(|(id, _)| *id)
+                    .collect();
+            }
+            _ => {
+                let members: Option<HashSet<&GroupMember>> = match alias {
+                    Alias::Group(name) => Some(self.policy.group(name).unwrap_or_default().iter().collect()),
+                    _ => None,
+                };
+                let means = |user: &User| match &members {
+                    None => self.is_alias_of_user(alias, user),
+                    Some(members) => {
+                        let domain = user.login.rsplit_once('@').map(|(_, domain)| GroupMember::UsersOf(domain.into()));
+                        members.contains(&GroupMember::User(user.login.clone()))
+                            || domain.is_some_and(|domain| members.contains(&domain))
+                    }
+                };
+                for (id, owned) in &self.by_user {
+                    if self.topology.users.get(id).is_some_and(means) {
+                        slots |= owned;
+                    }
+                }
+            }
+        }
+        self.node_ids(&slots)
     }
 
     fn node_at(&self, slot: u32) -> Option<&Node> {

@@ -21,6 +21,7 @@ impl<'v> Fields<'v> {
         for member in members {
             let name = member.name();
             match known.iter().find(|field| field.eq_ignore_ascii_case(name)) {
+                None if problems.is_full() => {}
                 None => {
                     problems.at::<()>(member.name_value(), unknown_field(name, known));
                 }

@@ -2,7 +2,7 @@
 //!
 //! A [`Document`] owns the exact text; every [`Value`] knows where in it it stands. Edits splice the text and leave
 //! everything else, comments above all, as the author wrote it. What JSON leaves open is refused: duplicate names, lone
-//! surrogates, and documents beyond [`MAX_BYTES`] or [`MAX_DEPTH`].
+//! surrogates, and documents beyond [`MAX_BYTES`], [`MAX_DEPTH`] or [`MAX_VALUES`].
 
 mod edit;
 mod format;
@@ -25,6 +25,9 @@ pub const MAX_BYTES: usize = 16 << 20;
 
 /// The deepest nesting of lists and objects.
 pub const MAX_DEPTH: usize = 64;
+
+/// The most values and names: each costs some fifty times the two bytes that it can be written in.
+pub const MAX_VALUES: usize = 2_000_000;
 
 /// A parsed HuJSON text.
 #[derive(Clone, Debug)]
@@ -289,5 +292,11 @@ mod tests {
             refusal(&"[".repeat(100_000)),
             format!("line 1, column {}: nested deeper than {MAX_DEPTH}", MAX_DEPTH + 1)
         );
+    }
+
+    #[test]
+    fn the_number_of_values_is_bounded() {
+        let message = refusal(&format!("[{}]", "0,".repeat(MAX_VALUES)));
+        assert_eq!(message, format!("line 1, column {}: more than {MAX_VALUES} values", 2 * MAX_VALUES));
     }
 }

@@ -3,6 +3,7 @@
 mod approvers;
 mod attributes;
 mod duration;
+mod expansion;
 mod ipset;
 mod names;
 mod posture;
@@ -266,7 +267,7 @@ struct Sections {
 
 fn read_sections(document: &Document, problems: &mut Problems<'_>) -> Option<(Names, Sections)> {
     let fields = Fields::read(document.root(), &FIELDS, problems)?;
-    let mut domains = Vec::new();
+    let mut domains = names::Domains::default();
     let mut warnings = Vec::new();
     let names = Names::read(&fields, &mut domains, problems);
     let mut context = rules::Context { names: &names, domains: &mut domains, warnings: &mut warnings };
@@ -277,6 +278,8 @@ fn read_sections(document: &Document, problems: &mut Problems<'_>) -> Option<(Na
     let tests = tests::read(&fields, problems);
     let ssh_tests = tests::read_ssh(&fields, &names, problems);
     let settings = read_settings(&fields, problems);
+    expansion::check(&rules, &ssh, &names, problems);
+    let domains = domains.found;
     Some((names, Sections { rules, node_attributes, approvers, ssh, tests, ssh_tests, settings, domains, warnings }))
 }
 

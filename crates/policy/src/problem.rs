@@ -76,10 +76,22 @@ impl<'a> Problems<'a> {
 
     /// Adds a problem with a value. Gives `None`, for the `?` of whoever had to have the value.
     pub(crate) fn at<T>(&mut self, value: &Value, message: impl Into<String>) -> Option<T> {
-        if self.found.len() < MOST_PROBLEMS {
+        if !self.is_full() {
             self.found.push(Problem { message: message.into(), position: Some(self.document.position(value)) });
         }
         None
+    }
+
+    /// Adds a problem with what stands at a place.
+    pub(crate) fn at_position(&mut self, position: Position, message: impl Into<String>) {
+        if !self.is_full() {
+            self.found.push(Problem { message: message.into(), position: Some(position) });
+        }
+    }
+
+    /// Whether no more are kept: then nobody has to find words for them.
+    pub(crate) fn is_full(&self) -> bool {
+        self.found.len() >= MOST_PROBLEMS
     }
 
     pub(crate) fn position(&self, value: &Value) -> Position {

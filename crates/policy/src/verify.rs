@@ -1,17 +1,19 @@
 //! A policy's own tests, and what else can only be checked where the tailnet is known.
 
+mod trials;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::net::IpAddr;
 
 use filter::{PortRange, Protocol};
 
 use crate::hujson::Position;
 use crate::policy::PostureValue;
 use crate::{
-    Alias, Autogroup, Compiled, GroupMember, Node, Owner, Party, PolicyError, Ports, Problem, Query, SshDecision,
-    SshTest, Tag, Test, User, internet, parse_protocol,
+    Alias, Autogroup, Compiled, GroupMember, Node, Owner, Party, PolicyError, Ports, Problem, SshTest, Tag, Test, User,
+    parse_protocol,
 };
+use trials::Trials;
 
 /// A test of a policy that failed, in the shape that the hosted service reports it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -52,150 +54,67 @@ impl Compiled {
         if !problems.is_empty() {
             return Err(PolicyError::Invalid(problems));
         }
-        let tests = self.policy().tests().iter().filter_map(|test| self.run_test(test));
-        let failures: Vec<TestFailure> =
-            tests.chain(self.policy().ssh_tests().iter().filter_map(|test| self.run_ssh_test(test))).collect();
+        let mut trials = Trials::new(self);
+        let mut failures = Vec::new();
+        for test in self.policy().tests() {
+            failures.extend(run_test(test, &mut trials));
+        }
+        for test in self.policy().ssh_tests() {
+            failures.extend(run_ssh_test(test, &mut trials));
+        }
         if failures.is_empty() { Ok(()) } else { Err(PolicyError::Tests(failures)) }
     }
 
     /// Runs one test, which need not be in the policy; `None` if it holds.
     pub fn run_test(&self, test: &Test) -> Option<TestFailure> {
-        let mut errors = Vec::new();
-        let protocols = match &test.protocol {
-            None => vec![Protocol::TCP, Protocol::UDP],
-            Some(text) => parse_protocol(text).map(|protocol| vec![protocol]).unwrap_or_else(|error| {
-                errors.push(error.to_string());
-                Vec::new()
-            }),
-        };
-        let sources = self.parties(&test.source, Some(&test.attributes)).unwrap_or_else(|error| {
-            errors.push(format!("src {:?}: {error}", test.source));
-            Vec::new()
-        });
-        if errors.is_empty() {
-            for (texts, wanted) in [(&test.accept, true), (&test.deny, false)] {
-                errors.extend(texts.iter().filter_map(|text| self.try_address(text, &sources, &protocols, wanted)));
-            }
-        }
-        (!errors.is_empty()).then(|| TestFailure { user: test.source.clone(), errors, position: test.position })
+        run_test(test, &mut Trials::new(self))
     }
 
     /// Runs one test of SSH, which need not be in the policy; `None` if it holds.
     pub fn run_ssh_test(&self, test: &SshTest) -> Option<TestFailure> {
-        let mut errors = Vec::new();
-        let sources = self.parties(&test.source, Some(&test.attributes)).unwrap_or_else(|error| {
-            errors.push(format!("src {:?}: {error}", test.source));
-            Vec::new()
-        });
-        let wanted = [(&test.accept, "Accept"), (&test.check, "Check"), (&test.deny, "Drop")];
-        for text in &test.destinations {
-            match self.parties(text, None) {
-                Err(error) => errors.push(format!("dst {text:?}: {error}")),
-                Ok(destinations) => {
-                    for (account, wanted) in
-                        wanted.iter().flat_map(|(accounts, want)| accounts.iter().map(move |a| (a, want)))
-                    {
-                        errors.extend(self.try_account(text, &sources, &destinations, account, wanted));
-                    }
-                }
-            }
-        }
-        (!errors.is_empty()).then(|| TestFailure { user: test.source.clone(), errors, position: test.position })
+        run_ssh_test(test, &mut Trials::new(self))
     }
 
-    fn try_address(&self, text: &str, sources: &[Party], protocols: &[Protocol], wanted: bool) -> Option<String> {
-        let (destinations, port) = match self.test_destination(text, sources) {
-            Ok(found) => found,
-            Err(error) => return Some(format!("address {text:?}: {error}")),
-        };
-        let allowed = |source: &Party, destination: &Party| {
-            protocols.iter().any(|protocol| {
-                let query =
-                    Query { source: source.clone(), destination: destination.clone(), protocol: *protocol, port };
-                !self.decide(&query).allowed_by.is_empty()
-            })
-        };
-        let mut pairs =
-            sources.iter().flat_map(|source| destinations.iter().map(move |destination| (source, destination)));
-        let holds = match wanted {
-            true => pairs.all(|(source, destination)| allowed(source, destination)),
-            false => !pairs.any(|(source, destination)| allowed(source, destination)),
-        };
-        let (want, got) = if wanted { ("Accept", "Drop") } else { ("Drop", "Accept") };
-        (!holds).then(|| format!("address {text:?}: want: {want}, got: {got}"))
-    }
-
-    fn try_account(
-        &self,
-        text: &str,
-        sources: &[Party],
-        destinations: &[Party],
-        account: &str,
-        wanted: &str,
-    ) -> Option<String> {
-        for source in sources {
-            for destination in destinations {
-                let got = match self.decide_ssh(source, destination, account) {
-                    SshDecision::Accept { .. } => "Accept",
-                    SshDecision::Check { .. } => "Check",
-                    SshDecision::Refuse { .. } => "Drop",
-                };
-                if got != wanted {
-                    return Some(format!("user {account:?} on {text:?}: want: {wanted}, got: {got}"));
-                }
-            }
-        }
-        None
-    }
-
-    /// The destination of a test: one alias and one port.
-    fn test_destination(&self, text: &str, sources: &[Party]) -> Result<(Vec<Party>, u16), String> {
-        let (target, ports) = text.trim().rsplit_once(':').ok_or("a test's destination has the form alias:port")?;
-        let ports = Ports::of(None, ports).map_err(|error| error.to_string())?;
-        let port = match ports.ranges.as_slice() {
-            [PortRange { first, last }] if first == last => *first,
-            _ => return Err("a test names exactly one port".to_owned()),
-        };
-        let target = target.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(target);
-        match Alias::parse(target).map_err(|error| error.to_string())? {
-            Alias::Auto(Autogroup::Internet) => {
-                let samples = internet::ranges().iter().map(|range| Party::Address(range.last()));
-                Ok((samples.collect(), port))
-            }
-            Alias::Auto(Autogroup::OwnDevices) => Ok((self.own_devices(sources)?, port)),
-            _ => Ok((self.parties(target, None)?, port)),
-        }
-    }
-
-    fn own_devices(&self, sources: &[Party]) -> Result<Vec<Party>, String> {
-        let user = |party: &Party| match party {
-            Party::Node(id) => self.topology().nodes.get(id).and_then(|node| self.topology().user_of(node)).cloned(),
-            Party::Device(node, user) => user.clone().or_else(|| self.topology().user_of(node).cloned()),
+    /// The user that a party belongs to.
+    fn user_of_party(&self, party: &Party) -> Option<User> {
+        let topology = self.topology();
+        match party {
+            Party::Node(id) => topology.nodes.get(id).and_then(|node| topology.user_of(node)).cloned(),
+            Party::Device(node, user) => user.clone().or_else(|| topology.user_of(node).cloned()),
             Party::Address(address) => {
-                self.topology().node_at(*address).and_then(|(_, node)| self.topology().user_of(node)).cloned()
+                self.node_by_address(*address).and_then(|(_, node)| topology.user_of(node)).cloned()
             }
-        };
-        let devices = sources.iter().map(|source| user(source).map(users_device));
-        devices.collect::<Option<_>>().ok_or_else(|| "autogroup:self needs a user as src".to_owned())
+        }
     }
 
-    /// Who a test's alias means: the nodes there are, or a device such as it would be. With `attributes`, devices have
-    /// these instead of their own.
-    pub(crate) fn parties(
-        &self,
-        text: &str,
-        attributes: Option<&BTreeMap<String, PostureValue>>,
-    ) -> Result<Vec<Party>, String> {
+    /// A party whose device has these attributes and no others; an address that is no node's stays one.
+    fn with_attributes(&self, party: Party, attributes: &BTreeMap<String, PostureValue>) -> Party {
+        let with = |node: &Node| Node { posture: attributes.clone(), ..node.clone() };
+        match party {
+            Party::Node(id) => match self.topology().nodes.get(&id) {
+                Some(node) => Party::Device(with(node), None),
+                None => party,
+            },
+            Party::Device(node, user) => Party::Device(with(&node), user),
+            Party::Address(address) => match self.node_by_address(address) {
+                Some((_, node)) => Party::Device(Node { addresses: vec![address], ..with(node) }, None),
+                None => party,
+            },
+        }
+    }
+
+    /// Who a test's alias means: the nodes there are, or a device such as it would be.
+    pub(crate) fn parties(&self, text: &str) -> Result<Vec<Party>, String> {
         let alias = Alias::parse(text).map_err(|error| error.to_string())?;
         let single = |range: &filter::AddressRange| {
             let address = Some(range.first()).filter(|_| range.is_single());
             address.ok_or_else(|| format!("{text:?} is not a single address"))
         };
         match &alias {
-            Alias::Literal(range) => return Ok(vec![self.with_attributes(single(range)?, attributes)]),
+            Alias::Literal(range) => return Ok(vec![Party::Address(single(range)?)]),
             Alias::Host(name) => {
                 let range = self.policy().host(name).ok_or_else(|| format!("host not found: {text:?}"))?;
-                return Ok(vec![self.with_attributes(single(&range)?, attributes)]);
+                return Ok(vec![Party::Address(single(&range)?)]);
             }
             Alias::Group(name) if self.policy().group(name).is_none() => {
                 return Err(format!("group not found: {text:?}"));
@@ -207,32 +126,8 @@ impl Compiled {
             Alias::Auto(Autogroup::Member | Autogroup::Tagged | Autogroup::Shared | Autogroup::Role(_)) => {}
             _ => return Err(format!("{text:?} can't be used in a test")),
         }
-        let nodes = self.topology().nodes.iter().filter(|(_, node)| self.is_alias_of_node(&alias, node));
-        let mut parties: Vec<Party> = match attributes {
-            None => nodes.map(|(id, _)| Party::Node(*id)).collect(),
-            Some(attributes) => nodes
-                .map(|(_, node)| Party::Device(Node { posture: attributes.clone(), ..node.clone() }, None))
-                .collect(),
-        };
-        if parties.is_empty() {
-            parties = self.imagined(&alias);
-            for party in &mut parties {
-                if let (Party::Device(node, _), Some(attributes)) = (party, attributes) {
-                    node.posture = attributes.clone();
-                }
-            }
-        }
-        Ok(parties)
-    }
-
-    /// A node by its address with other attributes, or an address that is no node's.
-    fn with_attributes(&self, address: IpAddr, attributes: Option<&BTreeMap<String, PostureValue>>) -> Party {
-        match (self.topology().node_at(address), attributes) {
-            (Some((_, node)), Some(attributes)) => {
-                Party::Device(Node { posture: attributes.clone(), addresses: vec![address], ..node.clone() }, None)
-            }
-            _ => Party::Address(address),
-        }
+        let parties: Vec<Party> = self.nodes_of(&alias).into_iter().map(Party::Node).collect();
+        Ok(if parties.is_empty() { self.imagined(&alias) } else { parties })
     }
 
     /// Devices that an alias would mean if there were any.
@@ -261,6 +156,76 @@ impl Compiled {
         let known = self.topology().user_by_login(login).map(|(_, user)| user.clone());
         known.unwrap_or_else(|| User { login: login.into(), ..User::default() })
     }
+}
+
+fn run_test(test: &Test, trials: &mut Trials<'_>) -> Option<TestFailure> {
+    let mut errors = Vec::new();
+    let protocols = match &test.protocol {
+        None => vec![Protocol::TCP, Protocol::UDP],
+        Some(text) => parse_protocol(text).map(|protocol| vec![protocol]).unwrap_or_else(|error| {
+            errors.push(error.to_string());
+            Vec::new()
+        }),
+    };
+    let source = (test.source.as_str(), &test.attributes);
+    if let Err(error) = trials.source(source) {
+        errors.push(format!("src {:?}: {error}", test.source));
+    }
+    if errors.is_empty() {
+        for (texts, wanted) in [(&test.accept, true), (&test.deny, false)] {
+            errors.extend(texts.iter().filter_map(|text| try_address(text, source, &protocols, wanted, trials)));
+        }
+    }
+    (!errors.is_empty()).then(|| TestFailure { user: test.source.clone(), errors, position: test.position })
+}
+
+fn try_address(
+    text: &str,
+    source: (&str, &BTreeMap<String, PostureValue>),
+    protocols: &[Protocol],
+    wanted: bool,
+    trials: &mut Trials<'_>,
+) -> Option<String> {
+    let found =
+        test_destination(text).and_then(|(target, port)| trials.holds(source, (target, protocols, port), wanted));
+    let (want, got) = if wanted { ("Accept", "Drop") } else { ("Drop", "Accept") };
+    match found {
+        Err(error) => Some(format!("address {text:?}: {error}")),
+        Ok(holds) => (!holds).then(|| format!("address {text:?}: want: {want}, got: {got}")),
+    }
+}
+
+/// The destination of a test: one alias and one port.
+fn test_destination(text: &str) -> Result<(&str, u16), String> {
+    let (target, ports) = text.trim().rsplit_once(':').ok_or("a test's destination has the form alias:port")?;
+    let ports = Ports::of(None, ports).map_err(|error| error.to_string())?;
+    let port = match ports.ranges.as_slice() {
+        [PortRange { first, last }] if first == last => *first,
+        _ => return Err("a test names exactly one port".to_owned()),
+    };
+    Ok((target.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(target), port))
+}
+
+fn run_ssh_test(test: &SshTest, trials: &mut Trials<'_>) -> Option<TestFailure> {
+    let mut errors = Vec::new();
+    let wanted = [(&test.accept, "Accept"), (&test.check, "Check"), (&test.deny, "Drop")];
+    let accounts = wanted.iter().flat_map(|(accounts, want)| accounts.iter().map(|account| (account.as_str(), *want)));
+    let accounts: Vec<(&str, &'static str)> = accounts.collect();
+    if let Err(error) = trials.source((&test.source, &test.attributes)) {
+        errors.push(format!("src {:?}: {error}", test.source));
+    } else {
+        for text in &test.destinations {
+            match trials.unlike((&test.source, &test.attributes), text, &accounts) {
+                Err(error) => errors.push(format!("dst {text:?}: {error}")),
+                Ok(unlike) => errors.extend(
+                    unlike
+                        .into_iter()
+                        .map(|(account, want, got)| format!("user {account:?} on {text:?}: want: {want}, got: {got}")),
+                ),
+            }
+        }
+    }
+    (!errors.is_empty()).then(|| TestFailure { user: test.source.clone(), errors, position: test.position })
 }
 
 pub(crate) fn users_device(user: User) -> Party {

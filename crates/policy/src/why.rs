@@ -319,7 +319,7 @@ impl Compiled {
     fn where_lies(&self, from: &Asked, to: &Asked) -> Vec<String> {
         let Party::Address(address) = &to.party else { return Vec::new() };
         let topology = self.topology();
-        if topology.node_at(*address).is_some() {
+        if self.node_by_address(*address).is_some() {
             return Vec::new();
         }
         if let Some((name, _)) = topology.services.iter().find(|(_, service)| service.addresses.contains(address)) {

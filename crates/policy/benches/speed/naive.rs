@@ -37,7 +37,7 @@ pub(crate) fn all(policy: &Policy, topology: &Topology) -> Duration {
 fn resolve<'a>(rule: &'a Rule, policy: &Policy, topology: &Topology) -> Resolved<'a> {
     let mut sources = Vec::new();
     let mut destinations = Vec::new();
-    for alias in &rule.sources {
+    for alias in rule.sources.iter() {
         sources.extend(ranges(alias, policy, topology).into_iter().map(|(_, text)| text));
     }
     for alias in &rule.destinations {

@@ -19,7 +19,9 @@ pub(super) struct AliasTable {
     by_domain: HashMap<Arc<str>, Vec<AliasId>>,
     by_address: HashMap<IpAddr, Vec<AliasId>>,
     /// Ranges of more than one address.
-    wide: Vec<(AddressRange, AliasId)>,
+    wide: RangeIndex,
+    /// Services, which are few.
+    services: Vec<AliasId>,
     /// All ranges, for those who serve routes.
     ranged: Vec<AliasId>,
 }
@@ -105,12 +107,45 @@ impl AliasTable {
             (Owner::User(_), None) => {}
         }
         for address in &node.addresses {
-            named.extend(self.by_address.get(address).into_iter().flatten());
-            named.extend(self.wide.iter().filter(|(range, _)| range.contains(*address)).map(|(_, id)| *id));
+            self.add_ranged(*address, &mut named);
         }
         named.sort_unstable();
         named.dedup();
         Membership { named, routed: self.routed(node) }
+    }
+
+    /// The aliases of those to whom something belongs, whatever addresses it has: `*` and `autogroup:danger-all` too.
+    pub(super) fn of_owner(&self, owner: &Owner, user: Option<&User>) -> Vec<AliasId> {
+        let mut ids: Vec<AliasId> = Vec::new();
+        let mut add = |alias: Alias| ids.extend(self.id(&alias));
+        add(Alias::Anyone);
+        add(Alias::Auto(Autogroup::DangerAll));
+        match (user, owner) {
+            (Some(user), _) => self.add_user(user, &mut ids),
+            (None, Owner::Tags(tags)) => {
+                add(Alias::Auto(Autogroup::Tagged));
+                tags.iter().for_each(|tag| add(Alias::Tag(tag.clone())));
+            }
+            (None, Owner::User(_)) => {}
+        }
+        ids
+    }
+
+    /// The aliases that have an address among their ranges.
+    pub(super) fn add_ranged(&self, address: IpAddr, ids: &mut Vec<AliasId>) {
+        ids.extend(self.by_address.get(&address).into_iter().flatten());
+        self.wide.add(address, ids);
+    }
+
+    /// The services that have an address.
+    pub(super) fn add_services(&self, address: IpAddr, ids: &mut Vec<AliasId>) {
+        let has = |id: &&AliasId| self.entry(**id).meaning.overlaps(&AddressRange::single(address));
+        ids.extend(self.services.iter().filter(has));
+    }
+
+    /// Makes the index of ranges, once all aliases are entered.
+    pub(super) fn seal(&mut self) {
+        self.wide.seal();
     }
 
     fn add_user(&self, user: &User, named: &mut Vec<AliasId>) {
@@ -161,13 +196,63 @@ impl AliasTable {
             }
             _ => {}
         }
+        if let Meaning::Service(_) = meaning {
+            self.services.push(id);
+        }
         if let Meaning::Ranges { ranges, .. } = meaning {
             self.ranged.push(id);
             for (range, _) in ranges {
                 match range.is_single() {
                     true => self.by_address.entry(range.first()).or_default().push(id),
-                    false => self.wide.push((*range, id)),
+                    false => self.wide.ranges.push((*range, id)),
                 }
+            }
+        }
+    }
+}
+
+/// Ranges by the addresses in them: a search tree over the ranges in the order of their beginnings, in which each knows
+/// how far those below it reach.
+#[derive(Clone, Debug, Default)]
+struct RangeIndex {
+    ranges: Vec<(AddressRange, AliasId)>,
+    /// For the middle of each half of halves: the highest address in that part.
+    reach: Vec<IpAddr>,
+}
+
+impl RangeIndex {
+    fn seal(&mut self) {
+        self.ranges.sort_unstable();
+        self.reach = self.ranges.iter().map(|(range, _)| range.last()).collect();
+        self.measure(0, self.ranges.len());
+    }
+
+    fn measure(&mut self, start: usize, end: usize) -> Option<IpAddr> {
+        if start >= end {
+            return None;
+        }
+        let middle = start + (end - start) / 2;
+        let sides = self.measure(start, middle).max(self.measure(middle + 1, end));
+        let all = Some(self.ranges[middle].0.last()).max(sides)?;
+        self.reach[middle] = all;
+        Some(all)
+    }
+
+    fn add(&self, address: IpAddr, ids: &mut Vec<AliasId>) {
+        let mut parts = vec![(0, self.ranges.len())];
+        while let Some((start, end)) = parts.pop() {
+            if start >= end {
+                continue;
+            }
+            let middle = start + (end - start) / 2;
+            if self.reach[middle] < address {
+                continue;
+            }
+            parts.push((start, middle));
+            let (range, id) = self.ranges[middle];
+            if range.first() <= address {
+                ids.extend(range.contains(address).then_some(id));
+                parts.push((middle + 1, end));
             }
         }
     }

@@ -7,7 +7,7 @@ use filter::{CapMap, PortRange, Protocol};
 use roaring::RoaringBitmap;
 
 use super::aliases::Meaning;
-use super::{Compiled, has_posture};
+use super::{Compiled, Side, has_posture};
 use crate::policy::{Effect, Rule};
 use crate::{Alias, Autogroup, Node, NodeId, Ports, User, UserId, internet};
 
@@ -111,46 +111,64 @@ pub enum SshDecision {
 }
 
 /// A party with what is known of it.
-struct Known {
-    slot: Option<u32>,
-    node: Option<Node>,
-    user: Option<User>,
+pub(super) struct Known {
+    pub(super) slot: Option<u32>,
+    pub(super) node: Option<Node>,
+    pub(super) user: Option<User>,
     /// The addresses it may act by; a device that isn't there yet has none.
-    addresses: Vec<Option<IpAddr>>,
+    pub(super) addresses: Vec<Option<IpAddr>>,
 }
 
 impl Compiled {
     /// Answers a question about packets, by the rules that filters are made of.
     pub fn decide(&self, query: &Query) -> Decision {
+        let allowed_by =
+            self.allowing(&self.source_side(&query.source), &self.destination_side(&query.destination), query);
+        if !allowed_by.is_empty() {
+            return Decision { allowed_by, near_misses: Vec::new() };
+        }
+        Decision { allowed_by, near_misses: self.nearest_ports(query) }
+    }
+
+    /// The rules that allow what a question asks, by the sides of its parties.
+    pub(crate) fn allowing(&self, source: &Side, destination: &Side, query: &Query) -> Vec<usize> {
+        let allows = |at: &u32| match &self.policy.rules()[*at as usize].effect {
+            Effect::Ports(ports) => port_lacks(ports, query.protocol, query.port).is_none(),
+            Effect::Capabilities(_) => false,
+        };
+        self.rules_between(source, destination).iter().filter(allows).map(|at| at as usize).collect()
+    }
+
+    /// Whether a rule is about these ports at all, whoever uses them.
+    pub(crate) fn rules_of_ports(&self, protocol: Protocol, port: u16) -> RoaringBitmap {
+        let fits =
+            |rule: &Rule| matches!(&rule.effect, Effect::Ports(all) if port_lacks(all, protocol, port).is_none());
+        let rules = self.policy.rules().iter().zip(0..);
+        rules.filter(|(rule, _)| fits(rule)).map(|(_, at)| at).collect()
+    }
+
+    /// The rules that come nearest to letting a packet through that none lets through.
+    pub(crate) fn nearest_ports(&self, query: &Query) -> Vec<NearMiss> {
         let (source, destination) = (self.known(&query.source), self.known(&query.destination));
-        let mut decision = Decision::default();
+        let mut misses = Nearest::default();
         for (at, rule) in self.policy.rules().iter().enumerate() {
             let Effect::Ports(ports) = &rule.effect else { continue };
             let mut lacks = self.address_lacks(at, rule, &source, &destination);
             lacks.extend(port_lacks(ports, query.protocol, query.port));
-            if lacks.is_empty() {
-                decision.allowed_by.push(at);
-            } else {
-                lacks.sort();
-                decision.near_misses.push(NearMiss { rule: at, lacks });
-            }
+            misses.add(at, lacks);
         }
-        match decision.allowed_by.is_empty() {
-            true => keep_nearest(&mut decision.near_misses),
-            false => decision.near_misses.clear(),
-        }
-        decision
+        misses.take()
     }
 
     /// Tells what capabilities a source has on a destination.
     pub fn decide_capabilities(&self, source: &Party, destination: &Party) -> CapabilityDecision {
-        let (source, destination) = (self.known(source), self.known(destination));
         let mut decision = CapabilityDecision::default();
-        for (at, rule) in self.policy.rules().iter().enumerate() {
+        for at in self.rules_between(&self.source_side(source), &self.destination_side(destination)) {
+            let rule = &self.policy.rules()[at as usize];
             let Effect::Capabilities(capabilities) = &rule.effect else { continue };
-            if rule.via.is_empty() && self.address_lacks(at, rule, &source, &destination).is_empty() {
+            if rule.via.is_empty() {
                 decision.capabilities.merge(capabilities);
-                decision.given_by.push(at);
+                decision.given_by.push(at as usize);
             }
         }
         decision
@@ -159,7 +177,7 @@ impl Compiled {
     /// The rules that come nearest to giving a capability that [`Compiled::decide_capabilities`] doesn't have.
     pub fn nearest_capability(&self, source: &Party, destination: &Party, name: &str) -> Vec<NearMiss> {
         let (source, destination) = (self.known(source), self.known(destination));
-        let mut misses = Vec::new();
+        let mut misses = Nearest::default();
         for (at, rule) in self.policy.rules().iter().enumerate() {
             let Effect::Capabilities(capabilities) = &rule.effect else { continue };
             let mut lacks = self.address_lacks(at, rule, &source, &destination);
@@ -169,30 +187,21 @@ impl Compiled {
             if !capabilities.has(name) {
                 lacks.push(Lack::Capability);
             }
-            if !lacks.is_empty() {
-                lacks.sort();
-                misses.push(NearMiss { rule: at, lacks });
-            }
+            misses.add(at, lacks);
         }
-        keep_nearest(&mut misses);
-        misses
+        misses.take()
     }
 
     /// The rules that come nearest to letting two parties know each other, in either direction.
     pub(crate) fn nearest_reach(&self, one: &Party, other: &Party) -> Vec<NearMiss> {
         let (one, other) = (self.known(one), self.known(other));
-        let mut misses = Vec::new();
+        let mut misses = Nearest::default();
         for (at, rule) in self.policy.rules().iter().enumerate() {
             let there = self.address_lacks(at, rule, &one, &other);
             let back = self.address_lacks(at, rule, &other, &one);
-            let mut lacks = if nearness(&back) < nearness(&there) { back } else { there };
-            lacks.sort();
-            if !lacks.is_empty() {
-                misses.push(NearMiss { rule: at, lacks });
-            }
+            misses.add(at, if nearness(&back) < nearness(&there) { back } else { there });
         }
-        keep_nearest(&mut misses);
-        misses
+        misses.take()
     }
 
     /// The rules of which a user's devices are a source: those that the user has, and any that they might have.
@@ -217,44 +226,12 @@ impl Compiled {
         rules.iter().map(|rule| rule as usize).filter(fits).collect()
     }
 
-    /// The rules of which a party is a source.
-    pub(crate) fn rules_from(&self, party: &Party) -> RoaringBitmap {
-        let source = self.known(party);
-        let matches = |rule: &Rule| {
-            let by_device = !rule.postures.is_empty();
-            let named = |address: &Option<IpAddr>| {
-                rule.sources.iter().any(|alias| self.is_source(alias, &source, *address, by_device))
-            };
-            source.addresses.iter().any(named) && self.has_posture(rule, &source)
-        };
-        let rules = self.policy.rules().iter().zip(0..);
-        rules.filter(|(rule, _)| matches(rule)).map(|(_, at)| at).collect()
-    }
-
-    /// The rules of which a party is a destination; those about own devices have any user's.
-    pub(crate) fn rules_to(&self, party: &Party) -> RoaringBitmap {
-        let destination = self.known(party);
-        let matches = |at: u32, rule: &Rule| match (rule.is_own_devices(), rule.via.is_empty()) {
-            (true, _) => destination.user.is_some(),
-            (false, true) => destination.addresses.iter().any(|address| {
-                rule.destinations.iter().any(|alias| self.is_destination(alias, &destination, *address))
-            }),
-            (false, false) => {
-                let leads =
-                    |address: &Option<IpAddr>| self.via_lack(at as usize, rule, &destination, *address).is_none();
-                destination.addresses.iter().any(leads)
-            }
-        };
-        let rules = self.policy.rules().iter().zip(0..);
-        rules.filter(|(rule, at)| matches(*at, rule)).map(|(_, at)| at).collect()
-    }
-
     /// The login of the user that a party belongs to.
     pub(crate) fn login_of(&self, party: &Party) -> Option<String> {
         self.known(party).user.map(|user| user.login.to_string())
     }
 
-    fn known(&self, party: &Party) -> Known {
+    pub(super) fn known(&self, party: &Party) -> Known {
         match party {
             Party::Node(id) => {
                 let node = self.topology.nodes.get(id);
@@ -268,7 +245,7 @@ impl Compiled {
                 Known { slot: None, addresses: own.chain(nowhere).collect(), node: Some(node.clone()), user }
             }
             Party::Address(address) => {
-                self.known_node(self.topology.node_at(*address).map(|(id, _)| id), vec![Some(*address)])
+                self.known_node(self.node_by_address(*address).map(|(id, _)| id), vec![Some(*address)])
             }
         }
     }
@@ -345,7 +322,7 @@ impl Compiled {
         }
     }
 
-    fn is_in_star(&self, address: IpAddr) -> bool {
+    pub(super) fn is_in_star(&self, address: IpAddr) -> bool {
         internet::tailnet().iter().any(|range| range.contains(address))
             || self.subnets.keys().any(|route| route.contains(&address))
     }
@@ -378,7 +355,7 @@ impl Compiled {
     }
 
     /// What a rule with `via` lacks: a router of its own that leads to the address.
-    fn via_lack(&self, at: usize, rule: &Rule, destination: &Known, to: Option<IpAddr>) -> Option<Lack> {
+    pub(super) fn via_lack(&self, at: usize, rule: &Rule, destination: &Known, to: Option<IpAddr>) -> Option<Lack> {
         // No router leads to a user's own devices.
         if rule.destinations == [Alias::Auto(Autogroup::OwnDevices)] {
             return Some(Lack::Via);
@@ -444,6 +421,27 @@ fn port_lacks(ports: &[Ports], protocol: Protocol, port: u16) -> Option<Lack> {
 /// Fewer lacks are nearer, and then cheaper ones.
 fn nearness(lacks: &[Lack]) -> (usize, Option<Lack>) {
     (lacks.len(), lacks.iter().max().copied())
+}
+
+/// The nearest of many misses, without all the others.
+#[derive(Default)]
+struct Nearest(Vec<NearMiss>);
+
+impl Nearest {
+    fn add(&mut self, rule: usize, mut lacks: Vec<Lack>) {
+        lacks.sort();
+        if !lacks.is_empty() {
+            self.0.push(NearMiss { rule, lacks });
+        }
+        if self.0.len() > 64 * NEAREST {
+            keep_nearest(&mut self.0);
+        }
+    }
+
+    fn take(mut self) -> Vec<NearMiss> {
+        keep_nearest(&mut self.0);
+        self.0
+    }
 }
 
 fn keep_nearest(misses: &mut Vec<NearMiss>) {

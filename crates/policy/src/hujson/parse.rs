@@ -1,13 +1,14 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
-use super::{Array, Kind, MAX_DEPTH, Member, Object, Tail, Value};
+use super::{Array, Kind, MAX_DEPTH, MAX_VALUES, Member, Object, Tail, Value};
 
 /// A recursive-descent parser; its recursion is bounded by [`MAX_DEPTH`].
 pub(super) struct Parser<'a> {
     text: &'a str,
     at: usize,
     depth: usize,
+    values: usize,
 }
 
 /// What is wrong, and at which byte.
@@ -20,7 +21,7 @@ type Parsed<T> = Result<T, ParseError>;
 
 impl<'a> Parser<'a> {
     pub(super) fn new(text: &'a str) -> Self {
-        Self { text, at: 0, depth: 0 }
+        Self { text, at: 0, depth: 0, values: 0 }
     }
 
     pub(super) fn document(mut self) -> Parsed<Value> {
@@ -36,6 +37,7 @@ impl<'a> Parser<'a> {
     fn value(&mut self) -> Parsed<Value> {
         let before = self.blank()?;
         let start = self.at;
+        self.count_value()?;
         let kind = match self.peek() {
             Some(b'{') => self.nested(Self::object)?,
             Some(b'[') => self.nested(Self::array)?,
@@ -47,6 +49,11 @@ impl<'a> Parser<'a> {
         let span = start..self.at;
         let after = self.blank()?;
         Ok(Value { span, before, after, kind })
+    }
+
+    fn count_value(&mut self) -> Parsed<()> {
+        self.values += 1;
+        if self.values > MAX_VALUES { self.fail(format!("more than {MAX_VALUES} values")) } else { Ok(()) }
     }
 
     fn nested(&mut self, inner: fn(&mut Self) -> Parsed<Kind>) -> Parsed<Kind> {
@@ -109,6 +116,7 @@ impl<'a> Parser<'a> {
             }
         }
         let start = self.at;
+        self.count_value()?;
         let kind = Kind::String(self.string()?);
         let span = start..self.at;
         let after = self.blank()?;

@@ -10,6 +10,12 @@ use crate::internet;
 use crate::problem::Problems;
 use crate::{Alias, Autogroup};
 
+/// The most ranges that all sets together may have once they are resolved.
+const MOST_RANGES: usize = 500_000;
+
+/// The most ranges that are looked at to resolve all sets: sets in sets, and what is taken out again, count each time.
+const MOST_WORK: usize = 5_000_000;
+
 /// Reads `ipsets`: named sets, each a list of `add target` and `remove target` in order. Without a word it is an `add`.
 pub(super) fn read(
     fields: &Fields<'_>,
@@ -24,10 +30,20 @@ pub(super) fn read(
         }
         sections.insert(name, strings(value, problems));
     }
-    let mut resolver = Resolver { hosts, sections: &sections, done: BTreeMap::new(), open: BTreeSet::new(), problems };
-    sections.keys().for_each(|name| {
-        resolver.resolve(name);
-    });
+    let mut resolver = Resolver {
+        hosts,
+        sections: &sections,
+        done: BTreeMap::new(),
+        open: BTreeSet::new(),
+        work: MOST_WORK,
+        ranges: MOST_RANGES,
+        problems,
+    };
+    for name in sections.keys() {
+        if resolver.resolve(name).is_none() {
+            break;
+        }
+    }
     resolver.done
 }
 
@@ -37,55 +53,163 @@ struct Resolver<'a, 'v, 'p> {
     done: BTreeMap<Arc<str>, Vec<AddressRange>>,
     /// Sets whose resolution has begun: meeting one again is a cycle.
     open: BTreeSet<&'v str>,
+    /// How many ranges may still be looked at, and kept.
+    work: usize,
+    ranges: usize,
     problems: &'a mut Problems<'p>,
 }
 
+/// A set while it is resolved.
+struct Opened<'v> {
+    name: &'v str,
+    /// The operation that is next.
+    at: usize,
+    so_far: Ranges,
+}
+
+/// Ranges with those that are to be put in or taken out, which are many at once or one by one.
+#[derive(Default)]
+struct Ranges {
+    settled: Vec<AddressRange>,
+    pending: Vec<AddressRange>,
+    /// Whether what is pending is to be taken out.
+    removes: bool,
+}
+
+/// What an operation is about.
+enum Target<'v> {
+    Ranges(Vec<AddressRange>),
+    /// Another set, which has to be resolved first.
+    Set(&'v str),
+    /// Nothing: it was refused.
+    Nothing,
+    /// More than may still be looked at.
+    TooMany,
+}
+
 impl<'v> Resolver<'_, 'v, '_> {
-    fn resolve(&mut self, name: &'v str) -> Option<Vec<AddressRange>> {
-        if let Some(ranges) = self.done.get(name) {
-            return Some(ranges.clone());
-        }
-        let operations = self.sections.get(name)?;
-        if !self.open.insert(name) {
-            return None;
-        }
-        let mut ranges = Vec::new();
-        for (text, value) in operations {
-            let text = text.trim();
-            let (adds, target) = match text.split_once(char::is_whitespace) {
-                Some(("add", target)) => (true, target.trim()),
-                Some(("remove", target)) => (false, target.trim()),
-                _ => (true, text),
+    /// Resolves a set and those in it. `None` once there is more to do than is done for a policy.
+    ///
+    /// The sets that wait for others are a list of their own: a chain of them may be as long as the policy.
+    fn resolve(&mut self, name: &'v str) -> Option<()> {
+        let sections = self.sections;
+        let mut waiting = Vec::new();
+        self.open(name, &mut waiting);
+        while let Some(top) = waiting.last_mut() {
+            let Some((text, value)) = sections.get(top.name).and_then(|operations| operations.get(top.at)) else {
+                let Opened { name, so_far, .. } = waiting.pop()?;
+                let ranges = so_far.settle(&mut self.work);
+                let kept = ranges.filter(|ranges| ranges.len() <= self.ranges);
+                let Some(ranges) = kept else {
+                    return self.refuse(name);
+                };
+                self.ranges -= ranges.len();
+                self.done.insert(name.into(), ranges);
+                continue;
             };
-            let Some(target) = self.target(name, target, value) else { continue };
-            ranges.extend(target.iter().copied().filter(|_| adds));
-            if !adds {
-                ranges = subtract(&ranges, &target);
+            let text = text.trim();
+            let (removes, target) = match text.split_once(char::is_whitespace) {
+                Some(("add", target)) => (false, target.trim()),
+                Some(("remove", target)) => (true, target.trim()),
+                _ => (false, text),
+            };
+            match self.target(top.name, target, value) {
+                Target::Set(inner) => {
+                    self.open(inner, &mut waiting);
+                    continue;
+                }
+                Target::Ranges(ranges) => {
+                    let name = top.name;
+                    if top.so_far.change(removes, ranges, &mut self.work).is_none() {
+                        return self.refuse(name);
+                    }
+                }
+                Target::Nothing => {}
+                Target::TooMany => {
+                    let name = top.name;
+                    return self.refuse(name);
+                }
+            }
+            if let Some(top) = waiting.last_mut() {
+                top.at += 1;
             }
         }
-        let ranges = union(ranges);
-        self.done.insert(name.into(), ranges.clone());
-        Some(ranges)
+        Some(())
     }
 
-    fn target(&mut self, set: &str, text: &str, value: &'v Value) -> Option<Vec<AddressRange>> {
+    fn open(&mut self, name: &'v str, waiting: &mut Vec<Opened<'v>>) {
+        if self.open.insert(name) {
+            waiting.push(Opened { name, at: 0, so_far: Ranges::default() });
+        }
+    }
+
+    fn refuse(&mut self, set: &str) -> Option<()> {
+        let place = self.sections.get(set).and_then(|operations| operations.first()).map(|(_, value)| *value);
+        place.and_then(|value| {
+            let message = format!(
+                "ipsets[\"{set}\"]: IP sets have more than {MOST_RANGES} ranges in all, or need more than {MOST_WORK} to be \
+                 looked at; join ranges to prefixes, and name a set once"
+            );
+            self.problems.at(value, message)
+        })
+    }
+
+    fn target(&mut self, set: &str, text: &str, value: &'v Value) -> Target<'v> {
         let text = text.strip_prefix("host:").unwrap_or(text);
-        match Alias::parse(text) {
-            Ok(Alias::Literal(range)) => Some(vec![range]),
-            Ok(Alias::Auto(Autogroup::Internet)) => Some(internet::ranges().to_vec()),
-            Ok(Alias::Host(name)) if self.hosts.contains_key(&name) => self.hosts.get(&name).map(|range| vec![*range]),
+        let refused: Option<()> = match Alias::parse(text) {
+            Ok(Alias::Literal(range)) => return Target::Ranges(vec![range]),
+            Ok(Alias::Auto(Autogroup::Internet)) => return Target::Ranges(internet::ranges().to_vec()),
+            Ok(Alias::Host(name)) if self.hosts.contains_key(&name) => {
+                return Target::Ranges(self.hosts.get(&name).copied().into_iter().collect());
+            }
             Ok(Alias::IpSet(_)) => match self.sections.get_key_value(text) {
                 None => self.problems.at(value, format!("ipsets[\"{set}\"]: ipset not found: \"{text}\"")),
-                Some((name, _)) => self.resolve(name).or_else(|| {
-                    self.problems.at(value, format!("ipsets[\"{set}\"]: \"{text}\": IP sets cannot be recursive"))
-                }),
+                Some((name, _)) => match self.done.get(*name) {
+                    Some(ranges) if ranges.len() <= self.work => return Target::Ranges(ranges.clone()),
+                    Some(_) => return Target::TooMany,
+                    None if !self.open.contains(name) => return Target::Set(name),
+                    None => {
+                        self.problems.at(value, format!("ipsets[\"{set}\"]: \"{text}\": IP sets cannot be recursive"))
+                    }
+                },
             },
             Err(error) => self.problems.at(value, format!("ipsets[\"{set}\"]: {error}")),
             Ok(_) => self.problems.at(
                 value,
                 format!("ipsets[\"{set}\"]: \"{text}\": IP sets hold addresses, hosts, IP sets and autogroup:internet"),
             ),
+        };
+        debug_assert!(refused.is_none());
+        Target::Nothing
+    }
+}
+
+impl Ranges {
+    /// Puts ranges in, or takes them out, after all that came before. `None` where `work` is used up.
+    fn change(&mut self, removes: bool, ranges: Vec<AddressRange>, work: &mut usize) -> Option<()> {
+        if self.removes != removes {
+            self.apply(work)?;
+            self.removes = removes;
         }
+        *work = work.checked_sub(ranges.len().max(1))?;
+        self.pending.extend(ranges);
+        Some(())
+    }
+
+    fn apply(&mut self, work: &mut usize) -> Option<()> {
+        *work = work.checked_sub(self.settled.len() + self.pending.len())?;
+        let pending = union(std::mem::take(&mut self.pending));
+        self.settled = match (self.removes, self.settled.is_empty()) {
+            (true, _) => subtract(&self.settled, &pending),
+            (false, true) => pending,
+            (false, false) => union(self.settled.iter().copied().chain(pending).collect()),
+        };
+        Some(())
+    }
+
+    fn settle(mut self, work: &mut usize) -> Option<Vec<AddressRange>> {
+        self.apply(work)?;
+        Some(self.settled)
     }
 }
 
@@ -104,21 +228,25 @@ fn union(mut ranges: Vec<AddressRange>) -> Vec<AddressRange> {
     out
 }
 
+/// What is left of ranges without others; both are disjoint and ascending, and so is the result.
 fn subtract(from: &[AddressRange], holes: &[AddressRange]) -> Vec<AddressRange> {
-    let mut left = from.to_vec();
-    for hole in holes {
-        left = left.iter().flat_map(|range| cut(range, hole)).collect();
+    let mut left = Vec::with_capacity(from.len());
+    let mut next = 0;
+    for range in from {
+        while holes.get(next).is_some_and(|hole| hole.last() < range.first()) {
+            next += 1;
+        }
+        // The part of the range that no hole was cut into yet.
+        let mut rest = Some(*range);
+        for hole in &holes[next..] {
+            let Some(part) = rest.filter(|part| part.overlaps(hole)) else { break };
+            let below = before(hole.first()).and_then(|end| AddressRange::new(part.first(), end));
+            left.extend(below);
+            rest = after(hole.last()).and_then(|start| AddressRange::new(start, part.last()));
+        }
+        left.extend(rest);
     }
     left
-}
-
-fn cut(range: &AddressRange, hole: &AddressRange) -> Vec<AddressRange> {
-    if !range.overlaps(hole) {
-        return vec![*range];
-    }
-    let lower = before(hole.first()).and_then(|end| AddressRange::new(range.first(), end));
-    let upper = after(hole.last()).and_then(|start| AddressRange::new(start, range.last()));
-    lower.into_iter().chain(upper).collect()
 }
 
 fn after(address: IpAddr) -> Option<IpAddr> {
@@ -161,6 +289,43 @@ mod tests {
             error.to_string(),
             "line 1, column 49: ipsets[\"ipset:b\"]: \"ipset:a\": IP sets cannot be recursive"
         );
+    }
+
+    #[test]
+    fn a_set_of_sets_may_be_as_deep_as_the_policy() {
+        for ascending in [true, false] {
+            let name = |at: usize| format!("ipset:n{:06}", if ascending { at } else { 99_999 - at });
+            let chain: Vec<String> =
+                (0..40_000).map(|at| format!("\"{}\": [\"{}\"]", name(at), name(at + 1))).collect();
+            let text = format!("{{\"ipsets\": {{{}, \"{}\": [\"10.0.0.0/8\"]}}}}", chain.join(","), name(40_000));
+            let policy = Policy::parse(&text).unwrap();
+            assert_eq!(policy.ip_set(&name(0)).unwrap().len(), 1);
+        }
+    }
+
+    #[test]
+    fn sets_that_name_sets_again_and_again_are_refused_before_they_are_large() {
+        let members: Vec<String> = (0..20_000).map(|at| format!("\"10.{}.{}.1\"", at / 256, at % 256)).collect();
+        let copies = vec!["\"ipset:a\""; 20_000].join(",");
+        let text = format!("{{\"ipsets\": {{\"ipset:a\": [{}],\n\"ipset:b\": [{copies}]}}}}", members.join(","));
+        let error = Policy::parse(&text).unwrap_err().to_string();
+        assert!(error.starts_with("line 2, column 13: ipsets[\"ipset:b\"]: IP sets have more than 500000"), "{error}");
+        let growing = (0..2_000).map(|at| format!("\"ipset:c{at:04}\": [\"ipset:c{:04}\", \"ipset:a\"]", at + 1));
+        let growing: Vec<String> = growing.chain(["\"ipset:c2000\": []".to_owned()]).collect();
+        let text = format!("{{\"ipsets\": {{\"ipset:a\": [{}], {}}}}}", members.join(","), growing.join(","));
+        assert!(Policy::parse(&text).unwrap_err().to_string().contains("more than 500000"));
+    }
+
+    #[test]
+    fn many_removals_are_taken_out_at_once() {
+        let (adds, removes): (Vec<String>, Vec<String>) = (0..30_000)
+            .map(|at| (at / 128, at % 128 * 2))
+            .map(|(high, low)| (format!("\"10.0.{high}.{low}/31\""), format!("\"remove 10.0.{high}.{low}\"")))
+            .unzip();
+        let text = format!("{{\"ipsets\": {{\"ipset:a\": [{}, {}]}}}}", adds.join(","), removes.join(","));
+        let policy = Policy::parse(&text).unwrap();
+        let left = policy.ip_set("ipset:a").unwrap();
+        assert_eq!((left.len(), left[0].to_string()), (30_000, "10.0.0.1".to_owned()));
     }
 
     #[test]

@@ -1,4 +1,4 @@
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 
 use filter::AddressRange;
@@ -21,7 +21,11 @@ pub(super) struct Names {
 }
 
 /// Login domains found so far, each with the place of its first use.
-pub(super) type Domains = Vec<(Arc<str>, Position)>;
+#[derive(Debug, Default)]
+pub(super) struct Domains {
+    pub(super) found: Vec<(Arc<str>, Position)>,
+    known: HashSet<Arc<str>>,
+}
 
 impl Names {
     pub(super) fn read(fields: &Fields<'_>, domains: &mut Domains, problems: &mut Problems<'_>) -> Self {
@@ -49,13 +53,21 @@ impl Names {
     }
 
     /// The ranges that an alias stands for, if it stands for addresses.
-    pub(super) fn ranges(&self, alias: &Alias) -> Option<Vec<AddressRange>> {
+    pub(super) fn ranges<'a>(&'a self, alias: &'a Alias) -> Option<&'a [AddressRange]> {
         match alias {
-            Alias::Literal(range) => Some(vec![*range]),
-            Alias::Host(name) => self.hosts.get(name).map(|range| vec![*range]),
-            Alias::IpSet(name) => self.ip_sets.get(name).cloned(),
+            Alias::Literal(range) => Some(std::slice::from_ref(range)),
+            Alias::Host(name) => self.hosts.get(name).map(std::slice::from_ref),
+            Alias::IpSet(name) => self.ip_sets.get(name).map(Vec::as_slice),
             _ => None,
         }
+    }
+
+    /// Whether an alias has every address of a family. The ranges of a set are ascending, so that two of them tell.
+    pub(super) fn has_whole_family(&self, alias: &Alias) -> bool {
+        let ranges = self.ranges(alias).unwrap_or_default();
+        let v6 = ranges.partition_point(|range| range.first().is_ipv4());
+        let whole = |range: &AddressRange| AddressRange::everything().contains(range);
+        ranges.first().is_some_and(whole) || ranges.get(v6).is_some_and(whole)
     }
 
     fn read_groups(&mut self, fields: &Fields<'_>, domains: &mut Domains, problems: &mut Problems<'_>) {
@@ -155,7 +167,7 @@ fn group_member(
 }
 
 pub(super) fn note_domain(domain: &Arc<str>, value: &Value, domains: &mut Domains, problems: &Problems<'_>) {
-    if !domains.iter().any(|(known, _)| known == domain) {
-        domains.push((domain.clone(), problems.position(value)));
+    if domains.known.insert(domain.clone()) {
+        domains.found.push((domain.clone(), problems.position(value)));
     }
 }

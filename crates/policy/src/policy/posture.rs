@@ -6,6 +6,12 @@ use crate::fields::{Fields, strings};
 use crate::hujson::{Kind, Value};
 use crate::problem::Problems;
 
+/// The most conditions of all postures together: each is asked of every device.
+const MOST_CONDITIONS: usize = 1_000;
+
+/// The most postures that one list names.
+const MOST_NAMES: usize = 50;
+
 /// A value of a device's posture attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum PostureValue {
@@ -151,6 +157,7 @@ fn version(text: &str) -> Vec<u64> {
 /// Reads `postures`.
 pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems<'_>) -> BTreeMap<Arc<str>, Vec<Condition>> {
     let mut postures = BTreeMap::new();
+    let mut count = 0;
     for (name, place, value) in fields.map("postures", problems) {
         if name.strip_prefix("posture:").is_none_or(str::is_empty) {
             problems.at::<()>(place, format!("postures[{name:?}]: names of postures must start with 'posture:'"));
@@ -166,6 +173,11 @@ pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems<'_>) -> BTreeMap
             });
             conditions.extend(parsed);
         }
+        count += conditions.len();
+        if count > MOST_CONDITIONS {
+            problems.at::<()>(place, format!("postures: more than {MOST_CONDITIONS} conditions in all"));
+            break;
+        }
         postures.insert(name.into(), conditions);
     }
     postures
@@ -179,6 +191,10 @@ pub(super) fn read_names(
 ) -> Vec<Arc<str>> {
     let mut names = Vec::new();
     for (name, value) in listed {
+        if names.len() == MOST_NAMES {
+            problems.at::<()>(value, format!("more than {MOST_NAMES} postures in one list"));
+            break;
+        }
         match known.get_key_value(name.trim()) {
             Some((name, _)) => names.push(name.clone()),
             None => {

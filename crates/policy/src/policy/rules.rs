@@ -5,7 +5,7 @@ use std::sync::Arc;
 use filter::{CapMap, PortRange, RawJson};
 
 use super::names::{Domains, Names, note_domain};
-use super::posture;
+use super::{expansion, posture};
 use crate::fields::{Fields, list, map};
 use crate::hujson::{Position, Value};
 use crate::problem::Problems;
@@ -23,9 +23,9 @@ pub struct Rule {
     /// Where it stands in the policy.
     pub origin: Origin,
     /// Who.
-    pub sources: Vec<Alias>,
+    pub sources: Arc<[Alias]>,
     /// The postures of which the source must have one; none means any device will do.
-    pub postures: Vec<Arc<str>>,
+    pub postures: Arc<[Arc<str>]>,
     /// Where to; `autogroup:self` only as the single destination.
     pub destinations: Vec<Alias>,
     /// Only by routers with one of these tags.
@@ -117,15 +117,21 @@ impl Context<'_> {
 /// Reads `grants` and `acls`.
 pub(super) fn read(fields: &Fields<'_>, context: &mut Context<'_>, problems: &mut Problems<'_>) -> Vec<Rule> {
     let listed = fields.strings("defaultSrcPosture", problems);
-    let default_postures = posture::read_names(listed, &context.names.postures, problems);
+    let default_postures = posture::read_names(listed, &context.names.postures, problems).into();
     let mut rules = Vec::new();
     for (index, value) in fields.list("grants", problems).iter().enumerate() {
         let origin = Origin { section: Section::Grants, index, destination: None, position: problems.position(value) };
         rules.extend(read_grant(value, origin, &default_postures, context, problems).unwrap_or_default());
+        if expansion::are_too_many(&rules, value, problems) {
+            return rules;
+        }
     }
     for (index, value) in fields.list("acls", problems).iter().enumerate() {
         let origin = Origin { section: Section::Acls, index, destination: None, position: problems.position(value) };
         rules.extend(read_acl(value, origin, &default_postures, context, problems).unwrap_or_default());
+        if expansion::are_too_many(&rules, value, problems) {
+            return rules;
+        }
     }
     // Leaving both out allows everything, as in the hosted service; a list that is null allows nothing.
     if !fields.mentions("grants") && !fields.mentions("acls") {
@@ -135,10 +141,10 @@ pub(super) fn read(fields: &Fields<'_>, context: &mut Context<'_>, problems: &mu
     rules
 }
 
-fn everything(position: Position, postures: Vec<Arc<str>>) -> Rule {
+fn everything(position: Position, postures: Arc<[Arc<str>]>) -> Rule {
     Rule {
         origin: Origin { section: Section::Implied, index: 0, destination: None, position },
-        sources: vec![Alias::Anyone],
+        sources: [Alias::Anyone].into(),
         postures,
         destinations: vec![Alias::Anyone],
         via: Vec::new(),
@@ -151,7 +157,7 @@ const GRANT: [&str; 6] = ["src", "dst", "ip", "app", "via", "srcPosture"];
 fn read_grant(
     value: &Value,
     origin: Origin,
-    default_postures: &[Arc<str>],
+    default_postures: &Arc<[Arc<str>]>,
     context: &mut Context<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<Vec<Rule>> {
@@ -179,9 +185,10 @@ fn read_grant(
         problems.at::<()>(value, "cannot use app grants with autogroup:internet");
     }
     warn_empty(&sources, &destinations, value, context, problems);
+    let shared: Arc<[Alias]> = sources.into_iter().map(|(alias, _)| alias).collect();
     let rule = |destinations: Vec<Alias>, effect: Effect| Rule {
         origin,
-        sources: sources.iter().map(|(alias, _)| alias.clone()).collect(),
+        sources: shared.clone(),
         postures: postures.clone(),
         destinations,
         via: via.clone(),
@@ -218,7 +225,7 @@ const ACL: [&str; 7] = ["action", "proto", "src", "dst", "users", "ports", "srcP
 fn read_acl(
     value: &Value,
     origin: Origin,
-    default_postures: &[Arc<str>],
+    default_postures: &Arc<[Arc<str>]>,
     context: &mut Context<'_>,
     problems: &mut Problems<'_>,
 ) -> Option<Vec<Rule>> {
@@ -250,7 +257,8 @@ fn read_acl(
     let aliases: Vec<(Alias, &Value)> =
         destinations.iter().map(|(_, alias, _, value)| (alias.clone(), *value)).collect();
     warn_empty(&sources, &aliases, value, context, problems);
-    let sources: Vec<Alias> = sources.into_iter().map(|(alias, _)| alias).collect();
+    // Shared by the rules of all destinations: each having its own would be the product of the two lists.
+    let sources: Arc<[Alias]> = sources.into_iter().map(|(alias, _)| alias).collect();
     let rules = destinations.into_iter().map(|(at, alias, ports, _)| Rule {
         origin: Origin { destination: Some(at), ..origin },
         sources: sources.clone(),
@@ -311,8 +319,7 @@ fn read_destination(
             problems.at(value, format!("\"{alias}\" not valid on the dst side of a rule"))
         }
         _ => {
-            let ranges = context.names.ranges(&alias).unwrap_or_default();
-            if ranges.iter().any(|range| range.as_prefix().is_some_and(|prefix| prefix.prefix_len() == 0)) {
+            if context.names.has_whole_family(&alias) {
                 let advice = "to allow all IP addresses, use \"*\" or \"autogroup:internet\"";
                 return problems.at(value, format!("dst \"{text}\": {advice}"));
             }
@@ -424,13 +431,15 @@ fn read_via(fields: &Fields<'_>, context: &mut Context<'_>, problems: &mut Probl
 
 fn read_postures(
     fields: &Fields<'_>,
-    default_postures: &[Arc<str>],
+    default_postures: &Arc<[Arc<str>]>,
     context: &mut Context<'_>,
     problems: &mut Problems<'_>,
-) -> Vec<Arc<str>> {
+) -> Arc<[Arc<str>]> {
     match fields.get("srcPosture") {
-        Some(_) => posture::read_names(fields.strings("srcPosture", problems), &context.names.postures, problems),
-        None => default_postures.to_vec(),
+        Some(_) => {
+            posture::read_names(fields.strings("srcPosture", problems), &context.names.postures, problems).into()
+        }
+        None => default_postures.clone(),
     }
 }
 

@@ -15,7 +15,7 @@ impl Compiled {
         if let Some(id) = self.device_named(name) {
             return Ok(vec![self.ask(Party::Node(id))]);
         }
-        let parties = self.parties(name, None).map_err(QuestionError::Unknown)?;
+        let parties = self.parties(name).map_err(QuestionError::Unknown)?;
         Ok(parties.into_iter().map(|party| self.ask(party)).collect())
     }
 
@@ -29,7 +29,7 @@ impl Compiled {
     pub(super) fn asked_devices(&self, name: &str) -> Result<Vec<Asked>, QuestionError> {
         let device = |asked: Asked| match asked.party {
             Party::Address(address) => {
-                let (id, _) = self.topology().node_at(address)?;
+                let (id, _) = self.node_by_address(address)?;
                 Some(self.ask(Party::Node(id)))
             }
             Party::Node(_) => Some(asked),
@@ -52,7 +52,7 @@ impl Compiled {
     fn ask(&self, party: Party) -> Asked {
         let label = match &party {
             Party::Node(id) => self.topology().nodes.get(id).map_or_else(String::new, |node| node.name.to_string()),
-            Party::Address(address) => match self.topology().node_at(*address) {
+            Party::Address(address) => match self.node_by_address(*address) {
                 Some((_, node)) => format!("{address} ({})", node.name),
                 None => address.to_string(),
             },
@@ -76,7 +76,7 @@ impl Compiled {
         match party {
             Party::Node(id) => self.topology().nodes.get(id),
             Party::Device(node, _) => Some(node),
-            Party::Address(address) => self.topology().node_at(*address).map(|(_, node)| node),
+            Party::Address(address) => self.node_by_address(*address).map(|(_, node)| node),
         }
     }
 

@@ -1,0 +1,180 @@
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use roaring::RoaringBitmap;
+
+use super::aliases::{AliasId, Meaning};
+use super::decide::Known;
+use super::{Compiled, Party, has_posture};
+use crate::{Alias, Autogroup, internet};
+
+/// The rules of which a party is one side, and what else decides between two parties.
+///
+/// By the family of the address that the party uses: a rule is about a pair only where both sides match by one family.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Side {
+    v4: RoaringBitmap,
+    v6: RoaringBitmap,
+    /// The login of the user that the party belongs to.
+    pub(crate) login: Option<Arc<str>>,
+}
+
+impl Side {
+    /// The rules by either family.
+    pub(crate) fn rules(&self) -> RoaringBitmap {
+        &self.v4 | &self.v6
+    }
+
+    /// The rules that match both sides, those about own devices for whomever.
+    pub(crate) fn common(&self, other: &Self) -> RoaringBitmap {
+        (&self.v4 & &other.v4) | (&self.v6 & &other.v6)
+    }
+
+    /// Those of its rules that are among some.
+    pub(crate) fn within(&self, rules: &RoaringBitmap) -> Self {
+        Self { v4: &self.v4 & rules, v6: &self.v6 & rules, login: self.login.clone() }
+    }
+
+    /// Whether a rule matches both sides.
+    pub(crate) fn meets(&self, other: &Self) -> bool {
+        !self.v4.is_disjoint(&other.v4) || !self.v6.is_disjoint(&other.v6)
+    }
+
+    /// How many rules there are, about.
+    pub(crate) fn size(&self) -> u64 {
+        self.v4.len().max(self.v6.len())
+    }
+
+    /// The same but for the user.
+    pub(crate) fn is_like(&self, other: &Self) -> bool {
+        self.v4 == other.v4 && self.v6 == other.v6
+    }
+
+    fn enter(&mut self, address: Option<IpAddr>, rules: &RoaringBitmap) {
+        if address.is_none_or(|address| address.is_ipv4()) {
+            self.v4 |= rules;
+        }
+        if address.is_none_or(|address| address.is_ipv6()) {
+            self.v6 |= rules;
+        }
+    }
+}
+
+impl Compiled {
+    /// The rules that match a pair.
+    pub(crate) fn rules_between(&self, source: &Side, destination: &Side) -> RoaringBitmap {
+        let mut rules = source.common(destination);
+        if source.login.is_none() || source.login != destination.login {
+            for own in &self.own_rules {
+                rules.remove(*own);
+            }
+        }
+        rules
+    }
+
+    /// The rules about the devices of one user among themselves.
+    pub(crate) fn own_device_rules(&self) -> RoaringBitmap {
+        self.own_rules.iter().copied().collect()
+    }
+
+    /// The rules of which a party is a source.
+    pub(crate) fn rules_from(&self, party: &Party) -> RoaringBitmap {
+        self.source_side(party).rules()
+    }
+
+    /// The rules of which a party is a destination; those about own devices have any user's.
+    pub(crate) fn rules_to(&self, party: &Party) -> RoaringBitmap {
+        self.destination_side(party).rules()
+    }
+
+    /// A party as a source: its rules by way of its aliases and the sets that have them, not by a walk over all rules.
+    pub(crate) fn source_side(&self, party: &Party) -> Side {
+        let known = self.known(party);
+        let mut side = side_of(&known);
+        let owned = known.node.as_ref().map(|node| self.aliases.of_owner(&node.owner, known.user.as_ref()));
+        let mut postures = HashMap::new();
+        for address in &known.addresses {
+            let mut ids = owned.clone().unwrap_or_default();
+            if let Some(address) = address {
+                self.aliases.add_ranged(*address, &mut ids);
+            }
+            if owned.is_none() {
+                ids.extend(self.aliases.id(&Alias::Auto(Autogroup::DangerAll)));
+                if address.is_some_and(|address| self.is_in_star(address)) {
+                    ids.extend(self.aliases.id(&Alias::Anyone));
+                }
+            }
+            side.enter(*address, &self.rules_of_sources(&ids, &known, &mut postures));
+        }
+        side
+    }
+
+    fn rules_of_sources<'c>(
+        &'c self,
+        ids: &[AliasId],
+        known: &Known,
+        postures: &mut HashMap<&'c [Arc<str>], bool>,
+    ) -> RoaringBitmap {
+        let mut rules = RoaringBitmap::new();
+        for id in ids {
+            for set in &self.aliases.entry(*id).source_sets {
+                let set = &self.sources[*set as usize];
+                let eligible = set.postures.is_empty()
+                    || *postures.entry(&set.postures).or_insert_with(|| {
+                        known.node.as_ref().is_some_and(|node| has_posture(&self.policy, &set.postures, node))
+                    });
+                if eligible {
+                    rules.extend(set.rules.iter().copied());
+                }
+            }
+        }
+        rules
+    }
+
+    /// A party as a destination.
+    pub(crate) fn destination_side(&self, party: &Party) -> Side {
+        let known = self.known(party);
+        let mut side = side_of(&known);
+        let mut owned = match &known.node {
+            Some(node) => self.aliases.of_owner(&node.owner, known.user.as_ref()),
+            None => self.aliases.id(&Alias::Anyone).into_iter().collect(),
+        };
+        owned.retain(|id| self.aliases.entry(*id).meaning != Meaning::Everything);
+        let own_devices = if known.user.is_some() { self.own_device_rules() } else { RoaringBitmap::new() };
+        for address in &known.addresses {
+            let mut ids = owned.clone();
+            if let Some(address) = address {
+                self.aliases.add_ranged(*address, &mut ids);
+                self.aliases.add_services(*address, &mut ids);
+                if internet::ranges().iter().any(|range| range.contains(*address)) {
+                    ids.extend(self.aliases.id(&Alias::Auto(Autogroup::Internet)));
+                }
+            }
+            side.enter(*address, &(&own_devices | self.rules_of_destinations(&ids, &known, *address)));
+        }
+        side
+    }
+
+    fn rules_of_destinations(&self, ids: &[AliasId], known: &Known, address: Option<IpAddr>) -> RoaringBitmap {
+        let mut rules = RoaringBitmap::new();
+        for id in ids {
+            for set in &self.aliases.entry(*id).destination_sets {
+                let set = &self.destinations[*set as usize];
+                let leads = |at: &u32| {
+                    let rule = &self.policy.rules()[*at as usize];
+                    set.via.is_empty() || self.via_lack(*at as usize, rule, known, address).is_none()
+                };
+                // The rules of a set have the same destinations and the same routers.
+                if set.rules.first().is_some_and(leads) {
+                    rules.extend(set.rules.iter().copied());
+                }
+            }
+        }
+        rules
+    }
+}
+
+fn side_of(known: &Known) -> Side {
+    Side { login: known.user.as_ref().map(|user| user.login.clone()), ..Side::default() }
+}

@@ -1,0 +1,179 @@
+//! Policies whose texts are short and whose meaning is large: they are refused, or cost what their text costs.
+#![expect(clippy::unwrap_used, reason = "a scenario test")]
+
+use std::fmt::Write;
+use std::sync::Arc;
+
+use policy::{Compiled, Node, NodeId, Owner, Policy, PolicyError, Tag, Topology, User, UserId};
+
+fn refusal(text: &str) -> String {
+    Policy::parse(text).unwrap_err().to_string()
+}
+
+/// A list of texts in quotes.
+fn listed(texts: impl Iterator<Item = String>) -> String {
+    texts.fold(String::new(), |mut all, text| {
+        let separator = if all.is_empty() { "" } else { "," };
+        write!(all, "{separator}\"{text}\"").unwrap();
+        all
+    })
+}
+
+fn addresses(count: usize) -> impl Iterator<Item = String> {
+    (0..count).map(|at| format!("10.{}.{}.{}", at >> 16, at >> 8 & 255, at & 255))
+}
+
+#[test]
+fn an_acl_of_many_sources_and_destinations_does_not_multiply_them() {
+    let (sources, destinations) = (listed(addresses(20_000)), listed(addresses(20_000).map(|to| format!("{to}:22"))));
+    let text = format!(
+        "{{\"defaultSrcPosture\": [], \"acls\": [{{\"action\": \"accept\", \"src\": [{sources}], \"dst\": [{destinations}]}}]}}"
+    );
+    let policy = Policy::parse(&text).unwrap();
+    assert_eq!(policy.rules().len(), 20_000);
+    let shared = policy.rules().windows(2).all(|pair| Arc::ptr_eq(&pair[0].sources, &pair[1].sources));
+    assert!(shared, "all destinations have the same list of sources");
+    let compiled = Compiled::new(Arc::new(policy), Topology::default());
+    assert_eq!(compiled.rules_to_address("10.0.0.7".parse().unwrap(), 22), [7]);
+}
+
+#[test]
+fn more_rules_than_a_policy_may_have_are_refused_at_the_entry_that_has_them() {
+    let destinations = listed((0..100_001).map(|port| format!("*:{}", port % 60_000 + 1)));
+    let text = format!(
+        "{{\"acls\": [\n{{\"action\": \"accept\", \"src\": [\"*\"], \"dst\": [\"*:1\"]}},\n  \
+         {{\"action\": \"accept\", \"src\": [\"*\"], \"dst\": [{destinations}]}}]}}"
+    );
+    let expected = "line 3, column 3: more than 100000 rules; each destination of an ACL counts as one";
+    assert_eq!(refusal(&text).lines().next().unwrap(), expected);
+}
+
+#[test]
+fn destinations_times_ports_are_bounded_for_a_rule_and_for_all() {
+    let ports = |count: usize| listed((1..=count).map(|port| format!("tcp:{}", port * 2)));
+    let grant = |to: usize, ports: &str| {
+        format!("{{\"src\": [\"*\"], \"dst\": [{}], \"ip\": [{ports}]}}", listed(addresses(to)))
+    };
+    let text = format!("{{\"grants\": [\n{}]}}", grant(5_000, &ports(1_000)));
+    let message = refusal(&text);
+    let expected = "line 2, column 1: destinations times ranges of ports are more than 100000, the most of one rule";
+    assert!(message.starts_with(expected), "{message}");
+    let text = format!("{{\"grants\": [\n{}]}}", vec![grant(100, &ports(999)); 11].join(",\n"));
+    let message = refusal(&text);
+    let expected = "line 12, column 1: from here on, destinations times ranges of ports are more than 1000000 in all";
+    assert_eq!(message, expected);
+    assert!(Policy::parse(&format!("{{\"grants\": [{}]}}", vec![grant(100, &ports(999)); 10].join(","))).is_ok());
+}
+
+#[test]
+fn sources_are_bounded_where_every_rule_has_others() {
+    // Two apart, so that they don't become one range.
+    let set = listed((0..20_000).map(|at| format!("10.{}.{}.{}", at >> 15, at >> 7 & 255, at << 1 & 255)));
+    let grants: Vec<String> = (0..60)
+        .map(|at| format!("{{\"src\": [\"ipset:a\", \"10.1.1.{at}\"], \"dst\": [\"*\"], \"ip\": [\"*\"]}}"))
+        .collect();
+    let text = format!("{{\"ipsets\": {{\"ipset:a\": [{set}]}}, \"grants\": [\n{}]}}", grants.join(",\n"));
+    let expected = "line 51, column 1: from here on, sources have more than 1000000 addresses and networks in all";
+    assert_eq!(refusal(&text), expected);
+    let same = vec![grants[0].clone(); 60].join(",");
+    assert!(Policy::parse(&format!("{{\"ipsets\": {{\"ipset:a\": [{set}]}}, \"grants\": [{same}]}}")).is_ok());
+}
+
+#[test]
+fn postures_are_bounded() {
+    let conditions = listed((0..1001).map(|at| format!("node:os != 'os-{at}'")));
+    let message = refusal(&format!("{{\"postures\": {{\"posture:a\": [{conditions}]}}, \"grants\": []}}"));
+    assert_eq!(message, "line 1, column 15: postures: more than 1000 conditions in all");
+    let names = |count: usize| listed((0..count).map(|at| format!("posture:p{at}")));
+    let defined =
+        (0..60).map(|at| format!("\"posture:p{at}\": [\"node:os == 'linux'\"]")).collect::<Vec<_>>().join(",");
+    let with = |grants: &str| format!("{{\"postures\": {{{defined}}}, \"grants\": [{grants}]}}");
+    let grant = |postures: String| {
+        format!("{{\"src\": [\"*\"], \"dst\": [\"*\"], \"ip\": [\"*\"], \"srcPosture\": [{postures}]}}")
+    };
+    assert!(refusal(&with(&grant(names(51)))).ends_with("more than 50 postures in one list"));
+    let lists: Vec<String> =
+        (0..101).map(|at| grant(format!("\"posture:p{}\", \"posture:p{}\"", at % 50, at / 50 + 50))).collect();
+    assert!(refusal(&with(&lists.join(","))).ends_with("more than 100 different lists of postures"));
+    assert!(Policy::parse(&with(&lists[..100].join(","))).is_ok());
+}
+
+#[test]
+fn a_login_domain_is_noted_once_however_many_there_are() {
+    let domains = |count: usize| (0..count).map(|at| format!("user:*@d{}.example", at / 2));
+    let text = format!("{{\"groups\": {{\"group:a\": [{}]}}, \"grants\": []}}", listed(domains(60_000)));
+    assert_eq!(Policy::parse(&text).unwrap().domains().len(), 30_000);
+}
+
+/// Users with a device each, and a tagged device for every tag.
+fn tailnet(users: u64, tags: &[&str]) -> Topology {
+    let mut topology = Topology { domains: ["example.com".to_owned()].into(), ..Topology::default() };
+    let node = |at: u64, owner| Node {
+        name: format!("node-{at}").into(),
+        addresses: vec![[100, 64 + (at >> 16) as u8, (at >> 8) as u8, at as u8].into()],
+        owner,
+        advertised: Default::default(),
+        approved: Default::default(),
+        posture: Default::default(),
+    };
+    for id in 0..users {
+        topology.users.insert(UserId(id), User { login: format!("u{id}@example.com").into(), ..User::default() });
+        topology.nodes.insert(NodeId(id), node(id, Owner::User(UserId(id))));
+    }
+    for (tag, id) in tags.iter().zip(users..) {
+        topology.nodes.insert(NodeId(id), node(id, Owner::Tags([Tag::parse(tag).unwrap()].into())));
+    }
+    topology
+}
+
+fn verified(text: &str, topology: Topology) -> Result<(), String> {
+    let compiled = Compiled::new(Arc::new(Policy::parse(text).unwrap()), topology);
+    compiled.verify().map_err(|error| match error {
+        PolicyError::Tests(failures) => failures[0].to_string(),
+        other => other.to_string(),
+    })
+}
+
+#[test]
+fn tests_look_at_each_kind_of_device_once() {
+    let tests = r#"{"src": "autogroup:member", "accept": ["autogroup:member:22"], "deny": ["tag:a:23", "autogroup:member:23"]}"#;
+    let text = format!(
+        r#"{{"tagOwners": {{"tag:a": []}}, "grants": [{{"src": ["*"], "dst": ["*"], "ip": ["22"]}}], "tests": [{}]}}"#,
+        vec![tests; 2_000].join(",")
+    );
+    assert_eq!(verified(&text, tailnet(5_000, &["tag:a"])), Ok(()));
+    let own = r#"{"src": "autogroup:member", "accept": ["autogroup:member:23"]}"#;
+    let text = format!(
+        r#"{{"grants": [{{"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["*"]}}], "tests": [{own}]}}"#
+    );
+    let failed = "line 1, column 95: test of \"autogroup:member\" failed: address \"autogroup:member:23\": want: Accept, got: Drop";
+    assert_eq!(verified(&text, tailnet(5_000, &[])).unwrap_err(), failed);
+    assert_eq!(verified(&text, tailnet(1, &[])), Ok(()), "the one user reaches all that there is");
+    let denied = text.replace("accept", "deny");
+    assert!(verified(&denied, tailnet(5_000, &[])).unwrap_err().ends_with("want: Drop, got: Accept"));
+}
+
+#[test]
+fn tests_that_ask_about_too_many_are_refused() {
+    // Nobody is told apart from nobody: two thousand kinds of sources, two thousand kinds of destinations, none together.
+    let grants = (0..2_000).map(|at| {
+        let (user, ports) = (format!("u{at}@example.com"), "\"ip\": [\"22\"]");
+        format!(
+            "{{\"src\": [\"{user}\"], \"dst\": [\"10.0.0.1\"], {ports}}}, {{\"src\": [\"10.0.0.2\"], \"dst\": [\"{user}\"], {ports}}}"
+        )
+    });
+    let grants = grants.collect::<Vec<_>>().join(",");
+    let tests = vec![r#"{"src": "autogroup:member", "deny": ["autogroup:member:22"]}"#; 3].join(",");
+    let text = format!("{{\"grants\": [{grants}], \"tests\": [{tests}]}}");
+    let message = verified(&text, tailnet(2_000, &[])).unwrap_err();
+    assert!(message.contains("not tried: the tests of this policy ask about more devices than are tried"), "{message}");
+    let logins: Vec<String> = (0..3_000).map(|at| format!("\"account{at}\"")).collect();
+    let text = format!(
+        r#"{{"tagOwners": {{"tag:a": []}}, "ssh": [{{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:a"], "users": ["root"]}}],
+            "sshTests": [{{"src": "autogroup:member", "dst": ["tag:a"], "deny": [{}]}}]}}"#,
+        logins.join(",")
+    );
+    let message = verified(&text, tailnet(2_000, &["tag:a"])).unwrap_err();
+    assert!(message.contains("not tried"), "{message}");
+    assert_eq!(verified(&text, tailnet(20, &["tag:a"])), Ok(()));
+}
