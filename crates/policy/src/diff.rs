@@ -1,16 +1,28 @@
 //! What a change of policy opens and closes, by user, tag and port.
 
-use std::collections::{BTreeMap, BTreeSet};
+mod allowed;
+mod classes;
+mod entries;
+mod logins;
+mod meaning;
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 
-use filter::{AddressRange, PortRange, Protocol};
 use roaring::RoaringBitmap;
 
-use crate::policy::{Effect, Rule};
-use crate::{Alias, Autogroup, Compiled, Node, Owner, Party, UserId};
+use crate::policy::Effect;
+use crate::{Alias, Compiled, UserId};
+use allowed::Allowed;
+use classes::{Class, Classes};
+use meaning::{Meanings, RuleMeanings};
 
-/// How many pairs of parties are compared; beyond, a difference says that it is cut short.
+/// How many pairs of parties are compared one by one. A rule that is about more than are left is told as it stands.
 const MOST_PAIRS: usize = 50_000;
+
+/// How many rules and ranges of ports are looked at for that, and how many bytes are told.
+const MOST_WORK: u64 = 20_000_000;
+const MOST_TEXT: usize = 4 << 20;
 
 /// What one policy allows and another doesn't.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -19,18 +31,20 @@ pub struct Difference {
     pub opened: Vec<Reach>,
     /// What the old policy allows and the new one doesn't.
     pub closed: Vec<Reach>,
-    /// More differs than was compared.
+    /// What is neither: postures and settings that are other than they were, in words.
+    pub changed: Vec<String>,
+    /// Some rules are about too many pairs to compare, and are told as they stand; or not everything is told.
     pub cut_short: bool,
 }
 
 /// Something that a source may do with a destination.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Reach {
-    /// A user's login, tags, or addresses.
+    /// A user's login, tags, or addresses; the aliases of a rule that is told as it stands.
     pub source: String,
-    /// A user's login, tags, addresses or `autogroup:internet`.
+    /// A user's login, tags, addresses or `autogroup:internet`; for what is no packet, what it is about.
     pub destination: String,
-    /// Ports (`tcp:22,80-90`, `*`), or a capability.
+    /// Ports (`tcp:22,80-90`, `*`), a capability, a login (`ssh root (check)`), or what else somebody may do.
     pub what: String,
 }
 
@@ -45,19 +59,6 @@ pub struct CutOff {
     pub lost: Vec<Reach>,
 }
 
-/// Parties that no rule of either policy tells apart.
-struct Class {
-    label: String,
-    party: Party,
-}
-
-/// Ports by protocol and capabilities by name, as far as a pair of parties has them.
-#[derive(Default)]
-struct Allowed {
-    ports: BTreeMap<Protocol, Vec<PortRange>>,
-    capabilities: BTreeSet<String>,
-}
-
 impl fmt::Display for Reach {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "{} -> {}: {}", self.source, self.destination, self.what)
@@ -67,40 +68,22 @@ impl fmt::Display for Reach {
 impl Difference {
     /// Compares two policies that are compiled for the same tailnet. Only what rules that differ are about is looked at.
     pub fn between(old: &Compiled, new: &Compiled) -> Self {
-        let classes = classes(old, new);
-        let (before, after) = (Matches::new(old, &classes), Matches::new(new, &classes));
-        let mut pairs = BTreeSet::new();
-        let mut difference = Self::default();
-        for (matches, changed) in [(&before, changed_rules(old, new)), (&after, changed_rules(new, old))] {
-            for rule in changed {
-                let product = matches.pairs_of(rule);
-                if pairs.len() + product.len() > MOST_PAIRS {
-                    difference.cut_short = true;
-                    break;
-                }
-                pairs.extend(product);
-            }
+        let comparison = Comparison::new(old, new, None);
+        let mut found = Found::default();
+        comparison.compare_rules(&mut found);
+        comparison.compare_logins(&mut found);
+        entries::compare(old.policy(), new.policy(), &mut found);
+        Self {
+            opened: found.opened.into_iter().collect(),
+            closed: found.closed.into_iter().collect(),
+            changed: found.changed,
+            cut_short: found.cut_short,
         }
-        let mut opened = BTreeSet::new();
-        let mut closed = BTreeSet::new();
-        for (source, destination) in pairs {
-            let (was, is) = (before.allowed(source, destination), after.allowed(source, destination));
-            let reach = |what: String| Reach {
-                source: classes[source].label.clone(),
-                destination: classes[destination].label.clone(),
-                what,
-            };
-            opened.extend(is.without(&was).into_iter().map(reach));
-            closed.extend(was.without(&is).into_iter().map(reach));
-        }
-        difference.opened = opened.into_iter().collect();
-        difference.closed = closed.into_iter().collect();
-        difference
     }
 
     /// Whether nothing differs.
     pub fn is_empty(&self) -> bool {
-        self.opened.is_empty() && self.closed.is_empty() && !self.cut_short
+        self.opened.is_empty() && self.closed.is_empty() && self.changed.is_empty() && !self.cut_short
     }
 }
 
@@ -114,273 +97,281 @@ impl fmt::Display for Difference {
                 writeln!(formatter, "  {reach}")?;
             }
         }
+        if !self.changed.is_empty() {
+            writeln!(formatter, "changes:")?;
+        }
+        for change in &self.changed {
+            writeln!(formatter, "  {change}")?;
+        }
         match (self.is_empty(), self.cut_short) {
             (true, _) => writeln!(formatter, "opens and closes nothing"),
-            (_, true) => writeln!(formatter, "and more: not everything was compared"),
+            (_, true) => writeln!(formatter, "not everything was compared one by one"),
             _ => Ok(()),
         }
+    }
+}
+
+/// What was found to differ so far.
+#[derive(Default)]
+struct Found {
+    opened: BTreeSet<Reach>,
+    closed: BTreeSet<Reach>,
+    changed: Vec<String>,
+    cut_short: bool,
+    /// The bytes of all that, and of rules that are told as they stand.
+    text: usize,
+    whole: usize,
+}
+
+impl Found {
+    fn opens(&mut self, reach: Reach) {
+        if self.has_room(reach.source.len() + reach.destination.len() + reach.what.len()) {
+            self.opened.insert(reach);
+        }
+    }
+
+    fn closes(&mut self, reach: Reach) {
+        if self.has_room(reach.source.len() + reach.destination.len() + reach.what.len()) {
+            self.closed.insert(reach);
+        }
+    }
+
+    fn changes(&mut self, what: String) {
+        if self.has_room(what.len()) {
+            self.changed.push(what);
+        }
+    }
+
+    /// A rule that is told as it stands has room where pairs have none any more.
+    fn tells_whole(&mut self, reach: Reach, is_new: bool) {
+        self.cut_short = true;
+        self.whole += reach.source.len() + reach.destination.len() + reach.what.len();
+        if self.whole <= MOST_TEXT {
+            let list = if is_new { &mut self.opened } else { &mut self.closed };
+            list.insert(reach);
+        }
+    }
+
+    fn has_room(&mut self, bytes: usize) -> bool {
+        self.text += bytes;
+        self.cut_short |= self.text > MOST_TEXT;
+        self.text <= MOST_TEXT
+    }
+}
+
+/// Two policies with what differs between them.
+struct Comparison<'c> {
+    old: &'c Compiled,
+    new: &'c Compiled,
+    meanings: [RuleMeanings; 2],
+    /// The rules that the other policy doesn't have.
+    changed: [RoaringBitmap; 2],
+    classes: Classes<'c>,
+}
+
+/// Rules of one policy and the classes that are their sources and destinations.
+type ClassesOfRules = HashMap<u32, (Vec<usize>, Vec<usize>)>;
+
+impl<'c> Comparison<'c> {
+    /// Of addresses, those are looked at that the rules name which differ, or these rules.
+    fn new(old: &'c Compiled, new: &'c Compiled, about: Option<&[RoaringBitmap; 2]>) -> Self {
+        let mut all = Meanings::default();
+        let meanings = [RuleMeanings::of(old, &mut all), RuleMeanings::of(new, &mut all)];
+        let changed = [meanings[0].changed(&meanings[1]), meanings[1].changed(&meanings[0])];
+        let [of_old, of_new] = about.unwrap_or(&changed);
+        let classes = Classes::new([(old, of_old), (new, of_new)]);
+        Self { old, new, meanings, changed, classes }
+    }
+
+    fn compare_rules(&self, found: &mut Found) {
+        let mut seen: BTreeSet<(usize, usize)> = BTreeSet::new();
+        let mut left = MOST_WORK;
+        let mut whole: [BTreeSet<u32>; 2] = Default::default();
+        for (at, compiled) in [self.old, self.new].into_iter().enumerate() {
+            let of_rules = self.classes_of_rules(at);
+            for (rule, (sources, destinations)) in of_rules {
+                let pairs = self.pairs_of(rule, compiled, &sources, &destinations, MOST_PAIRS - seen.len());
+                let Some(pairs) = pairs else {
+                    whole[at].insert(rule);
+                    continue;
+                };
+                for (source, destination) in pairs {
+                    if !seen.insert((source, destination)) {
+                        continue;
+                    }
+                    let (from, to) = (&self.classes.all[source], &self.classes.all[destination]);
+                    if self.compare_pair(from, to, &mut left, found).is_none() {
+                        whole[at].insert(rule);
+                        break;
+                    }
+                }
+            }
+        }
+        self.tell_whole(whole, found);
+    }
+
+    /// By changed rule of one policy: the classes that it is about, in the order of the rules.
+    fn classes_of_rules(&self, at: usize) -> BTreeMap<u32, (Vec<usize>, Vec<usize>)> {
+        let mut of_rules: ClassesOfRules = HashMap::new();
+        for (number, class) in self.classes.all.iter().enumerate() {
+            let sides = if at == 0 { &class.old } else { &class.new };
+            for rule in &(sides.source.rules() & &self.changed[at]) {
+                of_rules.entry(rule).or_default().0.push(number);
+            }
+            for rule in &(sides.destination.rules() & &self.changed[at]) {
+                of_rules.entry(rule).or_default().1.push(number);
+            }
+        }
+        of_rules.into_iter().collect()
+    }
+
+    /// The pairs that a rule is about; `None` if they are too many, or not all of them are known.
+    fn pairs_of(
+        &self,
+        rule: u32,
+        compiled: &Compiled,
+        sources: &[usize],
+        destinations: &[usize],
+        most: usize,
+    ) -> Option<Vec<(usize, usize)>> {
+        let rule = &compiled.policy().rules()[rule as usize];
+        let is_coarse = |alias: &Alias| self.classes.coarse.contains(alias);
+        if !self.classes.coarse.is_empty() && rule.sources.iter().chain(&rule.destinations).any(is_coarse) {
+            return None;
+        }
+        if rule.is_own_devices() {
+            let login = |at: usize| self.classes.all[at].old.source.login.as_ref();
+            let mut by_login: HashMap<_, Vec<usize>> = HashMap::new();
+            destinations.iter().for_each(|to| by_login.entry(login(*to)).or_default().push(*to));
+            let of_user = |from: &usize| login(*from).and_then(|user| by_login.get(&Some(user)));
+            let pairs = sources.iter().filter_map(|from| Some((*from, of_user(from)?)));
+            let pairs = pairs.flat_map(|(from, own)| own.iter().map(move |to| (from, *to)));
+            let pairs: Vec<(usize, usize)> = pairs.take(most + 1).collect();
+            return (pairs.len() <= most).then_some(pairs);
+        }
+        if sources.len().saturating_mul(destinations.len()) > most {
+            return None;
+        }
+        Some(sources.iter().flat_map(|from| destinations.iter().map(move |to| (*from, *to))).collect())
+    }
+
+    /// `None` where that is more work than is left.
+    fn compare_pair(&self, from: &Class, to: &Class, left: &mut u64, found: &mut Found) -> Option<()> {
+        let was = self.old.rules_between(&from.old.source, &to.old.destination);
+        let is = self.new.rules_between(&from.new.source, &to.new.destination);
+        let work = 1 + weight(&was, self.old) + weight(&is, self.new);
+        *left = left.checked_sub(work)?;
+        let (was, is) = (Allowed::by(&was, self.old), Allowed::by(&is, self.new));
+        let reach = |what: String| Reach { source: from.label.clone(), destination: to.label.clone(), what };
+        is.without(&was).into_iter().map(reach).for_each(|reach| found.opens(reach));
+        was.without(&is).into_iter().map(reach).for_each(|reach| found.closes(reach));
+        Some(())
+    }
+
+    /// Tells rules as they stand: what those with the same sources and destinations give now, and gave before.
+    fn tell_whole(&self, whole: [BTreeSet<u32>; 2], found: &mut Found) {
+        let compiled = [self.old, self.new];
+        found.cut_short |= whole.iter().any(|rules| !rules.is_empty());
+        let wanted: BTreeSet<(u32, u32)> = whole
+            .iter()
+            .zip(&self.meanings)
+            .flat_map(|(rules, meanings)| rules.iter().map(|rule| meanings.sides[*rule as usize]))
+            .collect();
+        let mut alike: BTreeMap<(u32, u32), [RoaringBitmap; 2]> = BTreeMap::new();
+        for (at, meanings) in self.meanings.iter().enumerate() {
+            for (sides, rule) in meanings.sides.iter().zip(0..).filter(|(sides, _)| wanted.contains(sides)) {
+                alike.entry(*sides).or_default()[at].insert(rule);
+            }
+        }
+        let mut left = MOST_WORK;
+        for [old, new] in alike.into_values() {
+            let Some(rest) = left.checked_sub(weight(&old, self.old) + weight(&new, self.new)) else { break };
+            left = rest;
+            let (was, is) = (Allowed::by(&old, self.old), Allowed::by(&new, self.new));
+            for (more, less, at) in [(&is, &was, 1), (&was, &is, 0)] {
+                let rules = if at == 1 { &new } else { &old };
+                let first = (rules & &self.changed[at]).min().or(rules.min());
+                let Some(first) = first else { continue };
+                let rule = &compiled[at].policy().rules()[first as usize];
+                for what in more.without(less) {
+                    let reach = Reach {
+                        source: listed(&rule.sources),
+                        destination: listed(&rule.destinations),
+                        what: format!("{what}, line {}", rule.origin.position.line),
+                    };
+                    found.tells_whole(reach, at == 1);
+                }
+            }
+        }
+    }
+}
+
+/// How much there is to look at in rules.
+fn weight(rules: &RoaringBitmap, compiled: &Compiled) -> u64 {
+    let of = |rule: u32| match &compiled.policy().rules()[rule as usize].effect {
+        Effect::Ports(all) => all.iter().map(|ports| ports.ranges.len() as u64).sum::<u64>(),
+        Effect::Capabilities(all) => {
+            let values = all.0.iter().map(|(name, values)| {
+                let values = values.iter().flatten().map(|value| value.as_str().len());
+                (name.len() + values.sum::<usize>()) as u64 / 16
+            });
+            1 + values.sum::<u64>()
+        }
+    };
+    // Each rule has at least one range; that many are too many without a look at each.
+    if rules.len() > MOST_WORK { u64::MAX / 4 } else { rules.iter().map(of).sum() }
+}
+
+/// Aliases in a list that stays readable.
+fn listed(aliases: &[Alias]) -> String {
+    let shown: Vec<String> = aliases.iter().take(6).map(ToString::to_string).collect();
+    match aliases.len() - shown.len() {
+        0 => shown.join(", "),
+        rest => format!("{} and {rest} more", shown.join(", ")),
     }
 }
 
 impl Compiled {
     /// What `next`, compiled for the same tailnet, takes away from a user; `None` if they keep all that they reach.
     pub fn would_cut_off(&self, next: &Self, user: UserId) -> Option<CutOff> {
-        let classes = classes(self, next);
         let login = self.topology().users.get(&user)?.login.to_string();
-        let (before, after) = (Matches::new(self, &classes), Matches::new(next, &classes));
-        let mut lost = BTreeSet::new();
+        // Of networks only those that rules for the user name.
+        let of_user =
+            |compiled: &Self| -> RoaringBitmap { compiled.rules_of_user(user).iter().map(|at| *at as u32).collect() };
+        let named = [of_user(self), of_user(next)];
+        let comparison = Comparison::new(self, next, Some(&named));
+        let ports = [self.port_rules(), next.port_rules()];
+        let mut found = Found::default();
+        let mut left = MOST_WORK;
         let (mut reached, mut reaches, mut own_before, mut own_after) = (false, false, false, false);
-        for source in (0..classes.len()).filter(|at| classes[*at].label == login) {
-            for (destination, class) in classes.iter().enumerate() {
-                let (was, is) = (before.allowed(source, destination), after.allowed(source, destination));
-                reached |= !was.ports.is_empty();
-                reaches |= !is.ports.is_empty();
-                if class.label == login {
-                    own_before |= !was.ports.is_empty();
-                    own_after |= !is.ports.is_empty();
+        let classes = &comparison.classes.all;
+        for source in classes.iter().filter(|class| class.label == login) {
+            for destination in classes {
+                let was = self.rules_between(&source.old.source, &destination.old.destination);
+                let is = next.rules_between(&source.new.source, &destination.new.destination);
+                let (had, has) = (!was.is_disjoint(&ports[0]), !is.is_disjoint(&ports[1]));
+                reached |= had;
+                reaches |= has;
+                if destination.label == login {
+                    own_before |= had;
+                    own_after |= has;
                 }
-                let reach = |what| Reach { source: login.clone(), destination: class.label.clone(), what };
-                lost.extend(was.without(&is).into_iter().map(reach));
+                // Rules that stay take nothing away.
+                if !was.is_disjoint(&comparison.changed[0]) {
+                    let _ = comparison.compare_pair(source, destination, &mut left, &mut found);
+                }
             }
         }
         let cut = CutOff {
             own_devices: own_before && !own_after,
             everything: reached && !reaches,
-            lost: lost.into_iter().collect(),
+            lost: found.closed.into_iter().collect(),
         };
-        (!cut.lost.is_empty()).then_some(cut)
-    }
-}
-
-/// Which rules are about which classes.
-struct Matches<'c> {
-    compiled: &'c Compiled,
-    /// By class: the rules of which it is a source, and a destination.
-    sources: Vec<RoaringBitmap>,
-    destinations: Vec<RoaringBitmap>,
-    /// By class: the user it belongs to.
-    logins: Vec<Option<String>>,
-}
-
-impl<'c> Matches<'c> {
-    fn new(compiled: &'c Compiled, classes: &[Class]) -> Self {
-        let logins = classes.iter().map(|class| compiled.login_of(&class.party)).collect();
-        let sources = classes.iter().map(|class| compiled.rules_from(&class.party)).collect();
-        let destinations = classes.iter().map(|class| compiled.rules_to(&class.party)).collect();
-        Self { compiled, sources, destinations, logins }
+        (!cut.lost.is_empty() || cut.everything || cut.own_devices).then_some(cut)
     }
 
-    fn pairs_of(&self, rule: u32) -> Vec<(usize, usize)> {
-        let of = |all: &[RoaringBitmap]| -> Vec<usize> {
-            all.iter().enumerate().filter(|(_, rules)| rules.contains(rule)).map(|(at, _)| at).collect()
-        };
-        let (sources, destinations) = (of(&self.sources), of(&self.destinations));
-        let product =
-            sources.iter().flat_map(|source| destinations.iter().map(move |destination| (*source, *destination)));
-        product.filter(|(source, destination)| self.fits(rule, *source, *destination)).take(MOST_PAIRS + 1).collect()
-    }
-
-    /// Whether a rule whose two sides match also matches the pair.
-    fn fits(&self, rule: u32, source: usize, destination: usize) -> bool {
-        let own = self.compiled.policy().rules()[rule as usize].is_own_devices();
-        !own || (self.logins[source].is_some() && self.logins[source] == self.logins[destination])
-    }
-
-    fn allowed(&self, source: usize, destination: usize) -> Allowed {
-        let mut allowed = Allowed::default();
-        for rule in &self.sources[source] & &self.destinations[destination] {
-            if !self.fits(rule, source, destination) {
-                continue;
-            }
-            match &self.compiled.policy().rules()[rule as usize].effect {
-                Effect::Ports(all) => {
-                    for ports in all {
-                        let named = ports.protocol.map_or(vec![Protocol::TCP, Protocol::UDP], |named| vec![named]);
-                        for protocol in named {
-                            allowed.ports.entry(protocol).or_default().extend(&ports.ranges);
-                        }
-                    }
-                }
-                Effect::Capabilities(all) => {
-                    for (name, values) in &all.0 {
-                        match values.as_deref().unwrap_or_default() {
-                            [] => allowed.capabilities.extend([name.clone()]),
-                            values => {
-                                let words = values.iter().map(|value| format!("{name} {}", value.as_str()));
-                                allowed.capabilities.extend(words);
-                            }
-                        }
-                    }
-                }
-            }
-        }
-        allowed.ports.values_mut().for_each(join);
-        allowed
-    }
-}
-
-impl Allowed {
-    /// What of this isn't in the other, in words.
-    fn without(&self, other: &Self) -> Vec<String> {
-        let mut words = Vec::new();
-        let mut left: BTreeMap<Vec<PortRange>, Vec<Protocol>> = BTreeMap::new();
-        for (protocol, ranges) in &self.ports {
-            let more = subtract(ranges, other.ports.get(protocol).map(Vec::as_slice).unwrap_or_default());
-            if !more.is_empty() {
-                left.entry(more).or_default().push(*protocol);
-            }
-        }
-        for (ranges, protocols) in left {
-            let ports: Vec<String> = ranges.iter().map(PortRange::to_string).collect();
-            let ports = ports.join(",");
-            match protocols.as_slice() {
-                [Protocol::TCP, Protocol::UDP] => words.push(ports),
-                _ => words.extend(protocols.iter().map(|protocol| format!("{protocol}:{ports}"))),
-            }
-        }
-        words.extend(self.capabilities.difference(&other.capabilities).cloned());
-        words
-    }
-}
-
-/// Sorts ranges and joins those that touch.
-fn join(ranges: &mut Vec<PortRange>) {
-    ranges.sort();
-    let mut joined: Vec<PortRange> = Vec::with_capacity(ranges.len());
-    for range in ranges.iter() {
-        match joined.last_mut() {
-            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => last.last = last.last.max(range.last),
-            _ => joined.push(*range),
-        }
-    }
-    *ranges = joined;
-}
-
-fn subtract(from: &[PortRange], holes: &[PortRange]) -> Vec<PortRange> {
-    let mut left = from.to_vec();
-    for hole in holes {
-        left = left
-            .into_iter()
-            .flat_map(|range| {
-                if hole.last < range.first || hole.first > range.last {
-                    return vec![range];
-                }
-                let below = (range.first < hole.first).then(|| PortRange { last: hole.first - 1, ..range });
-                let above = (range.last > hole.last).then(|| PortRange { first: hole.last + 1, ..range });
-                below.into_iter().chain(above).collect()
-            })
-            .collect();
-    }
-    left
-}
-
-/// The rules of one policy that the other doesn't have in the same words and with the same meaning.
-fn changed_rules(of: &Compiled, other: &Compiled) -> Vec<u32> {
-    let known: BTreeSet<String> = other.policy().rules().iter().map(|rule| meaning(rule, other)).collect();
-    let rules = of.policy().rules().iter().zip(0_u32..);
-    rules.filter(|(rule, _)| !known.contains(&meaning(rule, of))).map(|(_, at)| at).collect()
-}
-
-/// A rule with the names in it resolved, as far as the policy defines them.
-fn meaning(rule: &Rule, compiled: &Compiled) -> String {
-    let policy = compiled.policy();
-    let resolve = |aliases: &[Alias]| -> Vec<String> {
-        let one = |alias: &Alias| match alias {
-            Alias::Group(name) => format!("{alias} {:?}", policy.group(name)),
-            Alias::Host(name) => format!("{:?}", policy.host(name)),
-            Alias::IpSet(name) => format!("{:?}", policy.ip_set(name)),
-            _ => alias.to_string(),
-        };
-        aliases.iter().map(one).collect()
-    };
-    let postures: Vec<_> = rule.postures.iter().map(|name| policy.posture(name)).collect();
-    let (sources, destinations) = (resolve(&rule.sources), resolve(&rule.destinations));
-    format!("{sources:?} {postures:?} {destinations:?} {:?} {:?}", rule.via, rule.effect)
-}
-
-/// One party of each kind that rules of either policy can tell apart: nodes by owner and by the aliases that name them,
-/// users and tags that have no node yet, and addresses that rules name.
-fn classes(old: &Compiled, new: &Compiled) -> Vec<Class> {
-    let mut found: BTreeMap<String, Party> = BTreeMap::new();
-    let (old_ranged, new_ranged) = (ranged(old), ranged(new));
-    for (id, node) in &old.topology().nodes {
-        let label = owner_label(&node.owner, old);
-        let (was, is) = (signature(node, old, &old_ranged), signature(node, new, &new_ranged));
-        let signature = format!("{label}\0{was:?}\0{is:?}\0{:?}", node.posture);
-        found.entry(signature).or_insert(Party::Node(*id));
-    }
-    let mut classes: Vec<Class> = found
-        .into_iter()
-        .map(|(signature, party)| Class { label: signature.split('\0').next().unwrap_or_default().to_owned(), party })
-        .collect();
-    let known: BTreeSet<String> = classes.iter().map(|class| class.label.clone()).collect();
-    for (label, party) in nodeless(old, new) {
-        if !known.contains(&label) {
-            classes.push(Class { label, party });
-        }
-    }
-    classes
-}
-
-/// Parties that no node stands for.
-fn nodeless(old: &Compiled, new: &Compiled) -> BTreeMap<String, Party> {
-    let mut found = BTreeMap::new();
-    let device = |owner| Node {
-        name: "".into(),
-        addresses: Vec::new(),
-        owner,
-        advertised: BTreeSet::new(),
-        approved: BTreeSet::new(),
-        posture: BTreeMap::new(),
-    };
-    for (id, user) in &old.topology().users {
-        found.insert(user.login.to_string(), Party::Device(device(Owner::User(*id)), Some(user.clone())));
-    }
-    for compiled in [old, new] {
-        for tag in compiled.policy().tags() {
-            found.insert(tag.to_string(), Party::Device(device(Owner::Tags([tag.clone()].into())), None));
-        }
-        for rule in compiled.policy().rules() {
-            for alias in rule.sources.iter().chain(&rule.destinations) {
-                for range in alias_ranges(alias, compiled) {
-                    if compiled.topology().node_at(range.first()).is_none() {
-                        found.insert(range.to_string(), Party::Address(range.first()));
-                    }
-                }
-                if *alias == Alias::Auto(Autogroup::Internet) {
-                    found.insert(alias.to_string(), Party::Address([1, 1, 1, 1].into()));
-                }
-            }
-        }
-    }
-    found
-}
-
-fn owner_label(owner: &Owner, compiled: &Compiled) -> String {
-    match owner {
-        Owner::User(id) => {
-            compiled.topology().users.get(id).map_or_else(|| format!("user {}", id.0), |user| user.login.to_string())
-        }
-        Owner::Tags(tags) => tags.iter().map(ToString::to_string).collect::<Vec<_>>().join("+"),
-    }
-}
-
-/// The aliases of addresses that a policy's rules use.
-fn ranged(compiled: &Compiled) -> BTreeSet<&Alias> {
-    let aliases = compiled.policy().rules().iter().flat_map(|rule| rule.sources.iter().chain(&rule.destinations));
-    aliases.filter(|alias| !alias_ranges(alias, compiled).is_empty()).collect()
-}
-
-/// Those of them that have an address of a node: what rules can tell it by, besides its owner.
-fn signature(node: &Node, compiled: &Compiled, ranged: &BTreeSet<&Alias>) -> Vec<String> {
-    ranged.iter().filter(|alias| compiled.is_alias_of_node(alias, node)).map(ToString::to_string).collect()
-}
-
-fn alias_ranges(alias: &Alias, compiled: &Compiled) -> Vec<AddressRange> {
-    match alias {
-        Alias::Literal(range) => vec![*range],
-        Alias::Host(name) => compiled.policy().host(name).into_iter().collect(),
-        Alias::IpSet(name) => compiled.policy().ip_set(name).unwrap_or_default().to_vec(),
-        _ => Vec::new(),
+    fn port_rules(&self) -> RoaringBitmap {
+        let rules = self.policy().rules().iter().zip(0..);
+        rules.filter(|(rule, _)| matches!(rule.effect, Effect::Ports(_))).map(|(_, at)| at).collect()
     }
 }

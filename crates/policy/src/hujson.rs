@@ -130,36 +130,53 @@ impl Document {
     /// A value's text as plain JSON: no comments, no trailing commas, no blanks.
     pub fn minify(&self, value: &Value) -> String {
         let mut out = String::with_capacity(value.span.len());
-        self.minify_into(value, &mut out);
+        self.minify_into(value, &mut out, usize::MAX);
         out
     }
 
-    fn minify_into(&self, value: &Value, out: &mut String) {
+    /// At least so many characters of that from its beginning, if there are so many, and not much more: for what is only
+    /// shown in part.
+    pub(crate) fn minify_start(&self, value: &Value, characters: usize) -> String {
+        let mut out = String::new();
+        self.minify_into(value, &mut out, characters);
+        out
+    }
+
+    fn minify_into(&self, value: &Value, out: &mut String, characters: usize) {
         let separate = |at: usize, out: &mut String| {
             if at > 0 {
                 out.push(',');
             }
         };
+        // A character has at most four bytes.
+        let is_enough = |out: &String| out.len() / 4 > characters;
         match &value.kind {
             Kind::Array(array) => {
                 out.push('[');
                 for (at, element) in array.elements.iter().enumerate() {
+                    if is_enough(out) {
+                        return;
+                    }
                     separate(at, out);
-                    self.minify_into(element, out);
+                    self.minify_into(element, out, characters);
                 }
                 out.push(']');
             }
             Kind::Object(object) => {
                 out.push('{');
                 for (at, member) in object.members.iter().enumerate() {
+                    if is_enough(out) {
+                        return;
+                    }
                     separate(at, out);
                     out.push_str(&self.text[member.name.span.clone()]);
                     out.push(':');
-                    self.minify_into(&member.value, out);
+                    self.minify_into(&member.value, out, characters);
                 }
                 out.push('}');
             }
-            _ => out.push_str(&self.text[value.span.clone()]),
+            _ if characters == usize::MAX => out.push_str(&self.text[value.span.clone()]),
+            _ => out.extend(self.text[value.span.clone()].chars().take(characters)),
         }
     }
 }

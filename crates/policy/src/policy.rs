@@ -12,6 +12,7 @@ mod ssh;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use filter::{AddressRange, RawJson};
@@ -95,6 +96,15 @@ impl GroupMember {
         match self {
             Self::User(name) => **name == *login,
             Self::UsersOf(domain) => login.rsplit_once('@').is_some_and(|(_, of)| of == &**domain),
+        }
+    }
+}
+
+impl fmt::Display for GroupMember {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(login) => formatter.write_str(login),
+            Self::UsersOf(domain) => write!(formatter, "user:*@{domain}"),
         }
     }
 }
@@ -232,6 +242,11 @@ impl Policy {
     /// The conditions of a posture: all of them must hold.
     pub fn posture(&self, name: &str) -> Option<&[Condition]> {
         self.names.postures.get(name).map(Vec::as_slice)
+    }
+
+    /// All postures by name.
+    pub fn postures(&self) -> &BTreeMap<Arc<str>, Vec<Condition>> {
+        &self.names.postures
     }
 
     /// The owners of a tag, with those of tags that own it, and so on; cycles are followed once. Tags themselves count

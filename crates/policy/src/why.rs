@@ -18,6 +18,12 @@ use who::Asked;
 /// The most pairs of devices that one question is answered for.
 const MOST_PAIRS: usize = 10_000;
 
+/// The most rules, entries or aliases that one question has looked at, once for each device or pair that it is about.
+const MOST_LOOKS: usize = 2_000_000;
+
+/// How many rules are cited where more allow the same.
+const MOST_CITED: usize = 50;
+
 /// The port of SSH, which a login needs besides the rule that allows it.
 const SSH_PORT: u16 = 22;
 
@@ -81,8 +87,8 @@ pub enum QuestionError {
     #[error("{0:?} is no destination; write NAME:PORT, such as db:5432 or [fd7a:115c:a1e0::1]:22")]
     Destination(String),
     /// Two names stand for more devices than are looked at.
-    #[error("{0} pairs of devices are meant, more than {MOST_PAIRS}; name one device")]
-    TooMany(usize),
+    #[error("{0} devices or pairs of them are meant, more than the {1} that are looked at; name one device")]
+    TooMany(usize, usize),
     /// The question is about devices that are there.
     #[error("{0:?} is no device of this tailnet; only of devices that are there can this be told")]
     NoDevice(String),
@@ -181,34 +187,41 @@ impl Compiled {
         let sources = || self.asked(&question.source);
         let answers = match &question.subject {
             Subject::Packets { destination, protocol, port } => {
-                self.for_pairs(sources()?, self.asked_destination(destination)?, |from, to| {
-                    self.why_packets(from, to, *protocol, *port)
+                self.for_pairs(sources()?, self.asked_destination(destination)?, 0, |from, to, near| {
+                    self.why_packets(from, to, (*protocol, *port), near)
                 })?
             }
             Subject::Visibility { destination } => {
                 let sources = self.asked_devices(&question.source)?;
                 let devices = self.asked_devices(destination)?;
-                self.for_pairs(sources, devices, |from, to| self.why_visible(from, to))?
+                self.for_pairs(sources, devices, 0, |from, to, near| self.why_visible(from, to, near))?
             }
             Subject::Capability { destination, name } => {
-                self.for_pairs(sources()?, self.asked_destination(destination)?, |from, to| {
-                    self.why_capability(from, to, name)
+                self.for_pairs(sources()?, self.asked_destination(destination)?, 0, |from, to, near| {
+                    self.why_capability(from, to, name, near)
                 })?
             }
             Subject::Ssh { destination, account } => {
-                self.for_pairs(sources()?, self.asked(destination)?, |from, to| self.why_ssh(from, to, account))?
+                let rules = self.policy().ssh_rules().len();
+                self.for_pairs(sources()?, self.asked(destination)?, rules, |from, to, _| {
+                    self.why_ssh(from, to, account)
+                })?
             }
             Subject::Route(route) => {
                 let devices = self.asked(&question.source)?;
-                self.for_each(devices, |party| self.why_route(party, route))
+                let keys = self.route_keys();
+                let size = self.policy().approvers().routes.values().map(|listed| 1 + listed.len()).sum();
+                self.for_each(devices, size, |party| self.why_route(party, route, &keys))?
             }
             Subject::Service(service) => {
                 let devices = self.asked_devices(&question.source)?;
-                self.for_each(devices, |party| self.why_service(party, service))
+                let size = self.policy().approvers().services.values().map(|listed| 1 + listed.len()).sum();
+                self.for_each(devices, size, |party| self.why_service(party, service))?
             }
             Subject::Attribute(name) => {
                 let devices = self.asked_devices(&question.source)?;
-                self.for_each(devices, |party| self.why_attribute(party, name))
+                let size = self.policy().node_attributes().iter().map(|entry| 1 + entry.targets.len()).sum();
+                self.for_each(devices, size, |party| self.why_attribute(party, name))?
             }
             Subject::Tag(tag) => {
                 let tag = Tag::parse(tag).map_err(|error| QuestionError::Tag(format!("{tag:?}: {error}")))?;
@@ -217,7 +230,9 @@ impl Compiled {
                     return Err(QuestionError::Tag(message));
                 }
                 let givers = self.asked(&question.source)?;
-                self.for_each(givers, |party| self.why_tag(party, &tag))
+                let size =
+                    self.policy().tags().map(|tag| 1 + self.policy().tag_owners(tag).map_or(0, <[_]>::len)).sum();
+                self.for_each(givers, size, |party| self.why_tag(party, &tag))?
             }
         };
         Ok(Explanation { answers })
@@ -227,48 +242,74 @@ impl Compiled {
         &self,
         sources: Vec<Asked>,
         destinations: Vec<Asked>,
-        answer: impl Fn(&Asked, &Asked) -> Answer,
+        looks: usize,
+        answer: impl Fn(&Asked, &Asked, bool) -> Answer,
     ) -> Result<Vec<Answer>, QuestionError> {
         let pairs = sources.len().saturating_mul(destinations.len());
-        if pairs > MOST_PAIRS {
-            return Err(QuestionError::TooMany(pairs));
+        let most = MOST_PAIRS.min(MOST_LOOKS / looks.max(1)).max(1);
+        if pairs > most {
+            return Err(QuestionError::TooMany(pairs, most));
         }
+        // What comes near is sought among all rules, for as many pairs as there is time.
+        let mut near = (MOST_LOOKS / (1 + self.looks_for_nearest())).max(1);
         let mut answers = Vec::new();
         for source in &sources {
             for destination in destinations.iter().filter(|to| pairs == 1 || to.label != source.label) {
                 let parties = (source.label.clone(), Some(destination.label.clone()));
-                join(&mut answers, Answer { parties: vec![parties], ..answer(source, destination) });
+                let mut found = answer(source, destination, near > 0);
+                if found.verdict == Verdict::No {
+                    if near == 0 && looks == 0 {
+                        found
+                            .notes
+                            .push("which rules come nearest is not looked for in so many; ask about one".to_owned());
+                    }
+                    near = near.saturating_sub(1);
+                }
+                join(&mut answers, Answer { parties: vec![parties], ..found });
             }
         }
         Ok(answers)
     }
 
-    fn for_each(&self, parties: Vec<Asked>, answer: impl Fn(&Asked) -> Answer) -> Vec<Answer> {
+    /// One answer for each device, where each looks at so many entries.
+    fn for_each(
+        &self,
+        parties: Vec<Asked>,
+        looks: usize,
+        answer: impl Fn(&Asked) -> Answer,
+    ) -> Result<Vec<Answer>, QuestionError> {
+        let most = (MOST_LOOKS / looks.max(1)).max(1);
+        if parties.len() > most {
+            return Err(QuestionError::TooMany(parties.len(), most));
+        }
         let mut answers = Vec::new();
         for party in &parties {
             join(&mut answers, Answer { parties: vec![(party.label.clone(), None)], ..answer(party) });
         }
-        answers
+        Ok(answers)
     }
 
-    fn why_packets(&self, from: &Asked, to: &Asked, protocol: Protocol, port: u16) -> Answer {
+    fn why_packets(&self, from: &Asked, to: &Asked, (protocol, port): (Protocol, u16), near: bool) -> Answer {
         let query = Query { source: from.party.clone(), destination: to.party.clone(), protocol, port };
-        let decision = self.decide(&query);
-        let mut answer = self.answer_by_rules(&decision.allowed_by, &decision.near_misses, (from, to));
-        answer.notes = self.where_lies(from, to);
+        let (source, destination) = (self.source_side(&from.party), self.destination_side(&to.party));
+        let allowed_by = self.allowing(&source, &destination, &query);
+        let misses = if near && allowed_by.is_empty() { self.nearest_ports(&query) } else { Vec::new() };
+        let mut answer = self.answer_by_rules(&allowed_by, &misses, (from, to));
+        answer.notes.extend(self.where_lies(from, to));
         answer
     }
 
-    fn why_visible(&self, from: &Asked, to: &Asked) -> Answer {
+    fn why_visible(&self, from: &Asked, to: &Asked, near: bool) -> Answer {
         let rules = self.rules_of_visibility(&from.party, &to.party);
-        let misses = if rules.is_empty() { self.nearest_reach(&from.party, &to.party) } else { Vec::new() };
+        let misses = if near && rules.is_empty() { self.nearest_reach(&from.party, &to.party) } else { Vec::new() };
         self.answer_by_rules(&rules, &misses, (from, to))
     }
 
-    fn why_capability(&self, from: &Asked, to: &Asked, name: &str) -> Answer {
+    fn why_capability(&self, from: &Asked, to: &Asked, name: &str, near: bool) -> Answer {
         let decision = self.decide_capabilities(&from.party, &to.party);
         if !decision.capabilities.has(name) {
-            return self.answer_by_rules(&[], &self.nearest_capability(&from.party, &to.party, name), (from, to));
+            let misses = if near { self.nearest_capability(&from.party, &to.party, name) } else { Vec::new() };
+            return self.answer_by_rules(&[], &misses, (from, to));
         }
         let gives = |at: &usize| match &self.policy().rules()[*at].effect {
             crate::Effect::Capabilities(all) => all.has(name),
@@ -301,7 +342,8 @@ impl Compiled {
             protocol: Protocol::TCP,
             port: SSH_PORT,
         };
-        if answer.verdict != Verdict::No && self.decide(&query).allowed_by.is_empty() {
+        let open = || self.allowing(&self.source_side(&from.party), &self.destination_side(&to.party), &query);
+        if answer.verdict != Verdict::No && open().is_empty() {
             answer.notes.push("but tcp:22 is not let through, which a login needs as well".to_owned());
         }
         answer
@@ -309,7 +351,12 @@ impl Compiled {
 
     fn answer_by_rules(&self, rules: &[usize], misses: &[NearMiss], parties: (&Asked, &Asked)) -> Answer {
         if !rules.is_empty() {
-            return Answer::yes(rules.iter().map(|rule| self.cite_rule(*rule, Vec::new())).collect());
+            let cited = rules.iter().take(MOST_CITED).map(|rule| self.cite_rule(*rule, Vec::new()));
+            let mut answer = Answer::yes(cited.collect());
+            if rules.len() > MOST_CITED {
+                answer.notes.push(format!("{} more rules allow it", rules.len() - MOST_CITED));
+            }
+            return answer;
         }
         let words = |miss: &NearMiss| self.lacks_in_words(miss, parties.0, parties.1);
         Answer::no(misses.iter().map(|miss| self.cite_rule(miss.rule, words(miss))).collect())
@@ -358,12 +405,12 @@ impl Answer {
         let (fit, others): (Vec<_>, Vec<_>) = entries.into_iter().partition(|entry| entry.lacks.is_empty());
         let cite = |entries: Vec<Entry>| entries.into_iter().map(|entry| compiled.cite(entry)).collect::<Vec<_>>();
         if fit.is_empty() {
-            let mut nearest = cite(others);
-            nearest.sort_by_key(|citation| citation.lacks.len());
+            let mut nearest = others;
+            nearest.sort_by_key(|entry| entry.lacks.len());
             nearest.truncate(crate::compiled::NEAREST);
-            return Self::no(nearest);
+            return Self::no(cite(nearest));
         }
-        Self::yes(cite(fit))
+        Self::yes(cite(fit.into_iter().take(MOST_CITED).collect()))
     }
 
     fn says_the_same(&self, other: &Self) -> bool {

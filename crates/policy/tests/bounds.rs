@@ -4,7 +4,7 @@
 use std::fmt::Write;
 use std::sync::Arc;
 
-use policy::{Compiled, Node, NodeId, Owner, Policy, PolicyError, Tag, Topology, User, UserId};
+use policy::{Compiled, Node, NodeId, Owner, Policy, PolicyError, Question, Subject, Tag, Topology, User, UserId};
 
 fn refusal(text: &str) -> String {
     Policy::parse(text).unwrap_err().to_string()
@@ -163,7 +163,7 @@ fn tests_that_ask_about_too_many_are_refused() {
         )
     });
     let grants = grants.collect::<Vec<_>>().join(",");
-    let tests = vec![r#"{"src": "autogroup:member", "deny": ["autogroup:member:22"]}"#; 3].join(",");
+    let tests = [r#"{"src": "autogroup:member", "deny": ["autogroup:member:22"]}"#; 3].join(",");
     let text = format!("{{\"grants\": [{grants}], \"tests\": [{tests}]}}");
     let message = verified(&text, tailnet(2_000, &[])).unwrap_err();
     assert!(message.contains("not tried: the tests of this policy ask about more devices than are tried"), "{message}");
@@ -176,4 +176,59 @@ fn tests_that_ask_about_too_many_are_refused() {
     let message = verified(&text, tailnet(2_000, &["tag:a"])).unwrap_err();
     assert!(message.contains("not tried"), "{message}");
     assert_eq!(verified(&text, tailnet(20, &["tag:a"])), Ok(()));
+}
+
+#[test]
+fn a_question_about_many_pairs_looks_for_near_rules_in_some_of_them() {
+    let grants: Vec<String> = (1..=20_000)
+        .map(|port| format!("{{\"src\": [\"tag:a\"], \"dst\": [\"tag:a\"], \"ip\": [\"{port}\"]}}"))
+        .collect();
+    let text = format!("{{\"tagOwners\": {{\"tag:a\": []}}, \"grants\": [{}]}}", grants.join(","));
+    let compiled = Compiled::new(Arc::new(Policy::parse(&text).unwrap()), tailnet(40, &["tag:a"]));
+    let ask = |source: &str, destination: &str| {
+        let question = Question::new(source, destination, None).unwrap();
+        compiled.explain(&question).unwrap().answers
+    };
+    let answers = ask("autogroup:member", "autogroup:member:80");
+    let near =
+        answers.iter().filter(|answer| !answer.nearest.is_empty()).map(|answer| answer.parties.len()).sum::<usize>();
+    assert!((1..=1_000).contains(&near), "{near}");
+    assert!(answers.last().unwrap().notes[0].contains("not looked for in so many"));
+    let answer = ask("tag:a", "tag:a").remove(0);
+    assert_eq!((answer.verdict, answer.allowed_by.len()), (policy::Verdict::Yes, 50));
+    assert_eq!(answer.notes, ["19950 more rules allow it"]);
+    let question =
+        Question { source: "tag:a".to_owned(), subject: Subject::Visibility { destination: "node-1".to_owned() } };
+    assert_eq!(compiled.explain(&question).unwrap().answers[0].verdict, policy::Verdict::No);
+}
+
+#[test]
+fn a_question_that_many_entries_answer_is_for_few_devices_at_once() {
+    let routes: Vec<String> = addresses(20_000).map(|route| format!("\"{route}/32\": [\"tag:a\"]")).collect();
+    let text = format!(
+        "{{\"tagOwners\": {{\"tag:a\": []}}, \"grants\": [], \"autoApprovers\": {{\"routes\": {{{}}}}}}}",
+        routes.join(",")
+    );
+    let compiled = Compiled::new(Arc::new(Policy::parse(&text).unwrap()), tailnet(200, &["tag:a"]));
+    let ask = |source: &str| {
+        let subject = Subject::Route("10.0.0.7/32".parse().unwrap());
+        compiled.explain(&Question { source: source.to_owned(), subject })
+    };
+    let refused = ask("autogroup:member").unwrap_err().to_string();
+    assert_eq!(refused, "200 devices or pairs of them are meant, more than the 50 that are looked at; name one device");
+    let answers = ask("tag:a").unwrap().answers;
+    assert_eq!((answers[0].verdict, answers[0].allowed_by.len()), (policy::Verdict::Yes, 1));
+    assert_eq!(ask("node-1").unwrap().answers[0].nearest.len(), 5);
+}
+
+#[test]
+fn a_citation_of_a_large_rule_is_cut_without_its_whole_text() {
+    let sources = listed(addresses(50_000));
+    let text = format!("{{\"grants\": [{{\"src\": [{sources}], \"dst\": [\"*\"], \"ip\": [\"22\"]}}]}}");
+    let compiled = Compiled::new(Arc::new(Policy::parse(&text).unwrap()), tailnet(20, &[]));
+    let question = Question::new("autogroup:member", "autogroup:member:22", None).unwrap();
+    let answers = compiled.explain(&question).unwrap().answers;
+    let text = &answers[0].nearest[0].text;
+    assert!(text.starts_with("{\"src\":[\"10.0.0.0\",\"10.0.0.1\"") && text.ends_with('…'), "{text}");
+    assert_eq!(text.chars().count(), 241);
 }

@@ -94,3 +94,130 @@ fn who_loses_their_own_devices_or_everything_is_told() {
     let more = BEFORE.replace("tcp:22", "tcp:20-25");
     assert_eq!(old.would_cut_off(&compile(&more), UserId(1)), None);
 }
+
+const SSH: &str = r#"{
+    "tagOwners": {"tag:web": ["group:dev"], "tag:db": []},
+    "groups": {"group:dev": ["ann@example.com"]},
+    "grants": [],
+    "ssh": [
+        {"action": "check", "src": ["group:dev"], "dst": ["tag:web"], "users": ["ubuntu"]},
+        {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self"], "users": ["autogroup:nonroot"]},
+    ],
+}"#;
+
+fn changes(before: &str, replaced: &[(&str, &str)]) -> String {
+    let after = replaced.iter().fold(before.to_owned(), |text, (old, new)| {
+        assert!(text.contains(old), "{old}");
+        text.replace(old, new)
+    });
+    Difference::between(&compile(before), &compile(&after)).to_string()
+}
+
+#[test]
+fn logins_are_told_by_user_tag_and_account() {
+    assert_eq!(changes(SSH, &[]), "opens and closes nothing\n");
+    let root = changes(SSH, &[(r#"["ubuntu"]"#, r#"["ubuntu", "root"]"#)]);
+    assert_eq!(root, "opens:\n  ann@example.com -> tag:web: ssh root (check)\n");
+    let everybody = changes(SSH, &[(r#""src": ["group:dev"]"#, r#""src": ["autogroup:member"]"#)]);
+    assert_eq!(everybody, "opens:\n  bob@example.com -> tag:web: ssh ubuntu (check)\n");
+    let accepted = changes(SSH, &[(r#""action": "check""#, r#""action": "accept""#)]);
+    let expected =
+        "opens:\n  ann@example.com -> tag:web: ssh ubuntu\ncloses:\n  ann@example.com -> tag:web: ssh ubuntu (check)\n";
+    assert_eq!(accepted, expected);
+    let longer = changes(SSH, &[(r#""action": "check""#, r#""action": "check", "checkPeriod": "90m""#)]);
+    assert!(longer.contains("ssh ubuntu (check for 1h30m)"), "{longer}");
+    let elsewhere = changes(SSH, &[(r#""dst": ["tag:web"]"#, r#""dst": ["tag:db"]"#)]);
+    assert!(elsewhere.contains("opens:\n  ann@example.com -> tag:db: ssh ubuntu (check)\n"), "{elsewhere}");
+    let own = changes(SSH, &[(r#""users": ["autogroup:nonroot"]"#, r#""users": ["root"]"#)]);
+    for line in [
+        "opens:\n  ann@example.com -> ann@example.com: ssh root\n  bob@example.com -> bob@example.com: ssh root\n",
+        "closes:\n  ann@example.com -> ann@example.com: ssh any account but root\n",
+    ] {
+        assert!(own.contains(line), "{own}");
+    }
+    assert!(!own.contains("ann@example.com -> bob@example.com"), "{own}");
+    let recorded = changes(
+        SSH,
+        &[(r#""users": ["ubuntu"]"#, r#""users": ["ubuntu"], "recorder": ["tag:db"], "acceptEnv": ["LANG"]"#)],
+    );
+    assert!(recorded.contains("ssh ubuntu (check), recorded by tag:db, with LANG"), "{recorded}");
+}
+
+#[test]
+fn who_may_give_tags_and_need_not_ask_is_told_by_entry() {
+    let owners = changes(SSH, &[(r#""tag:web": ["group:dev"]"#, r#""tag:web": ["bob@example.com"]"#)]);
+    let expected =
+        "opens:\n  bob@example.com -> tag:web: may give the tag\ncloses:\n  group:dev -> tag:web: may give the tag\n";
+    assert_eq!(owners, expected);
+    let members = changes(
+        SSH,
+        &[(r#""group:dev": ["ann@example.com"]"#, r#""group:dev": ["ann@example.com", "bob@example.com"]"#)],
+    );
+    assert!(members.contains("  bob@example.com -> tag:web: may give the tag\n"), "{members}");
+    let more = r#""grants": [], "nodeAttrs": [{"target": ["tag:web"], "attr": ["funnel"]}],
+        "autoApprovers": {"routes": {"10.0.0.0/8": ["tag:web"]}, "exitNode": ["group:dev"], "services": {"svc:a": ["tag:db"]}}"#;
+    let expected = "opens:\n  group:dev -> exit node: approved at once\n  tag:db -> svc:a: service approved at once\n  \
+                    tag:web -> 10.0.0.0/8: route approved at once\n  tag:web -> nodeAttrs: funnel\n";
+    assert_eq!(changes(SSH, &[(r#""grants": []"#, more)]), expected);
+}
+
+#[test]
+fn postures_and_settings_are_told_as_they_are_and_were() {
+    let before = BEFORE.replace(r#""grants""#, r#""postures": {"posture:a": ["node:os == 'linux'"]}, "grants""#);
+    let told = changes(
+        &before,
+        &[("== 'linux'", "IN ['linux', 'macos']"), (r#""postures""#, r#""disableIPv4": true, "postures""#)],
+    );
+    let expected = "changes:\n  disableIPv4: on instead of off\n  posture:a: node:os IN ['linux', 'macos'] instead of node:os == 'linux'\n";
+    assert_eq!(told, expected);
+}
+
+/// Three hundred users with a device each, which no rule about two of them has in common.
+fn many(text: &str) -> Compiled {
+    let mut topology = Topology::default();
+    for id in 1..=300 {
+        let login = format!("u{id}@example.com");
+        topology.users.insert(UserId(id), User { login: login.as_str().into(), ..User::default() });
+    }
+    Compiled::new(Arc::new(Policy::parse(text).unwrap()), topology)
+}
+
+#[test]
+fn a_rule_about_more_pairs_than_are_compared_is_told_as_it_stands_and_the_others_by_pair() {
+    let before = r#"{"tagOwners": {"tag:a": []}, "grants": [
+        {"src": ["u1@example.com"], "dst": ["tag:a"], "ip": ["22"]},
+        {"src": ["*"], "dst": ["*"], "ip": ["tcp:80-90"]}]}"#;
+    let after = before.replace("80-90", "80,443").replace("22", "23");
+    let difference = Difference::between(&many(before), &many(&after));
+    let expected = "opens:\n  * -> *: tcp:443, line 3\n  u1@example.com -> tag:a: tcp:23,443\n  u1@example.com -> tag:a: udp:23\n\
+                    closes:\n  * -> *: tcp:81-90, line 3\n  u1@example.com -> tag:a: tcp:22,81-90\n  u1@example.com -> tag:a: udp:22\n\
+                    not everything was compared one by one\n";
+    assert_eq!(difference.to_string(), expected);
+    let ssh = |users: &str| {
+        format!(
+            r#"{{"grants": [], "ssh": [{{"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:member"], "users": [{users}]}}]}}"#
+        )
+    };
+    let accounts: Vec<String> = (0..100).map(|at| format!("\"account{at}\"")).collect();
+    let difference = Difference::between(&many(&ssh("\"a\"")), &many(&ssh(&accounts.join(","))));
+    let told = difference.opened.iter().any(|reach| {
+        reach.to_string() == "autogroup:member -> autogroup:member: ssh account0, account1, account2, account3, account4, account5 and more, line 1"
+    });
+    assert!(difference.cut_short && told, "{difference}");
+}
+
+#[test]
+fn a_set_with_more_networks_than_are_compared_is_told_by_the_rule_that_has_it() {
+    let with = |port: &str| {
+        let set: Vec<String> = (0..5_000).map(|at| format!("\"10.{}.{}.0/25\"", at >> 8, at & 255)).collect();
+        format!(
+            r#"{{"ipsets": {{"ipset:a": [{}]}}, "grants": [{{"src": ["u1@example.com"], "dst": ["ipset:a"], "ip": ["{port}"]}}]}}"#,
+            set.join(",")
+        )
+    };
+    let (old, new) = (many(&with("22")), many(&with("23")));
+    let difference = Difference::between(&old, &new).to_string();
+    assert!(difference.contains("opens:\n  u1@example.com -> ipset:a: 23, line 1\n"), "{difference}");
+    let cut = old.would_cut_off(&many(r#"{"grants": []}"#), UserId(1)).unwrap();
+    assert!(cut.everything);
+}

@@ -1,5 +1,6 @@
 mod ssh;
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -110,6 +111,13 @@ pub enum SshDecision {
     },
 }
 
+/// What was found of the lists that rules share, for one pair of parties.
+#[derive(Default)]
+struct Looked {
+    sources: HashMap<(u32, Option<IpAddr>), bool>,
+    destinations: HashMap<(Option<u32>, Option<IpAddr>), Option<Lack>>,
+}
+
 /// A party with what is known of it.
 pub(super) struct Known {
     pub(super) slot: Option<u32>,
@@ -150,10 +158,10 @@ impl Compiled {
     /// The rules that come nearest to letting a packet through that none lets through.
     pub(crate) fn nearest_ports(&self, query: &Query) -> Vec<NearMiss> {
         let (source, destination) = (self.known(&query.source), self.known(&query.destination));
-        let mut misses = Nearest::default();
+        let (mut misses, mut looked) = (Nearest::default(), Looked::default());
         for (at, rule) in self.policy.rules().iter().enumerate() {
             let Effect::Ports(ports) = &rule.effect else { continue };
-            let mut lacks = self.address_lacks(at, rule, &source, &destination);
+            let mut lacks = self.address_lacks((at, rule), &source, &destination, &mut looked);
             lacks.extend(port_lacks(ports, query.protocol, query.port));
             misses.add(at, lacks);
         }
@@ -177,10 +185,10 @@ impl Compiled {
     /// The rules that come nearest to giving a capability that [`Compiled::decide_capabilities`] doesn't have.
     pub fn nearest_capability(&self, source: &Party, destination: &Party, name: &str) -> Vec<NearMiss> {
         let (source, destination) = (self.known(source), self.known(destination));
-        let mut misses = Nearest::default();
+        let (mut misses, mut looked) = (Nearest::default(), Looked::default());
         for (at, rule) in self.policy.rules().iter().enumerate() {
             let Effect::Capabilities(capabilities) = &rule.effect else { continue };
-            let mut lacks = self.address_lacks(at, rule, &source, &destination);
+            let mut lacks = self.address_lacks((at, rule), &source, &destination, &mut looked);
             if !rule.via.is_empty() && !lacks.contains(&Lack::Via) {
                 lacks.push(Lack::Via);
             }
@@ -195,10 +203,11 @@ impl Compiled {
     /// The rules that come nearest to letting two parties know each other, in either direction.
     pub(crate) fn nearest_reach(&self, one: &Party, other: &Party) -> Vec<NearMiss> {
         let (one, other) = (self.known(one), self.known(other));
-        let mut misses = Nearest::default();
+        let mut looked_back = Looked::default();
+        let (mut misses, mut looked) = (Nearest::default(), Looked::default());
         for (at, rule) in self.policy.rules().iter().enumerate() {
-            let there = self.address_lacks(at, rule, &one, &other);
-            let back = self.address_lacks(at, rule, &other, &one);
+            let there = self.address_lacks((at, rule), &one, &other, &mut looked);
+            let back = self.address_lacks((at, rule), &other, &one, &mut looked_back);
             misses.add(at, if nearness(&back) < nearness(&there) { back } else { there });
         }
         misses.take()
@@ -265,26 +274,43 @@ impl Compiled {
         }
     }
 
+    /// How much there is to look at to find what comes near: each list of sources or destinations once, and each rule.
+    pub(crate) fn looks_for_nearest(&self) -> usize {
+        let sources: usize = self.sources.iter().map(|set| set.aliases.len()).sum();
+        let destinations: usize = self.destinations.iter().map(|set| set.aliases.len()).sum();
+        self.rules.len() + sources + destinations
+    }
+
     /// What of a rule's addresses doesn't match, by the pair of addresses that comes nearest.
-    fn address_lacks(&self, at: usize, rule: &Rule, source: &Known, destination: &Known) -> Vec<Lack> {
+    fn address_lacks(
+        &self,
+        (at, rule): (usize, &Rule),
+        source: &Known,
+        destination: &Known,
+        looked: &mut Looked,
+    ) -> Vec<Lack> {
         let pairs = source.addresses.iter().flat_map(|from| destination.addresses.iter().map(move |to| (*from, *to)));
         let of_one_family = pairs.filter(|(from, to)| match (from, to) {
             (Some(from), Some(to)) => from.is_ipv4() == to.is_ipv4(),
             _ => true,
         });
-        let lacks = of_one_family.map(|(from, to)| self.pair_lacks(at, rule, (source, from), (destination, to)));
+        let lacks =
+            of_one_family.map(|(from, to)| self.pair_lacks((at, rule), (source, from), (destination, to), looked));
         lacks.min_by_key(|lacks| nearness(lacks)).unwrap_or_else(|| vec![Lack::Destination, Lack::Source])
     }
 
     fn pair_lacks(
         &self,
-        at: usize,
-        rule: &Rule,
+        (at, rule): (usize, &Rule),
         (source, from): (&Known, Option<IpAddr>),
         (destination, to): (&Known, Option<IpAddr>),
+        looked: &mut Looked,
     ) -> Vec<Lack> {
+        let sets = &self.rules[at];
         let mut lacks = Vec::new();
-        if !rule.sources.iter().any(|alias| self.is_source(alias, source, from, !rule.postures.is_empty())) {
+        let is_source =
+            || rule.sources.iter().any(|alias| self.is_source(alias, source, from, !rule.postures.is_empty()));
+        if !*looked.sources.entry((sets.source, from)).or_insert_with(is_source) {
             lacks.push(Lack::Source);
         }
         if !self.has_posture(rule, source) {
@@ -294,12 +320,13 @@ impl Compiled {
             if !same_user(source, destination) {
                 lacks.push(Lack::Destination);
             }
-        } else if rule.via.is_empty() {
-            if !rule.destinations.iter().any(|alias| self.is_destination(alias, destination, to)) {
-                lacks.push(Lack::Destination);
-            }
         } else {
-            lacks.extend(self.via_lack(at, rule, destination, to));
+            let lack = || match rule.via.is_empty() {
+                true if rule.destinations.iter().any(|alias| self.is_destination(alias, destination, to)) => None,
+                true => Some(Lack::Destination),
+                false => self.via_lack(at, rule, destination, to),
+            };
+            lacks.extend(*looked.destinations.entry((sets.destination, to)).or_insert_with(lack));
         }
         lacks
     }

@@ -1,5 +1,6 @@
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::Arc;
 
 use crate::fields::{Fields, strings};
@@ -56,6 +57,36 @@ pub enum Requirement {
     Set,
     /// `NOT SET`
     NotSet,
+}
+
+impl fmt::Display for PostureValue {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Text(text) if text.contains('\'') => write!(formatter, "\"{text}\""),
+            Self::Text(text) => write!(formatter, "'{text}'"),
+            Self::Number(number) => write!(formatter, "{number}"),
+            Self::Bool(on) => write!(formatter, "{on}"),
+        }
+    }
+}
+
+impl fmt::Display for Condition {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let list = |values: &[PostureValue]| values.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let key = &self.key;
+        match &self.requirement {
+            Requirement::Equal(value) => write!(formatter, "{key} == {value}"),
+            Requirement::NotEqual(value) => write!(formatter, "{key} != {value}"),
+            Requirement::Less(value) => write!(formatter, "{key} < {value}"),
+            Requirement::AtMost(value) => write!(formatter, "{key} <= {value}"),
+            Requirement::Greater(value) => write!(formatter, "{key} > {value}"),
+            Requirement::AtLeast(value) => write!(formatter, "{key} >= {value}"),
+            Requirement::In(values) => write!(formatter, "{key} IN [{}]", list(values)),
+            Requirement::NotIn(values) => write!(formatter, "{key} NOT IN [{}]", list(values)),
+            Requirement::Set => write!(formatter, "{key} IS SET"),
+            Requirement::NotSet => write!(formatter, "{key} NOT SET"),
+        }
+    }
 }
 
 impl Condition {

@@ -1,3 +1,5 @@
+use std::collections::{BTreeSet, HashMap};
+
 use ipnet::IpNet;
 
 use super::cite::{Entry, Part, fields};
@@ -9,7 +11,7 @@ use crate::{Alias, Compiled, Party, Role, Tag, is_exit_route};
 const POOLS: &str = "ipPool";
 
 impl Compiled {
-    pub(super) fn why_route(&self, asked: &Asked, route: &IpNet) -> Answer {
+    pub(super) fn why_route(&self, asked: &Asked, route: &IpNet, keys: &HashMap<IpNet, String>) -> Answer {
         let approvers = self.policy().approvers();
         let mut entries = Vec::new();
         if is_exit_route(route) {
@@ -19,7 +21,7 @@ impl Compiled {
         } else {
             for (prefix, listed) in &approvers.routes {
                 let outside = (!prefix.contains(route)).then(|| format!("{route} does not lie in {prefix}"));
-                let text = self.route_key(prefix);
+                let text = keys.get(prefix).cloned().unwrap_or_else(|| prefix.to_string());
                 entries.push(self.approver(asked, &["autoApprovers", "routes", &text], listed, outside));
             }
         }
@@ -36,8 +38,8 @@ impl Compiled {
         answer
     }
 
-    /// A prefix as the policy writes it: the key may be spelt in more than one way.
-    fn route_key(&self, prefix: &IpNet) -> String {
+    /// The prefixes of routes as the policy writes them, which may be in more than one way.
+    pub(super) fn route_keys(&self) -> HashMap<IpNet, String> {
         let document = self.policy().document();
         let field = |value: &crate::hujson::Value, name: &str| {
             let members = value.members().unwrap_or_default();
@@ -45,12 +47,16 @@ impl Compiled {
         };
         let mut value = document.root();
         for name in ["autoApprovers", "routes"] {
-            let Some(at) = field(value, name) else { return prefix.to_string() };
+            let Some(at) = field(value, name) else { return HashMap::new() };
             value = value.members().unwrap_or_default()[at].value();
         }
-        let means = |name: &str| name.trim().parse::<IpNet>().is_ok_and(|known| known.trunc() == *prefix);
-        let found = value.members().unwrap_or_default().iter().find(|member| means(member.name()));
-        found.map_or_else(|| prefix.to_string(), |member| member.name().to_owned())
+        let mut keys = HashMap::new();
+        for member in value.members().unwrap_or_default() {
+            if let Ok(prefix) = member.name().trim().parse::<IpNet>() {
+                keys.entry(prefix.trunc()).or_insert_with(|| member.name().to_owned());
+            }
+        }
+        keys
     }
 
     pub(super) fn why_service(&self, asked: &Asked, service: &str) -> Answer {
@@ -96,7 +102,7 @@ impl Compiled {
     pub(super) fn why_tag(&self, asked: &Asked, tag: &Tag) -> Answer {
         let mut entries = Vec::new();
         let mut waiting = vec![tag.clone()];
-        let mut seen = vec![tag.clone()];
+        let mut seen = BTreeSet::from([tag.clone()]);
         while let Some(next) = waiting.pop() {
             let owners = self.policy().tag_owners(&next).unwrap_or_default();
             let admins = [Alias::Auto(crate::Autogroup::Role(Role::Admin))];
@@ -105,9 +111,8 @@ impl Compiled {
             entries.push(self.approver(asked, &["tagOwners", next.as_str()], owners, None));
             for owner in owners {
                 if let Alias::Tag(owner) = owner
-                    && !seen.contains(owner)
+                    && seen.insert(owner.clone())
                 {
-                    seen.push(owner.clone());
                     waiting.push(owner.clone());
                 }
             }

@@ -71,7 +71,7 @@ impl Compiled {
                 }
             }
         }
-        let text = value.map(|value| cut(&document.minify(value))).unwrap_or_default();
+        let text = value.map(|value| cut(&document.minify_start(value, MOST_TEXT + 1))).unwrap_or_default();
         Citation { line: position.map_or(0, |position| position.line), place, text, lacks: entry.lacks }
     }
 

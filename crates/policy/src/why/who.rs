@@ -81,7 +81,7 @@ impl Compiled {
     }
 
     /// Whether an alias means a party by who it belongs to.
-    pub(super) fn belongs_to(&self, alias: &Alias, party: &Party) -> bool {
+    pub(crate) fn belongs_to(&self, alias: &Alias, party: &Party) -> bool {
         match party {
             Party::Device(_, Some(user)) => self.is_alias_of_user(alias, user),
             _ => self.node_of(party).is_some_and(|node| self.is_alias_of_node(alias, node)),
