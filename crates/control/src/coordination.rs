@@ -352,7 +352,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::CreateOAuthClient(_) => "CreateOAuthClient",
         Command::CreateApiToken(_) => "CreateApiToken",
         Command::Revoke(_) => "Revoke",
-        Command::SetPolicy(_) => "SetPolicy",
+        Command::SetPolicy(_) | Command::SetTriedPolicy(..) => "SetPolicy",
         Command::SetDns(_) => "SetDns",
         Command::UpdateSettings(_) => "UpdateSettings",
         Command::SetNames { .. } => "SetNames",

@@ -1,6 +1,7 @@
 //! The REST API v2 over the tailnets.
 
 mod access;
+mod desk;
 mod devices;
 mod dns;
 mod keys;
@@ -21,6 +22,8 @@ use crate::session::Sessions;
 use crate::sign_in::SignIn;
 pub(crate) use access::Grants;
 
+pub(crate) use desk::PolicyDesk;
+
 /// What the API is made from.
 #[derive(Debug)]
 pub(crate) struct Rest {
@@ -29,6 +32,7 @@ pub(crate) struct Rest {
     pub(crate) sessions: Arc<Sessions>,
     pub(crate) sign_in: Arc<SignIn>,
     pub(crate) grants: Grants,
+    pub(crate) desk: PolicyDesk,
 }
 
 /// Who calls.
@@ -241,7 +245,7 @@ impl Api for Rest {
         query: PolicyQuery,
         form: PolicyForm,
     ) -> Result<PolicyDocument, ApiError> {
-        self.look_at(by.identity(), &at, |tailnet| policy::show(tailnet, query, form))
+        self.look_at(by.identity(), &at, policy::InForce::of)?.show(query, form)
     }
 
     async fn set_policy(
@@ -260,7 +264,7 @@ impl Api for Rest {
         query: PreviewQuery,
         PolicyText(text): PolicyText,
     ) -> Result<Json<PolicyPreview>, ApiError> {
-        self.look_at(by.identity(), &at, |tailnet| policy::preview(tailnet, query, &text).map(Json))
+        self.try_out(by.identity(), &at, move |trial| policy::preview(trial, query, &text).map(Json)).await
     }
 
     async fn validate_policy(
@@ -270,7 +274,7 @@ impl Api for Rest {
         check: PolicyCheck,
     ) -> Result<Json<PolicyVerdict>, ApiError> {
         let author = by.identity().acting_user();
-        self.look_at(by.identity(), &at, |tailnet| policy::validate(tailnet, author, check).map(Json))
+        self.try_out(by.identity(), &at, move |trial| policy::validate(trial, author, check).map(Json)).await
     }
 
     async fn explain_policy(
@@ -279,7 +283,7 @@ impl Api for Rest {
         at: InTailnet,
         query: WhyQuery,
     ) -> Result<Json<PolicyExplanation>, ApiError> {
-        self.look_at(by.identity(), &at, |tailnet| why::explain(tailnet, &query).map(Json))
+        self.try_out(by.identity(), &at, move |trial| why::explain(trial, &query).map(Json)).await
     }
 
     async fn policy_history(

@@ -18,7 +18,7 @@ use crate::listener::{Limits, Listener};
 use crate::machine::Entrance;
 use crate::pages::{self, Pages};
 use crate::password::Passwords;
-use crate::rest::{Grants, Rest};
+use crate::rest::{Grants, PolicyDesk, Rest};
 use crate::session::Sessions;
 use crate::sign_in::SignIn;
 use crate::store::Store;
@@ -218,7 +218,8 @@ impl Parts {
             sessions: sessions.clone(),
             sign_in: sign_in.clone(),
         };
-        let rest = Rest { url, coordination: coordination.clone(), sessions, sign_in, grants: Grants::default() };
+        let (grants, desk) = (Grants::default(), PolicyDesk::default());
+        let rest = Rest { url, coordination: coordination.clone(), sessions, sign_in, grants, desk };
         let web = Web { coordination: coordination.clone(), relay_token };
         let entrance = Entrance::new(machine_key, Arc::new(Machines(coordination.clone())), open, stop);
         let lost = || async { (StatusCode::NOT_FOUND, "there is nothing here\n") };

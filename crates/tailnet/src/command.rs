@@ -1,6 +1,7 @@
 //! What a tailnet can be asked to do, by whom, and what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use crypto::{Entropy, MachinePublic, NodePublic};
 use jiff::{SignedDuration, Timestamp};
@@ -12,6 +13,7 @@ use crate::record::{DnsSettings, LoginName, PasswordHash, Role, ServiceName, Set
 use crate::registry::Registry;
 use crate::secret::{KeyId, SecretText};
 use crate::tag::Tag;
+use crate::trial::TriedPolicy;
 
 /// What a decision may draw on besides the tailnet's own state.
 pub struct Context<'a> {
@@ -96,6 +98,9 @@ pub enum Command {
 
     /// Puts a policy in force.
     SetPolicy(NewPolicy),
+    /// Puts a policy in force that was tried beforehand, so that nobody waits while it is. Its text is that of what was
+    /// tried.
+    SetTriedPolicy(NewPolicy, Arc<TriedPolicy>),
     /// Changes how devices resolve names, as a whole.
     SetDns(DnsSettings),
     /// Changes some settings.

@@ -49,6 +49,7 @@ mod secret;
 mod server;
 mod tag;
 mod tailnet;
+mod trial;
 
 pub use address::{AddressPool, Addresses, MESH_V4, MESH_V6, PoolExhausted};
 pub use change::{Change, Table};
@@ -73,3 +74,4 @@ pub use secret::{KeyId, KeyKind, SecretHash, SecretText};
 pub use server::{NewTailnet, Route, Server};
 pub use tag::{Tag, TagError};
 pub use tailnet::{PolicyReview, Tailnet};
+pub use trial::{PolicyTrial, TriedPolicy};

@@ -23,7 +23,8 @@ pub(crate) const MOST_CHANGES: usize = 64;
 /// The policy in force, compiled against the tailnet.
 #[derive(Debug)]
 pub(crate) struct Rules {
-    compiled: Compiled,
+    /// Shared with those who try a policy on it; a change while they do makes a copy.
+    compiled: Arc<Compiled>,
     etag: String,
     /// Why the policy that should be in force is not: then nothing is let through.
     fault: Option<PolicyError>,
@@ -56,23 +57,31 @@ impl Rules {
         let etag = etag(&policy);
         let hides_ipv4 = policy.settings().disable_ipv4
             || policy.node_attributes().iter().any(|entry| entry.attributes.has(DISABLE_IPV4));
-        Self { compiled: Compiled::new(Arc::new(policy), topology), etag, fault, hides_ipv4 }
+        Self { compiled: Arc::new(Compiled::new(Arc::new(policy), topology)), etag, fault, hides_ipv4 }
     }
 
     /// Applies changes of the tailnet to what the policy was compiled against; says whom they concern.
     pub(crate) fn apply(&mut self, changes: Vec<Change>) -> Affected {
         let mut affected = Affected::default();
-        changes.into_iter().for_each(|change| affected.join(self.compiled.apply(change)));
+        if changes.is_empty() {
+            return affected;
+        }
+        let compiled = Arc::make_mut(&mut self.compiled);
+        changes.into_iter().for_each(|change| affected.join(compiled.apply(change)));
         affected
     }
 
     /// Compiles the same policy against another tailnet.
     pub(crate) fn recompile(&mut self, topology: Topology) {
-        self.compiled = Compiled::new(Arc::clone(self.compiled.policy()), topology);
+        self.compiled = Arc::new(Compiled::new(Arc::clone(self.compiled.policy()), topology));
     }
 
     pub(crate) fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    pub(crate) fn shared(&self) -> Arc<Compiled> {
+        Arc::clone(&self.compiled)
     }
 
     pub(crate) fn topology(&self) -> &Topology {
@@ -162,12 +171,6 @@ impl Rules {
         self.compiled.own_allowed_ips(policy::NodeId(node.0))
     }
 
-    /// Whether a policy leaves a user, who reaches something now, with nothing to reach, or parts their own devices.
-    pub(crate) fn cuts_off(&self, author: UserId, by: &Compiled) -> bool {
-        let cut = self.compiled.would_cut_off(by, policy::UserId(author.0));
-        cut.is_some_and(|cut| cut.everything || cut.own_devices)
-    }
-
     /// The capabilities that policy gives a device.
     pub(crate) fn attributes(&self, node: NodeId) -> CapMap {
         self.compiled.attributes(policy::NodeId(node.0))
@@ -177,6 +180,13 @@ impl Rules {
     pub(crate) fn peer_attributes(&self, node: NodeId) -> CapMap {
         self.compiled.peer_attributes(policy::NodeId(node.0))
     }
+}
+
+/// Whether a policy leaves a user, who reaches something by the one in force, with nothing to reach, or parts their own
+/// devices.
+pub(crate) fn cuts_off(in_force: &Compiled, by: &Compiled, author: UserId) -> bool {
+    let cut = in_force.would_cut_off(by, policy::UserId(author.0));
+    cut.is_some_and(|cut| cut.everything || cut.own_devices)
 }
 
 /// Which of the routes that a device offers a policy approves at once.

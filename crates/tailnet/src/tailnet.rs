@@ -13,7 +13,7 @@ use crypto::{MachinePublic, NodePublic};
 use filter::CapMap;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
-use policy::{Compiled, Difference, Policy, PolicyError};
+use policy::{Compiled, Policy, PolicyError};
 use tailcfg::{DerpMap, NodeId, UserId, UserProfile, cap};
 
 use crate::change::Change;
@@ -401,33 +401,12 @@ impl Tailnet {
     /// # Errors
     /// It does not parse, names unknown things, or fails a test of its own.
     pub fn review_policy(&self, text: &str, author: Option<UserId>) -> Result<PolicyReview, Refusal> {
-        self.try_policy(text, author).map(|(review, _)| review)
+        self.policy_trial().try_policy(text, author).map(|tried| tried.review)
     }
 
-    /// Reads a policy and tries it as [`Tailnet::review_policy`] does, and tells what it opens and closes as well.
-    ///
-    /// # Errors
-    /// The same.
-    pub fn compare_policy(&self, text: &str, author: Option<UserId>) -> Result<(PolicyReview, Difference), Refusal> {
-        let (review, compiled) = self.try_policy(text, author)?;
-        Ok((review, Difference::between(self.rules.compiled(), &compiled)))
-    }
-
-    pub(crate) fn try_policy(&self, text: &str, author: Option<UserId>) -> Result<(PolicyReview, Compiled), Refusal> {
-        let text = if text.trim().is_empty() { Policy::default_for_new_tailnet() } else { text };
-        let compiled = Compiled::new(Arc::new(Policy::parse(text)?), self.rules.topology().clone());
-        compiled.verify()?;
-        crate::relays::told(&self.own_relays, compiled.policy()).map_err(policy::PolicyError::from)?;
-        Ok((self.review(&compiled, author), compiled))
-    }
-
-    fn review(&self, compiled: &Compiled, author: Option<UserId>) -> PolicyReview {
-        let policy = compiled.policy();
-        PolicyReview {
-            etag: crate::rules::etag(policy),
-            warnings: policy.warnings().iter().map(ToString::to_string).collect(),
-            cuts_author_off: author.is_some_and(|author| self.rules.cuts_off(author, compiled)),
-        }
+    /// The server's own relays.
+    pub(crate) fn server_relays(&self) -> Arc<DerpMap> {
+        Arc::clone(&self.own_relays)
     }
 
     /// Takes changes that were written, in order. Never fails: a tailnet is what its changes make of it.

@@ -11,7 +11,7 @@ use api::{
 };
 use serde_json::Value;
 use tailcfg::UserId;
-use tailnet::{Command, NewPolicy, PolicyPrecondition, Refusal, Tailnet};
+use tailnet::{Command, NewPolicy, PolicyPrecondition, PolicyTrial, Refusal, Tailnet};
 
 use super::{Identity, Rest};
 use crate::coordination::{Failure, findings};
@@ -37,9 +37,17 @@ impl Rest {
             who: author,
             why: upload.why,
         };
-        let set = self.coordination.execute(who.tailnet, Command::SetPolicy(new), who.actor.clone()).await;
-        match set {
-            Ok(_) => self.look(who, |tailnet| show(tailnet, PolicyQuery::default(), upload.form)),
+        // It is tried before its turn comes: whoever else waits for a turn doesn't wait for that.
+        let (tried, new) = self
+            .try_out(who, at, move |trial| {
+                let tried =
+                    trial.try_policy(&new.text, None).map_err(|refusal| ApiError::from(Failure::from(refusal)))?;
+                Ok((tried, new))
+            })
+            .await?;
+        let command = Command::SetTriedPolicy(new, Arc::new(tried));
+        match self.coordination.execute(who.tailnet, command, who.actor.clone()).await {
+            Ok(_) => self.look(who, InForce::of)?.show(PolicyQuery::default(), upload.form),
             Err(Failure::Refused(Refusal::PolicyChanged { .. })) => {
                 // The very words that gitops-pusher and the Terraform provider look for.
                 let message = "precondition failed, invalid old hash";
@@ -83,22 +91,42 @@ fn author(tailnet: &Tailnet, who: &Identity) -> String {
     }
 }
 
-/// The policy in force.
-pub(super) fn show(tailnet: &Tailnet, query: PolicyQuery, form: PolicyForm) -> Result<PolicyDocument, ApiError> {
-    let text = tailnet.policy().text.clone();
-    let body = if query.details {
-        let warnings = match tailnet.policy_fault() {
-            Some(fault) => vec![fault.to_string()],
-            None => tailnet.compiled().policy().warnings().iter().map(ToString::to_string).collect(),
+/// The policy in force, apart from its tailnet.
+pub(super) struct InForce {
+    etag: String,
+    text: String,
+    /// None if it is a text that is no policy any more, with why.
+    policy: Result<Arc<Policy>, String>,
+}
+
+impl InForce {
+    pub(super) fn of(tailnet: &Tailnet) -> Result<Self, ApiError> {
+        let policy = match tailnet.policy_fault() {
+            Some(fault) => Err(fault.to_string()),
+            None => Ok(Arc::clone(tailnet.compiled().policy())),
         };
-        PolicyBody::Details(PolicyDetails::new(&text, warnings))
-    } else {
-        match form {
-            PolicyForm::Hujson => PolicyBody::Hujson(text),
-            PolicyForm::Json => PolicyBody::Json(plain_json(&text)?),
-        }
-    };
-    Ok(PolicyDocument { etag: tailnet.policy_etag().to_owned(), body })
+        Ok(Self { etag: tailnet.policy_etag().to_owned(), text: tailnet.policy().text.clone(), policy })
+    }
+
+    pub(super) fn show(self, query: PolicyQuery, form: PolicyForm) -> Result<PolicyDocument, ApiError> {
+        let body = if query.details {
+            let warnings = match &self.policy {
+                Err(fault) => vec![fault.clone()],
+                Ok(policy) => policy.warnings().iter().map(ToString::to_string).collect(),
+            };
+            PolicyBody::Details(PolicyDetails::new(&self.text, warnings))
+        } else {
+            match (form, &self.policy) {
+                (PolicyForm::Hujson, _) => PolicyBody::Hujson(self.text),
+                (PolicyForm::Json, Ok(policy)) => {
+                    let document = policy.document();
+                    PolicyBody::Json(document.minify(document.root()))
+                }
+                (PolicyForm::Json, Err(_)) => PolicyBody::Json(plain_json(&self.text)?),
+            }
+        };
+        Ok(PolicyDocument { etag: self.etag, body })
+    }
 }
 
 /// A policy's text without comments.
@@ -110,30 +138,34 @@ fn plain_json(text: &str) -> Result<String, ApiError> {
 
 /// Tries a policy, or tests against the policy in force; nothing changes.
 pub(super) fn validate(
-    tailnet: &Tailnet,
+    trial: &PolicyTrial,
     author: Option<UserId>,
     check: PolicyCheck,
 ) -> Result<PolicyVerdict, ApiError> {
     let text = match check {
         PolicyCheck::Policy(text) => text,
-        PolicyCheck::Tests(tests) => with_tests(&tailnet.policy().text, &tests)?,
+        PolicyCheck::Tests(tests) => with_tests(trial.in_force(), &tests)?,
     };
-    match tailnet.compare_policy(&text, author) {
-        Ok((review, difference)) => {
-            let mut data = Vec::new();
-            if !review.warnings.is_empty() {
-                data.push(Finding { warnings: review.warnings, ..Finding::default() });
-            }
-            if let Some(user) = author.filter(|_| review.cuts_author_off).and_then(|id| tailnet.user(id)) {
-                let login = user.login.to_string();
-                let warning = Refusal::PolicyCutsAuthorOff { author: login.clone() }.to_string();
-                data.push(Finding { user: login, warnings: vec![warning], ..Finding::default() });
-            }
-            let message = if data.is_empty() { String::new() } else { "warning(s) found".to_owned() };
-            Ok(PolicyVerdict { message, data, difference: Some(tell(difference)) })
+    let tried = match trial.try_policy(&text, author) {
+        Ok(tried) => tried,
+        Err(refusal) => {
+            let data = findings(&refusal);
+            return Ok(PolicyVerdict { message: refusal.to_string(), data, difference: None });
         }
-        Err(refusal) => Ok(PolicyVerdict { message: refusal.to_string(), data: findings(&refusal), difference: None }),
+    };
+    let mut data = Vec::new();
+    if !tried.review.warnings.is_empty() {
+        data.push(Finding { warnings: tried.review.warnings.clone(), ..Finding::default() });
     }
+    let users = &trial.compiled().topology().users;
+    let cut_off = author.filter(|_| tried.review.cuts_author_off);
+    if let Some(user) = cut_off.and_then(|id| users.get(&::policy::UserId(id.0))) {
+        let login = user.login.to_string();
+        let warning = Refusal::PolicyCutsAuthorOff { author: login.clone() }.to_string();
+        data.push(Finding { user: login, warnings: vec![warning], ..Finding::default() });
+    }
+    let message = if data.is_empty() { String::new() } else { "warning(s) found".to_owned() };
+    Ok(PolicyVerdict { message, data, difference: Some(tell(trial.difference(&tried))) })
 }
 
 fn tell(difference: Difference) -> PolicyDifference {
@@ -163,13 +195,20 @@ fn with_tests(text: &str, tests: &str) -> Result<String, ApiError> {
     Ok(policy.to_string())
 }
 
+/// The most names and ports that a preview tells: rules share their lists, and an answer can't.
+const MOST_TOLD: usize = 200_000;
+
 /// The rules of a policy that concern a user or an address.
-pub(super) fn preview(tailnet: &Tailnet, query: PreviewQuery, text: &str) -> Result<PolicyPreview, ApiError> {
-    let text = if text.trim().is_empty() { &tailnet.policy().text } else { text };
+pub(super) fn preview(trial: &PolicyTrial, query: PreviewQuery, text: &str) -> Result<PolicyPreview, ApiError> {
+    let text = if text.trim().is_empty() { trial.in_force() } else { text };
     let policy = Policy::parse(text).map_err(|error: PolicyError| ApiError::bad_request(error.to_string()))?;
-    let compiled = Compiled::new(Arc::new(policy), tailnet.compiled().topology().clone());
+    let compiled = Compiled::new(Arc::new(policy), trial.compiled().topology().clone());
     let concerned = match query.kind {
-        PreviewType::User => compiled.rules_of_user(user_named(tailnet, &query.preview_for)?),
+        PreviewType::User => {
+            let user = compiled.topology().user_by_login(&query.preview_for);
+            let user = user.ok_or_else(|| ApiError::not_found("there is no user of this name in this tailnet"))?;
+            compiled.rules_of_user(user.0)
+        }
         PreviewType::IpPort => {
             let address: SocketAddr = query.preview_for.parse().map_err(|_| {
                 ApiError::bad_request("previewFor must be an address and a port, like \"100.64.0.1:443\"")
@@ -177,15 +216,25 @@ pub(super) fn preview(tailnet: &Tailnet, query: PreviewQuery, text: &str) -> Res
             compiled.rules_to_address(address.ip(), address.port())
         }
     };
-    let rules = compiled.policy().rules();
-    let matches = concerned.into_iter().filter_map(|at| rules.get(at)).map(describe).collect();
+    let rules: Vec<&Rule> = concerned.into_iter().filter_map(|at| compiled.policy().rules().get(at)).collect();
+    let told = rules.iter().map(|rule| rule.sources.len() + rule.destinations.len() * ranges(rule)).sum::<usize>();
+    if told > MOST_TOLD {
+        let message = format!(
+            "{} rules concern {}, with {told} names and ports: more than the {MOST_TOLD} that are listed",
+            rules.len(),
+            query.preview_for
+        );
+        return Err(ApiError::bad_request(message));
+    }
+    let matches = rules.into_iter().map(describe).collect();
     Ok(PolicyPreview { matches, kind: query.kind, preview_for: query.preview_for })
 }
 
-fn user_named(tailnet: &Tailnet, login: &str) -> Result<::policy::UserId, ApiError> {
-    let user = tailnet.users().find(|user| user.login.as_str() == login);
-    let user = user.ok_or_else(|| ApiError::not_found("there is no user of this name in this tailnet"))?;
-    Ok(::policy::UserId(user.id.0))
+fn ranges(rule: &Rule) -> usize {
+    match &rule.effect {
+        Effect::Ports(all) => all.iter().map(|ports| ports.ranges.len()).sum(),
+        Effect::Capabilities(_) => 1,
+    }
 }
 
 fn describe(rule: &Rule) -> PolicyMatch {

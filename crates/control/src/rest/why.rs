@@ -2,14 +2,14 @@
 
 use ::policy::{Answer, Citation, Question, Subject, Verdict, parse_protocol};
 use api::{ApiError, PolicyAnswer, PolicyCitation, PolicyExplanation, PolicyParties, WhyQuery};
-use tailnet::Tailnet;
+use tailnet::PolicyTrial;
 
 /// What stands for the route of an exit node.
 const EXIT_NODE: &str = "exit-node";
 
 /// Answers a question by the policy in force.
-pub(super) fn explain(tailnet: &Tailnet, query: &WhyQuery) -> Result<PolicyExplanation, ApiError> {
-    let explained = tailnet.compiled().explain(&question(query)?);
+pub(super) fn explain(trial: &PolicyTrial, query: &WhyQuery) -> Result<PolicyExplanation, ApiError> {
+    let explained = trial.compiled().explain(&question(query)?);
     let explained = explained.map_err(|error| ApiError::bad_request(error.to_string()))?;
     Ok(PolicyExplanation { answers: explained.answers.iter().map(answer).collect() })
 }

@@ -129,3 +129,29 @@ async fn an_edit_of_one_rule_sends_one_chunk_to_those_whom_it_concerns_and_nothi
         assert!(told["PacketFilters"].is_null() && told["PeersChanged"].is_null(), "{name}: {told}");
     }
 }
+
+#[tokio::test]
+async fn a_policy_of_a_short_text_and_a_large_meaning_is_refused_and_the_server_goes_on() {
+    let list =
+        |texts: &mut dyn Iterator<Item = String>| texts.map(|text| format!("\"{text}\"")).collect::<Vec<_>>().join(",");
+    let address = |at: usize| format!("10.{}.{}.{}", at >> 16, at >> 8 & 255, at & 255);
+    // A chain of sets, each in the next; the set at its end named ten thousand times; and a product of ports and networks.
+    let chain =
+        (0..20_000).map(|at| format!("\"ipset:n{at:05}\": [\"ipset:n{:05}\"]", at + 1)).collect::<Vec<_>>().join(",");
+    let chain = format!("{{\"ipsets\": {{{chain}, \"ipset:n20000\": []}}, \"grants\": []}}");
+    let members = list(&mut (0..10_000).map(|at| address(at * 2)));
+    let copies = list(&mut (0..10_000).map(|_| "ipset:a".to_owned()));
+    let copies = format!("{{\"ipsets\": {{\"ipset:a\": [{members}], \"ipset:b\": [{copies}]}}, \"grants\": []}}");
+    let ports = list(&mut (1..10_000).map(|port| port.to_string()));
+    let product = format!("{{\"grants\": [{{\"src\": [\"*\"], \"dst\": [{members}], \"ip\": [{ports}]}}]}}");
+    let server = Server::start().await;
+    for (text, says) in [(chain, "warning(s) found"), (copies, "ranges in all"), (product, "the most of one rule")] {
+        let (status, verdict) = server.ask(Method::POST, "/tailnet/-/acl/validate", text).await;
+        let message = verdict["message"].as_str().unwrap_or_default();
+        assert!(
+            status == StatusCode::OK && message.contains(says),
+            "{message}"
+        );
+    }
+    assert_eq!(server.ask(Method::GET, "/tailnet/-/devices", "").await.0, StatusCode::OK);
+}

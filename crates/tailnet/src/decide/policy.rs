@@ -8,6 +8,7 @@ use crate::record::PolicyRecord;
 use crate::refusal::Refusal;
 use crate::rules::auto_approved;
 use crate::tailnet::Tailnet;
+use crate::trial::TriedPolicy;
 
 /// Approves what devices offer already and the new policy approves at once. What was approved stays so.
 fn approve(tailnet: &Tailnet, compiled: &Compiled, draft: &mut Draft<'_, '_>) {
@@ -22,7 +23,13 @@ fn approve(tailnet: &Tailnet, compiled: &Compiled, draft: &mut Draft<'_, '_>) {
 }
 
 /// Puts a policy in force, if it is whole and passes its own tests; else the old one stays.
-pub(super) fn set_policy(tailnet: &Tailnet, new: NewPolicy, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
+/// What was tried beforehand is not tried again.
+pub(super) fn set_policy(
+    tailnet: &Tailnet,
+    new: NewPolicy,
+    tried: Option<&TriedPolicy>,
+    draft: &mut Draft<'_, '_>,
+) -> Result<Reply, Refusal> {
     let current = tailnet.policy_etag();
     let holds = match &new.precondition {
         None => true,
@@ -35,14 +42,15 @@ pub(super) fn set_policy(tailnet: &Tailnet, new: NewPolicy, draft: &mut Draft<'_
         return Err(Refusal::PolicyChanged { etag: current.to_owned() });
     }
     let author = draft.acting_user();
-    let (review, compiled) = tailnet.try_policy(&new.text, author)?;
+    let trial = || tailnet.policy_trial().try_policy(&new.text, author);
+    let tried = tried.map_or_else(trial, |tried| Ok(tried.clone()))?;
+    let (review, compiled) = (&tried.review, tried.compiled_for(tailnet));
     if review.cuts_author_off && !new.confirmed {
         let author =
             author.and_then(|id| tailnet.user(id)).map_or_else(|| new.who.clone(), |user| user.login.to_string());
         return Err(Refusal::PolicyCutsAuthorOff { author });
     }
-    let empty = new.text.trim().is_empty();
-    let text = if empty { Policy::default_for_new_tailnet().to_owned() } else { new.text };
+    let text = tried.text().to_owned();
     if text != tailnet.policy().text {
         approve(tailnet, &compiled, draft);
         draft.put(Change::PutPolicy(PolicyRecord {
@@ -53,5 +61,5 @@ pub(super) fn set_policy(tailnet: &Tailnet, new: NewPolicy, draft: &mut Draft<'_
             when: draft.now(),
         }));
     }
-    Ok(Reply::Policy { etag: review.etag, warnings: review.warnings })
+    Ok(Reply::Policy { etag: tried.review.etag, warnings: tried.review.warnings })
 }

@@ -1,6 +1,7 @@
 //! Policy, settings and services as they are set.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tailcfg::CapabilityVersion;
 use tailnet::{
@@ -79,6 +80,36 @@ fn two_authors_do_not_overwrite_each_other() {
         refusal.to_string(),
         "the policy was changed by somebody else: fetch it, merge your change and try again"
     );
+}
+
+#[test]
+fn a_policy_that_was_tried_is_set_as_it_stands_and_for_the_devices_that_came_meanwhile() {
+    let mut world = World::new();
+    let new = approving("\"tag:server\"");
+    let tried = world.home().policy_trial().try_policy(&new.text, None).unwrap();
+    let key = world.make_key(tagged_key("tag:server"));
+    let asks = with_routes(request(1, "router"), &["10.1.0.0/16"]);
+    let id = world.join_as(1, asks, Proof::AuthKey(key));
+    assert!(world.node(id).approved_routes.is_empty());
+    let text = new.text.clone();
+    world.own(Command::SetTriedPolicy(new, Arc::new(tried.clone())));
+    assert_eq!(world.home().policy().text, text);
+    assert_eq!(world.node(id).approved_routes.len(), 1, "a device that came after the trial");
+
+    let old = NewPolicy { precondition: Some(PolicyPrecondition::NeverSet), ..new_policy(&text) };
+    let refusal = world.run(Actor::User(world.owner), Command::SetTriedPolicy(old, Arc::new(tried))).unwrap_err();
+    assert_eq!(refusal.kind(), RefusalKind::Precondition, "that it was tried doesn't make it current");
+}
+
+#[test]
+fn changes_of_the_tailnet_do_not_reach_into_a_trial() {
+    let mut world = World::new();
+    let trial = world.home().policy_trial();
+    let before = trial.compiled().topology().nodes.len();
+    let key = world.make_key(tagged_key("tag:server"));
+    world.join_as(1, request(1, "server"), Proof::AuthKey(key));
+    assert_eq!(trial.compiled().topology().nodes.len(), before);
+    assert_eq!(world.home().compiled().topology().nodes.len(), before + 1);
 }
 
 #[test]

@@ -1,0 +1,174 @@
+//! Where policies are read, tried and asked about: one after another, away from the threads that serve connections, and
+//! without holding up the tailnet that they are for.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use api::{ApiError, InTailnet};
+use http::StatusCode;
+use tailnet::{PolicyTrial, TailnetId};
+use tokio::sync::Semaphore;
+
+use super::{Identity, Rest};
+
+/// How many are at the desk, or wait, before others are refused; and how many of one tailnet, which must not keep all the
+/// others out.
+const MOST: usize = 16;
+const MOST_OF_ONE: usize = 4;
+
+/// After how many seconds it is worth to ask again.
+const RETRY: u32 = 5;
+
+/// One desk for all tailnets: a policy may be large, and its memory is there once.
+#[derive(Debug)]
+pub(crate) struct PolicyDesk {
+    turn: Arc<Semaphore>,
+    places: Arc<Mutex<BTreeMap<TailnetId, usize>>>,
+}
+
+/// A place at the desk, or in the queue.
+struct Place {
+    tailnet: TailnetId,
+    places: Arc<Mutex<BTreeMap<TailnetId, usize>>>,
+}
+
+impl Default for PolicyDesk {
+    fn default() -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), places: Arc::default() }
+    }
+}
+
+impl PolicyDesk {
+    /// Does some work when its turn comes.
+    ///
+    /// # Errors
+    /// Too many wait already, or the work failed.
+    pub(crate) async fn work<T: Send + 'static>(
+        &self,
+        tailnet: TailnetId,
+        work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let place = self.take_place(tailnet)?;
+        let stopped = || ApiError::internal("the policy could not be looked at");
+        let turn = self.turn.clone().acquire_owned().await.map_err(|_| stopped())?;
+        // Place and turn go along: a caller that hangs up must not let another begin beside this one.
+        let work = move || {
+            let _held = (place, turn);
+            work()
+        };
+        tokio::task::spawn_blocking(work).await.map_err(|_| stopped())?
+    }
+
+    fn take_place(&self, tailnet: TailnetId) -> Result<Place, ApiError> {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        let busy = |status, whose: &str| {
+            let message = format!("too many policies of {whose} are being checked; try again in {RETRY} seconds");
+            ApiError { retry_after: Some(RETRY), ..ApiError::new(status, message) }
+        };
+        if places.values().sum::<usize>() >= MOST {
+            return Err(busy(StatusCode::SERVICE_UNAVAILABLE, "this server"));
+        }
+        let of_one = places.entry(tailnet).or_default();
+        if *of_one >= MOST_OF_ONE {
+            return Err(busy(StatusCode::TOO_MANY_REQUESTS, "this tailnet"));
+        }
+        *of_one += 1;
+        Ok(Place { tailnet, places: Arc::clone(&self.places) })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_one) = places.get_mut(&self.tailnet) {
+            *of_one -= 1;
+            if *of_one == 0 {
+                places.remove(&self.tailnet);
+            }
+        }
+    }
+}
+
+impl Rest {
+    /// Has something tried on the tailnet that a path names, at the desk. The tailnet is only held while what is tried on is
+    /// taken from it.
+    pub(super) async fn try_out<T: Send + 'static>(
+        &self,
+        who: &Identity,
+        at: &InTailnet,
+        work: impl FnOnce(&PolicyTrial) -> Result<T, ApiError> + Send + 'static,
+    ) -> Result<T, ApiError> {
+        self.look_at(who, at, |_| Ok(()))?;
+        let (coordination, id) = (Arc::clone(&self.coordination), who.tailnet);
+        let work = move || {
+            let trial = coordination.server().tailnet(id).map(tailnet::Tailnet::policy_trial);
+            work(&trial.ok_or_else(|| ApiError::not_found("the tailnet is gone"))?)
+        };
+        self.desk.work(id, work).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn one_works_at_a_time_and_a_tailnet_can_not_take_all_places() {
+        let desk = Arc::new(PolicyDesk::default());
+        let (go, wait) = mpsc::channel::<()>();
+        let wait = Arc::new(Mutex::new(wait));
+        let ask = |tailnet: u64| {
+            let (desk, wait) = (desk.clone(), wait.clone());
+            let work = move || {
+                // Nobody else is at it meanwhile, or the lock would be held.
+                wait.try_lock()
+                    .map_err(|_| ApiError::internal("two at once"))?
+                    .recv()
+                    .map_err(|_| ApiError::internal(""))
+            };
+            tokio::spawn(async move { desk.work(TailnetId(tailnet), work).await })
+        };
+        let of_one: Vec<_> = (0..MOST_OF_ONE).map(|_| ask(1)).collect();
+        while desk.places.lock().unwrap().get(&TailnetId(1)) != Some(&MOST_OF_ONE) {
+            tokio::task::yield_now().await;
+        }
+        let refused = ask(1).await.unwrap().unwrap_err();
+        assert_eq!((refused.status, refused.retry_after), (StatusCode::TOO_MANY_REQUESTS, Some(RETRY)));
+        let others: Vec<_> = (2..).take(MOST - MOST_OF_ONE).map(ask).collect();
+        while desk.places.lock().unwrap().values().sum::<usize>() < MOST {
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(ask(99).await.unwrap().unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
+        (0..MOST).for_each(|_| go.send(()).unwrap());
+        for done in of_one.into_iter().chain(others) {
+            tokio::time::timeout(Duration::from_secs(60), done).await.unwrap().unwrap().unwrap();
+        }
+        assert!(desk.places.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn who_hangs_up_keeps_the_turn_until_the_work_is_done() {
+        let desk = Arc::new(PolicyDesk::default());
+        let (go, wait) = mpsc::channel::<()>();
+        let (began, begun) = tokio::sync::oneshot::channel();
+        let task = tokio::spawn({
+            let desk = desk.clone();
+            async move {
+                let work = move || {
+                    let _ = began.send(());
+                    wait.recv().map_err(|_| ApiError::internal("gone"))
+                };
+                desk.work(TailnetId(1), work).await
+            }
+        });
+        begun.await.unwrap();
+        task.abort();
+        assert!(task.await.unwrap_err().is_cancelled());
+        assert_eq!(desk.turn.available_permits(), 0);
+        go.send(()).unwrap();
+        desk.work(TailnetId(1), || Ok(())).await.unwrap();
+    }
+}
