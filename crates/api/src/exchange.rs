@@ -38,6 +38,9 @@ impl Content {
 
 /// What a request carries behind its head.
 pub(crate) trait Payload: Sized + Send {
+    /// How many bytes of it are read.
+    const MOST_BYTES: usize = crate::BODY_LIMIT;
+
     /// Reads a request.
     fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError>;
 

@@ -98,7 +98,8 @@ macro_rules! operations {
                 async fn $name<A: Api>(api: Arc<A>, request: Request) -> Result<Content, ApiError> {
                     let (caller, call) = Call::begin(&*api, request).await?;
                     let by = caller.authorize::<$permission>()?;
-                    let call = call.receive().await?;
+                    let most = [$(<$payload as Payload>::MOST_BYTES,)? crate::BODY_LIMIT];
+                    let call = call.receive(most[0]).await?;
                     let reply = api
                         .$name(by, call.path::<$at>()?, $(call.query::<$query>()?,)? $(call.payload::<$payload>()?,)?)
                         .await?;

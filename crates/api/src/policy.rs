@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use crate::exchange::{Content, Payload, PayloadDescription, Reply};
 use crate::query::{Parameter, Query, flag, value};
+use crate::server::POLICY_LIMIT;
 use crate::{ApiError, Finding};
 
 const JSON: &str = "application/json";
@@ -174,6 +175,8 @@ pub struct PolicyUpload {
 }
 
 impl Payload for PolicyUpload {
+    const MOST_BYTES: usize = POLICY_LIMIT;
+
     fn read(headers: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError> {
         let precondition = match headers.get(header::IF_MATCH) {
             None => None,
@@ -222,6 +225,8 @@ impl Payload for PolicyUpload {
 pub struct PolicyText(pub String);
 
 impl Payload for PolicyText {
+    const MOST_BYTES: usize = POLICY_LIMIT;
+
     fn read(_: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError> {
         text(bytes).map(Self)
     }
@@ -245,6 +250,8 @@ pub enum PolicyCheck {
 }
 
 impl Payload for PolicyCheck {
+    const MOST_BYTES: usize = POLICY_LIMIT;
+
     fn read(_: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError> {
         let text = text(bytes)?;
         match first_token(&text) {
@@ -295,7 +302,10 @@ pub struct PolicyDifference {
     pub opens: Vec<PolicyReach>,
     /// What the old policy allows and the new one doesn't.
     pub closes: Vec<PolicyReach>,
-    /// More differs than was compared.
+    /// What is neither: postures and settings that are other than they were, in words.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub changes: Vec<String>,
+    /// Some rules are about too many pairs to compare, and are told as they stand; or not everything is told.
     pub cut_short: bool,
 }
 
@@ -303,11 +313,11 @@ pub struct PolicyDifference {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(default)]
 pub struct PolicyReach {
-    /// A user's login, tags, or addresses.
+    /// A user's login, tags, or addresses; the aliases of a rule that is told as it stands.
     pub source: String,
-    /// A user's login, tags, addresses or `autogroup:internet`.
+    /// A user's login, tags, addresses or `autogroup:internet`; for what is no packet, what it is about.
     pub destination: String,
-    /// Ports (`tcp:22,80-90`, `*`), or a capability.
+    /// Ports (`tcp:22,80-90`, `*`), a capability, a login (`ssh root (check)`), or what else somebody may do.
     pub what: String,
 }
 

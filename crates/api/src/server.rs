@@ -12,6 +12,7 @@ use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
+use tokio::sync::{Semaphore, SemaphorePermit};
 
 use crate::exchange::{Content, Payload, error_content};
 use crate::operations::{Api, not_yet, routes};
@@ -20,6 +21,14 @@ use crate::{ApiError, Caller, Credential, PathParameters, TokenRequest, urlencod
 
 /// The largest body that is read.
 pub const BODY_LIMIT: usize = 1 << 20;
+
+/// The largest policy that is read. Fifteen thousand rules have a megabyte.
+pub(crate) const POLICY_LIMIT: usize = 8 << 20;
+
+/// How many bodies larger than [`BODY_LIMIT`] are there at once, from their first byte to the answer.
+const LARGE_AT_ONCE: usize = 4;
+
+static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
 
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(30);
@@ -59,7 +68,7 @@ pub fn router<A: Api>(api: Arc<A>) -> Router {
 async fn issue_token<A: Api>(api: Arc<A>, request: Request) -> Result<Content, ApiError> {
     let (parts, body) = request.into_parts();
     let peer = peer(&parts)?;
-    let form = receive(body).await?;
+    let form = receive(body, BODY_LIMIT).await?;
     let token = api.issue_token(TokenRequest::read(&parts.headers, &form)?, peer).await?;
     let mut content = Content::json(&token)?;
     content.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -90,9 +99,13 @@ impl Call {
         Ok((caller, Self { parts, body, values }))
     }
 
-    /// Reads the body.
-    pub(crate) async fn receive(self) -> Result<Received, ApiError> {
-        Ok(Received { bytes: receive(self.body).await?, parts: self.parts, values: self.values })
+    /// Reads a body of so many bytes at most.
+    pub(crate) async fn receive(self, most: usize) -> Result<Received, ApiError> {
+        // One whose length isn't told may be as large as any.
+        let length = hyper::body::Body::size_hint(&self.body).upper();
+        let is_large = most > BODY_LIMIT && length.is_none_or(|length| length > BODY_LIMIT as u64);
+        let large = if is_large { Some(LARGE.try_acquire().map_err(|_| too_many_large())?) } else { None };
+        Ok(Received { bytes: receive(self.body, most).await?, parts: self.parts, values: self.values, _large: large })
     }
 }
 
@@ -101,6 +114,7 @@ pub(crate) struct Received {
     parts: Parts,
     values: Vec<String>,
     bytes: Bytes,
+    _large: Option<SemaphorePermit<'static>>,
 }
 
 impl Received {
@@ -121,15 +135,20 @@ fn peer(parts: &Parts) -> Result<Peer, ApiError> {
     parts.extensions.get::<Peer>().copied().ok_or_else(|| ApiError::internal("the connection has no known origin"))
 }
 
-async fn receive(body: Body) -> Result<Bytes, ApiError> {
+fn too_many_large() -> ApiError {
+    let message = "too many large policies are being read; try again in 5 seconds";
+    ApiError { retry_after: Some(5), ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message) }
+}
+
+async fn receive(body: Body, most: usize) -> Result<Bytes, ApiError> {
     let too_large = || {
-        let message = format!("the body is larger than {BODY_LIMIT} bytes");
+        let message = format!("the body is larger than {most} bytes");
         ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
     };
-    if hyper::body::Body::size_hint(&body).lower() > BODY_LIMIT as u64 {
+    if hyper::body::Body::size_hint(&body).lower() > most as u64 {
         return Err(too_large());
     }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, BODY_LIMIT).collect());
+    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, most).collect());
     match collected.await {
         Ok(Ok(collected)) => Ok(collected.to_bytes()),
         Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),

@@ -58,8 +58,12 @@ impl Report {
             }
             reaches.iter().for_each(|reach| text.push_str(&format!("  {reach}\n")));
         }
+        if !difference.changed.is_empty() {
+            text.push_str("It changes:\n");
+        }
+        difference.changed.iter().for_each(|change| text.push_str(&format!("  {change}\n")));
         if difference.cut_short {
-            text.push_str("And more: not everything was compared.\n");
+            text.push_str("Not everything was compared one by one: a rule about too many is told as it stands.\n");
         } else if text.is_empty() {
             text.push_str("It opens and closes nothing.\n");
         }
@@ -92,7 +96,8 @@ mod tests {
             difference: Some(Difference { cut_short: true, ..Difference::default() }),
         };
         let warned = report("warning(s) found", vec![finding(&[], &["odd"])]);
-        let says = "warning(s) found\n  warning: ann@example.com: odd\nAnd more: not everything was compared.\n";
+        let says = "warning(s) found\n  warning: ann@example.com: odd\nNot everything was compared one by one: a rule about too \
+                    many is told as it stands.\n";
         assert_eq!((warned.is_wrong(), warned.of_file("x").as_str()), (false, says));
         assert!(report("test(s) failed", vec![finding(&["no"], &["odd"])]).is_wrong());
         assert!(report("line 1, column 1: no", Vec::new()).is_wrong());

@@ -194,6 +194,7 @@ fn report(verdict: &PolicyVerdict) -> Report {
     let difference = verdict.difference.clone().map(|told| Difference {
         opened: told.opens.into_iter().map(reach).collect(),
         closed: told.closes.into_iter().map(reach).collect(),
+        changed: told.changes,
         cut_short: told.cut_short,
     });
     let findings = verdict.data.iter().cloned().map(finding).collect();

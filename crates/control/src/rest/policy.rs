@@ -174,6 +174,7 @@ fn tell(difference: Difference) -> PolicyDifference {
     PolicyDifference {
         opens: difference.opened.into_iter().map(reach).collect(),
         closes: difference.closed.into_iter().map(reach).collect(),
+        changes: difference.changed,
         cut_short: difference.cut_short,
     }
 }

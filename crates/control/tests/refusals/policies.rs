@@ -148,10 +148,37 @@ async fn a_policy_of_a_short_text_and_a_large_meaning_is_refused_and_the_server_
     for (text, says) in [(chain, "warning(s) found"), (copies, "ranges in all"), (product, "the most of one rule")] {
         let (status, verdict) = server.ask(Method::POST, "/tailnet/-/acl/validate", text).await;
         let message = verdict["message"].as_str().unwrap_or_default();
-        assert!(
-            status == StatusCode::OK && message.contains(says),
-            "{message}"
-        );
+        assert!(status == StatusCode::OK && message.contains(says), "{message}");
     }
     assert_eq!(server.ask(Method::GET, "/tailnet/-/devices", "").await.0, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_check_tells_of_logins_tags_and_settings() {
+    let server = Server::start().await;
+    let more = r#""tagOwners": {"tag:server": ["group:dev"], "tag:k8s-operator": []}, "disableIPv4": true,
+        "ssh": [{"action": "check", "src": ["group:dev"], "dst": ["tag:server"], "users": ["root"]}],"#;
+    let tags = r#""tagOwners": {"tag:server": ["autogroup:admin"], "tag:k8s-operator": []},"#;
+    let changed = POLICY.replace(tags, more);
+    let (status, verdict) = server.ask(Method::POST, "/tailnet/-/acl/validate", changed).await;
+    assert_eq!(status, StatusCode::OK, "{verdict}");
+    let opens = json!([
+        {"source": ADMIN, "destination": "tag:server", "what": "ssh root (check)"},
+        {"source": "group:dev", "destination": "tag:server", "what": "may give the tag"},
+    ]);
+    assert_eq!(verdict["difference"]["opens"], opens, "{verdict}");
+    assert_eq!(verdict["difference"]["changes"], json!(["disableIPv4: on instead of off"]), "{verdict}");
+}
+
+#[tokio::test]
+async fn a_policy_may_be_larger_than_other_bodies() {
+    let server = Server::start().await;
+    let large = format!("{POLICY}// {}", "x".repeat(3 << 20));
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/acl", large).await.0, StatusCode::OK);
+    let too_large = format!("{POLICY}// {}", "x".repeat(9 << 20));
+    let answer = server.ask(Method::POST, "/tailnet/-/acl/validate", too_large).await;
+    assert_eq!(
+        (answer.0, answer.1["message"].as_str()),
+        (StatusCode::PAYLOAD_TOO_LARGE, Some("the body is larger than 8388608 bytes"))
+    );
 }

@@ -52,11 +52,17 @@ impl NodeClasses {
         self.by_node.get(&node).copied()
     }
 
-    /// One node of each class and user among these.
+    /// Two nodes of each class and user among these: a login to the very same device may be another matter than one to its
+    /// like.
     pub(crate) fn distinct(&self, nodes: BTreeSet<NodeId>, compiled: &Compiled) -> Vec<NodeId> {
-        let mut seen = BTreeSet::new();
+        let mut seen: HashMap<_, usize> = HashMap::new();
         let key = |id: &NodeId| (self.of(*id), compiled.topology.nodes.get(id).and_then(Node::user));
-        nodes.into_iter().filter(|id| seen.insert(key(id))).collect()
+        let is_one_of_two = |id: &NodeId| {
+            let count = seen.entry(key(id)).or_default();
+            *count += 1;
+            *count <= 2
+        };
+        nodes.into_iter().filter(is_one_of_two).collect()
     }
 }
 
