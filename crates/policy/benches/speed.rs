@@ -21,7 +21,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::{Compiled, NodeId, Policy, Topology};
+use policy::{Compiled, Difference, NodeId, Policy, Question, Topology, UserId};
 use shape::Shape;
 
 #[global_allocator]
@@ -66,6 +66,10 @@ fn measure(shape: &Shape) -> Vec<(String, String)> {
     row("  bytes sent, MB", megabytes(rounds[0].bytes));
     row("  at most, both policies and what nodes were sent, MB", megabytes(memory::most() - before));
 
+    for (name, time) in ask(shape, &compiled) {
+        row(name, millis(time));
+    }
+
     let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
     let mut heard: BTreeMap<&str, usize> = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -83,13 +87,41 @@ fn measure(shape: &Shape) -> Vec<(String, String)> {
     }
     for name in ["one node added", "one node retagged", "one node removed"] {
         let worst = times[name].iter().copied().max().unwrap_or_default();
-        row(&format!("{name}: who must hear, p50"), millis(median(times[name].iter().copied())));
+        row(&format!("{name}: who must hear, p50 of fastest of {TRIES}"), millis(median(times[name].iter().copied())));
         row("  worst", millis(worst));
         row("  nodes", heard[name].to_string());
     }
     let naive = naive::all(&Policy::parse(&shape.text).expect("the shape is a policy"), &shape.topology);
     row("naive: the same edit", format!("{:.2} s", naive.as_secs_f64()));
     rows
+}
+
+/// What a check of the edited policy costs, beside reading and compiling it, and what a question does.
+fn ask(shape: &Shape, compiled: &Compiled) -> Vec<(&'static str, Duration)> {
+    let compile = |text: &str| {
+        let policy = Policy::parse(text).expect("the shape is a policy");
+        Compiled::new(Arc::new(policy), shape.topology.clone())
+    };
+    let edited = compile(&shape.edited);
+    let tests: Vec<String> = (0..1000)
+        .map(|at| format!("{{\"src\": \"user{}@example.com\", \"deny\": [\"tag:t{}:1001\"]}}", at % 500, at % 390))
+        .collect();
+    let end = shape.text.rfind('}').expect("a policy is an object");
+    let tested = compile(&format!("{}, \"tests\": [{}]}}", &shape.text[..end], tests.join(",")));
+    let question = Question::new("autogroup:member", "tag:t7:1001", None).expect("a question");
+    let timed = |work: &dyn Fn()| {
+        median((0..5).map(|_| {
+            let start = spent();
+            work();
+            spent() - start
+        }))
+    };
+    vec![
+        ("what the edit opens and closes", timed(&|| drop(Difference::between(compiled, &edited)))),
+        ("whether it cuts its author off", timed(&|| drop(compiled.would_cut_off(&edited, UserId(1))))),
+        ("a thousand tests in the policy", timed(&|| drop(tested.verify()))),
+        ("why, for 500 users and 20 devices of a tag, or too many", timed(&|| drop(compiled.explain(&question)))),
+    ]
 }
 
 /// The chunks that each node has, by name, with their sizes.
