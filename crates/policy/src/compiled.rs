@@ -7,6 +7,7 @@
 mod aliases;
 mod approval;
 mod attributes;
+mod by_address;
 mod change;
 mod classes;
 mod decide;
@@ -19,7 +20,7 @@ mod visibility;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::net::IpAddr;
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 
 use filter::{AddressRange, Protocol};
 use ipnet::IpNet;
@@ -37,6 +38,7 @@ pub use ssh::SshGrant;
 use crate::policy::{Effect, Rule};
 use crate::{Alias, Autogroup, GroupMember, Node, NodeId, Policy, Tag, Topology, User, UserId};
 use aliases::{AliasTable, Membership};
+use by_address::ByAddress;
 use sets::{DestinationSet, SourceSet};
 
 /// A policy compiled against a tailnet.
@@ -64,8 +66,7 @@ pub struct Compiled {
     subnets: BTreeMap<IpNet, RoaringBitmap>,
     /// The rules whose ports belong together in a filter, by what makes them so: equal sources and protocol.
     groups: BTreeMap<GroupKey, BTreeSet<u32>>,
-    /// The slot of each address; made when first asked for.
-    at_address: OnceLock<HashMap<IpAddr, u32>>,
+    at_address: ByAddress,
 }
 
 /// What rules must share to be one rule of a filter.
@@ -106,7 +107,7 @@ impl Compiled {
             eligible: BTreeMap::new(),
             subnets: BTreeMap::new(),
             groups: BTreeMap::new(),
-            at_address: OnceLock::new(),
+            at_address: ByAddress::default(),
         };
         compiled.intern_rules();
         compiled.intern_others();
@@ -224,7 +225,7 @@ impl Compiled {
     /// Enters a slot's node into every bitmap that is about single nodes; sets are not touched.
     fn enter(&mut self, slot: u32) {
         let Some(node) = self.node_at(slot).cloned() else { return };
-        self.at_address.take();
+        self.at_address.forget();
         let mut membership = self.aliases.membership(&node, &self.topology);
         self.add_services(slot, &mut membership);
         for id in &membership.named {
@@ -255,7 +256,7 @@ impl Compiled {
 
     /// Takes a slot's node out of every bitmap that is about single nodes.
     fn withdraw(&mut self, slot: u32) {
-        self.at_address.take();
+        self.at_address.forget();
         let membership = std::mem::take(&mut self.membership[slot as usize]);
         for id in &membership.named {
             self.aliases.entries[*id as usize].named.remove(slot);
@@ -371,22 +372,6 @@ impl Compiled {
 
     fn tagged(&self, tags: &[Tag]) -> RoaringBitmap {
         tags.iter().filter_map(|tag| self.by_tag.get(tag)).fold(RoaringBitmap::new(), |all, nodes| all | nodes)
-    }
-
-    /// The node that has an address, as [`Topology::node_at`] finds it, without a walk over all nodes.
-    pub(crate) fn node_by_address(&self, address: IpAddr) -> Option<(NodeId, &Node)> {
-        let index = self.at_address.get_or_init(|| {
-            let mut index = HashMap::new();
-            for (id, node) in &self.topology.nodes {
-                let Some(slot) = self.slot_of.get(id) else { continue };
-                for address in &node.addresses {
-                    index.entry(*address).or_insert(*slot);
-                }
-            }
-            index
-        });
-        let id = self.slots[*index.get(&address)? as usize]?;
-        self.topology.nodes.get(&id).map(|node| (id, node))
     }
 
     /// The nodes that an alias means by who they belong to, ascending.

@@ -87,25 +87,29 @@ impl Difference {
     }
 }
 
+/// The words of `towline policy check`, a line each.
 impl fmt::Display for Difference {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (title, reaches) in [("opens", &self.opened), ("closes", &self.closed)] {
+        for (title, reaches) in [("It opens:", &self.opened), ("It closes:", &self.closed)] {
             if !reaches.is_empty() {
-                writeln!(formatter, "{title}:")?;
+                writeln!(formatter, "{title}")?;
             }
             for reach in reaches {
                 writeln!(formatter, "  {reach}")?;
             }
         }
         if !self.changed.is_empty() {
-            writeln!(formatter, "changes:")?;
+            writeln!(formatter, "It changes:")?;
         }
         for change in &self.changed {
             writeln!(formatter, "  {change}")?;
         }
         match (self.is_empty(), self.cut_short) {
-            (true, _) => writeln!(formatter, "opens and closes nothing"),
-            (_, true) => writeln!(formatter, "not everything was compared one by one"),
+            (true, _) => writeln!(formatter, "It opens and closes nothing."),
+            (_, true) => writeln!(
+                formatter,
+                "Not everything was compared one by one: a rule about too many is told as it stands."
+            ),
             _ => Ok(()),
         }
     }

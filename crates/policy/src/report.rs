@@ -50,24 +50,7 @@ impl Report {
 
     /// What the policy opens and closes, a line each; nothing where that isn't known.
     pub fn effects(&self) -> String {
-        let Some(difference) = &self.difference else { return String::new() };
-        let mut text = String::new();
-        for (title, reaches) in [("It opens:", &difference.opened), ("It closes:", &difference.closed)] {
-            if !reaches.is_empty() {
-                text.push_str(&format!("{title}\n"));
-            }
-            reaches.iter().for_each(|reach| text.push_str(&format!("  {reach}\n")));
-        }
-        if !difference.changed.is_empty() {
-            text.push_str("It changes:\n");
-        }
-        difference.changed.iter().for_each(|change| text.push_str(&format!("  {change}\n")));
-        if difference.cut_short {
-            text.push_str("Not everything was compared one by one: a rule about too many is told as it stands.\n");
-        } else if text.is_empty() {
-            text.push_str("It opens and closes nothing.\n");
-        }
-        text
+        self.difference.as_ref().map(Difference::to_string).unwrap_or_default()
     }
 
     /// All that is said of the policy in a file.

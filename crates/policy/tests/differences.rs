@@ -45,32 +45,32 @@ fn difference(after: &str) -> String {
 
 #[test]
 fn the_same_policy_in_other_words_opens_and_closes_nothing() {
-    assert_eq!(difference(BEFORE), "opens and closes nothing\n");
+    assert_eq!(difference(BEFORE), "It opens and closes nothing.\n");
     let split = BEFORE.replace(r#"["tcp:22", "tcp:80-90"]"#, r#"["tcp:80-85", "tcp:22", "tcp:84-90"]"#);
-    assert_eq!(difference(&split), "opens and closes nothing\n");
+    assert_eq!(difference(&split), "It opens and closes nothing.\n");
 }
 
 #[test]
 fn a_change_of_ports_is_told_by_user_tag_and_port() {
     let after = BEFORE.replace(r#""tcp:80-90""#, r#""tcp:85-95", "udp:53""#);
-    let expected = "opens:\n  ann@example.com -> tag:web: tcp:91-95\n  ann@example.com -> tag:web: udp:53\n\
-                    closes:\n  ann@example.com -> tag:web: tcp:80-84\n";
+    let expected = "It opens:\n  ann@example.com -> tag:web: tcp:91-95\n  ann@example.com -> tag:web: udp:53\n\
+                    It closes:\n  ann@example.com -> tag:web: tcp:80-84\n";
     assert_eq!(difference(&after), expected);
 }
 
 #[test]
 fn a_new_member_of_a_group_and_a_tag_without_a_device_are_seen() {
     let after = BEFORE.replace(r#"["ann@example.com"]"#, r#"["ann@example.com", "bob@example.com"]"#);
-    assert_eq!(difference(&after), "opens:\n  bob@example.com -> tag:web: tcp:22,80-90\n");
+    assert_eq!(difference(&after), "It opens:\n  bob@example.com -> tag:web: tcp:22,80-90\n");
     let after = BEFORE.replace("5432", "5433");
-    assert_eq!(difference(&after), "opens:\n  tag:web -> tag:db: 5433\ncloses:\n  tag:web -> tag:db: 5432\n");
+    assert_eq!(difference(&after), "It opens:\n  tag:web -> tag:db: 5433\nIt closes:\n  tag:web -> tag:db: 5432\n");
 }
 
 #[test]
 fn networks_and_capabilities_are_told() {
     let more = r#"{"src": ["tag:web"], "dst": ["10.0.0.0/8"], "ip": ["*"], "app": {"example.com/cap": [{"a": 1}]}}, {"src": ["tag:web"]"#;
     let after = BEFORE.replace(r#"{"src": ["tag:web"]"#, more);
-    let expected = "opens:\n  tag:web -> 10.0.0.0/8: *\n  tag:web -> 10.0.0.0/8: example.com/cap {\"a\":1}\n";
+    let expected = "It opens:\n  tag:web -> 10.0.0.0/8: *\n  tag:web -> 10.0.0.0/8: example.com/cap {\"a\":1}\n";
     assert_eq!(difference(&after), expected);
 }
 
@@ -78,7 +78,7 @@ fn networks_and_capabilities_are_told() {
 fn networks_as_sources_are_told() {
     let more = r#"{"src": ["10.50.0.0/16"], "dst": ["tag:web"], "ip": ["tcp:25"]}, {"src": ["tag:web"]"#;
     let after = BEFORE.replace(r#"{"src": ["tag:web"]"#, more);
-    assert_eq!(difference(&after), "opens:\n  10.50.0.0/16 -> tag:web: tcp:25\n");
+    assert_eq!(difference(&after), "It opens:\n  10.50.0.0/16 -> tag:web: tcp:25\n");
 }
 
 #[test]
@@ -115,23 +115,22 @@ fn changes(before: &str, replaced: &[(&str, &str)]) -> String {
 
 #[test]
 fn logins_are_told_by_user_tag_and_account() {
-    assert_eq!(changes(SSH, &[]), "opens and closes nothing\n");
+    assert_eq!(changes(SSH, &[]), "It opens and closes nothing.\n");
     let root = changes(SSH, &[(r#"["ubuntu"]"#, r#"["ubuntu", "root"]"#)]);
-    assert_eq!(root, "opens:\n  ann@example.com -> tag:web: ssh root (check)\n");
+    assert_eq!(root, "It opens:\n  ann@example.com -> tag:web: ssh root (check)\n");
     let everybody = changes(SSH, &[(r#""src": ["group:dev"]"#, r#""src": ["autogroup:member"]"#)]);
-    assert_eq!(everybody, "opens:\n  bob@example.com -> tag:web: ssh ubuntu (check)\n");
+    assert_eq!(everybody, "It opens:\n  bob@example.com -> tag:web: ssh ubuntu (check)\n");
     let accepted = changes(SSH, &[(r#""action": "check""#, r#""action": "accept""#)]);
-    let expected =
-        "opens:\n  ann@example.com -> tag:web: ssh ubuntu\ncloses:\n  ann@example.com -> tag:web: ssh ubuntu (check)\n";
+    let expected = "It opens:\n  ann@example.com -> tag:web: ssh ubuntu\nIt closes:\n  ann@example.com -> tag:web: ssh ubuntu (check)\n";
     assert_eq!(accepted, expected);
     let longer = changes(SSH, &[(r#""action": "check""#, r#""action": "check", "checkPeriod": "90m""#)]);
     assert!(longer.contains("ssh ubuntu (check for 1h30m)"), "{longer}");
     let elsewhere = changes(SSH, &[(r#""dst": ["tag:web"]"#, r#""dst": ["tag:db"]"#)]);
-    assert!(elsewhere.contains("opens:\n  ann@example.com -> tag:db: ssh ubuntu (check)\n"), "{elsewhere}");
+    assert!(elsewhere.contains("It opens:\n  ann@example.com -> tag:db: ssh ubuntu (check)\n"), "{elsewhere}");
     let own = changes(SSH, &[(r#""users": ["autogroup:nonroot"]"#, r#""users": ["root"]"#)]);
     for line in [
-        "opens:\n  ann@example.com -> ann@example.com: ssh root\n  bob@example.com -> bob@example.com: ssh root\n",
-        "closes:\n  ann@example.com -> ann@example.com: ssh any account but root\n",
+        "It opens:\n  ann@example.com -> ann@example.com: ssh root\n  bob@example.com -> bob@example.com: ssh root\n",
+        "It closes:\n  ann@example.com -> ann@example.com: ssh any account but root\n",
     ] {
         assert!(own.contains(line), "{own}");
     }
@@ -146,8 +145,7 @@ fn logins_are_told_by_user_tag_and_account() {
 #[test]
 fn who_may_give_tags_and_need_not_ask_is_told_by_entry() {
     let owners = changes(SSH, &[(r#""tag:web": ["group:dev"]"#, r#""tag:web": ["bob@example.com"]"#)]);
-    let expected =
-        "opens:\n  bob@example.com -> tag:web: may give the tag\ncloses:\n  group:dev -> tag:web: may give the tag\n";
+    let expected = "It opens:\n  bob@example.com -> tag:web: may give the tag\nIt closes:\n  group:dev -> tag:web: may give the tag\n";
     assert_eq!(owners, expected);
     let members = changes(
         SSH,
@@ -156,7 +154,7 @@ fn who_may_give_tags_and_need_not_ask_is_told_by_entry() {
     assert!(members.contains("  bob@example.com -> tag:web: may give the tag\n"), "{members}");
     let more = r#""grants": [], "nodeAttrs": [{"target": ["tag:web"], "attr": ["funnel"]}],
         "autoApprovers": {"routes": {"10.0.0.0/8": ["tag:web"]}, "exitNode": ["group:dev"], "services": {"svc:a": ["tag:db"]}}"#;
-    let expected = "opens:\n  group:dev -> exit node: approved at once\n  tag:db -> svc:a: service approved at once\n  \
+    let expected = "It opens:\n  group:dev -> exit node: approved at once\n  tag:db -> svc:a: service approved at once\n  \
                     tag:web -> 10.0.0.0/8: route approved at once\n  tag:web -> nodeAttrs: funnel\n";
     assert_eq!(changes(SSH, &[(r#""grants": []"#, more)]), expected);
 }
@@ -168,7 +166,7 @@ fn postures_and_settings_are_told_as_they_are_and_were() {
         &before,
         &[("== 'linux'", "IN ['linux', 'macos']"), (r#""postures""#, r#""disableIPv4": true, "postures""#)],
     );
-    let expected = "changes:\n  disableIPv4: on instead of off\n  posture:a: node:os IN ['linux', 'macos'] instead of node:os == 'linux'\n";
+    let expected = "It changes:\n  disableIPv4: on instead of off\n  posture:a: node:os IN ['linux', 'macos'] instead of node:os == 'linux'\n";
     assert_eq!(told, expected);
 }
 
@@ -189,9 +187,9 @@ fn a_rule_about_more_pairs_than_are_compared_is_told_as_it_stands_and_the_others
         {"src": ["*"], "dst": ["*"], "ip": ["tcp:80-90"]}]}"#;
     let after = before.replace("80-90", "80,443").replace("22", "23");
     let difference = Difference::between(&many(before), &many(&after));
-    let expected = "opens:\n  * -> *: tcp:443, line 3\n  u1@example.com -> tag:a: tcp:23,443\n  u1@example.com -> tag:a: udp:23\n\
-                    closes:\n  * -> *: tcp:81-90, line 3\n  u1@example.com -> tag:a: tcp:22,81-90\n  u1@example.com -> tag:a: udp:22\n\
-                    not everything was compared one by one\n";
+    let expected = "It opens:\n  * -> *: tcp:443, line 3\n  u1@example.com -> tag:a: tcp:23,443\n  u1@example.com -> tag:a: udp:23\n\
+                    It closes:\n  * -> *: tcp:81-90, line 3\n  u1@example.com -> tag:a: tcp:22,81-90\n  u1@example.com -> tag:a: udp:22\n\
+                    Not everything was compared one by one: a rule about too many is told as it stands.\n";
     assert_eq!(difference.to_string(), expected);
     let ssh = |users: &str| {
         format!(
@@ -217,7 +215,7 @@ fn a_set_with_more_networks_than_are_compared_is_told_by_the_rule_that_has_it() 
     };
     let (old, new) = (many(&with("22")), many(&with("23")));
     let difference = Difference::between(&old, &new).to_string();
-    assert!(difference.contains("opens:\n  u1@example.com -> ipset:a: 23, line 1\n"), "{difference}");
+    assert!(difference.contains("It opens:\n  u1@example.com -> ipset:a: 23, line 1\n"), "{difference}");
     let cut = old.would_cut_off(&many(r#"{"grants": []}"#), UserId(1)).unwrap();
     assert!(cut.everything);
 }
