@@ -5,7 +5,7 @@ use std::time::Duration;
 use crypto::NodePublic;
 use engine::Event as EngineEvent;
 use jiff::Timestamp;
-use mesh::{BackendState, Mesh, Preferences};
+use mesh::{Mesh, Preferences};
 use serde_json::{Value, json};
 use tailcfg::request::CertificateAnswer;
 use tailcfg::{DnsConfig, EndpointType, MapResponse, NetInfo, RegionId};
@@ -13,7 +13,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate::CertificateError;
-use crate::config::{AuthKey, Config, DeviceConfig};
+use crate::config::{AuthKey, Config};
 use crate::control::{Client, ControlEvent, ControlUrl, Dialer, Login, Report, Session};
 use crate::control_pings::Pinger;
 use crate::hostinfo::Machine;
@@ -29,6 +29,7 @@ mod login;
 mod machine;
 mod notice;
 mod publish;
+mod start;
 mod wishes;
 
 use cache::Cache;
@@ -98,110 +99,7 @@ pub(crate) struct Daemon {
     ends: CancellationToken,
 }
 
-/// What a daemon hands to its handles.
-pub(crate) struct Started {
-    pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
-    pub(crate) bus: broadcast::Sender<Arc<Value>>,
-    pub(crate) user_space: Option<UserSpace>,
-    pub(crate) ends: CancellationToken,
-}
-
 impl Daemon {
-    /// Reads the node's state, and takes the caller's wishes into it.
-    pub(crate) async fn new(config: Config) -> Result<(Self, Started), NodeError> {
-        let mut identity = Identity::load(config.store.as_ref()).await?;
-        let before = identity.preferences.clone();
-        config.wishes.apply(&mut identity.preferences);
-        identity.preferences.check()?;
-        if !before.control_url.is_empty() && before.control_url != identity.preferences.control_url {
-            identity.node_key = None;
-        }
-        if config.auth_key.is_some() {
-            identity.preferences.logged_out = false;
-        }
-        identity.save(config.store.as_ref()).await?;
-        let host = Machine::read();
-        let machine = MachineNetwork::new(&config, identity.preferences.netfilter_mode != 0)?;
-        let mut tls = config.roots.tls();
-        // The upgrade to Noise is HTTP/1.1's; a server that was offered HTTP/2 would not do it.
-        tls.alpn_protocols = vec![b"http/1.1".to_vec()];
-        let ledgers = Ledgers::default();
-        let dialer = Dialer {
-            resolver: config.resolver.clone(),
-            tls: Arc::new(tls),
-            socket_setup: machine.socket_setup(),
-            ledger: ledgers.control.clone(),
-        };
-        let mut mesh = Mesh::new(identity.preferences.clone(), Timestamp::now());
-        let cache = Cache::new(config.netmap_cache.clone());
-        if let Some(key) = identity.node_key.as_ref().map(crypto::NodePrivate::public) {
-            cache.load_into(&mut mesh, &key);
-        }
-        let login = Login {
-            auth_key: config.auth_key.as_ref().map(AuthKey::expose),
-            fresh: false,
-            ephemeral: config.ephemeral,
-        };
-        let user_space = (config.device == DeviceConfig::UserSpace).then(UserSpace::new);
-        let names = Arc::new(mesh.names());
-        let mesh = Arc::new(mesh);
-        let snapshot = Arc::new(Snapshot {
-            state: BackendState::NoState,
-            auth_url: None,
-            login_error: None,
-            control_error: None,
-            mesh: mesh.clone(),
-            names: names.clone(),
-            health: Vec::new(),
-            node_key: identity.node_key.as_ref().map(crypto::NodePrivate::public),
-            home: RegionId::NONE,
-            endpoints: Vec::new(),
-            tun: user_space.is_none(),
-            hostname: host.name(&identity.preferences),
-            engine: None,
-            ledgers: ledgers.clone(),
-            profile: Arc::new(identity.login_profile()),
-        });
-        let (snapshot, published) = watch::channel(snapshot);
-        let bus = broadcast::Sender::new(NOTIFICATIONS);
-        let ends = CancellationToken::new();
-        let started =
-            Started { snapshot: published, bus: bus.clone(), user_space: user_space.clone(), ends: ends.clone() };
-        let daemon = Self {
-            login_wanted: login.auth_key.is_some(),
-            login,
-            dialer,
-            ledgers,
-            host,
-            identity,
-            mesh,
-            names,
-            auth_url: None,
-            login_error: None,
-            control_error: None,
-            client: None,
-            session: None,
-            control: mpsc::channel(CONTROL_EVENTS),
-            report: watch::Sender::new(Report::default()),
-            pinger: Pinger::default(),
-            data_plane: None,
-            data_plane_error: None,
-            machine,
-            user_space,
-            live: false,
-            home: RegionId::NONE,
-            endpoints: Vec::new(),
-            net_info: None,
-            problems: Vec::new(),
-            cache,
-            snapshot,
-            bus,
-            ends,
-            config,
-        };
-        Ok((daemon, started))
-    }
-
     /// Runs until the node is told to end, and leaves the machine as it was.
     pub(crate) async fn run(mut self, mut commands: mpsc::Receiver<Command>) {
         let ends = self.ends.clone();

@@ -46,11 +46,9 @@ fn arrives(from: &UdpSocket, to: &UdpSocket, address: SocketAddr, limit: Duratio
 }
 
 #[test]
-fn a_world_is_up_within_seconds_and_up_again_changes_nothing() {
-    let name = WorldName::parse(&format!("again-{}", std::process::id())).unwrap();
-    let begun = Instant::now();
+fn up_again_changes_nothing() {
+    let name = WorldName::scratch("again").unwrap();
     let world = World::up(&name, &Options::boxes().unwrap(), &silent).unwrap();
-    let took = begun.elapsed();
     let before = serde_json::to_value(world.status().unwrap()).unwrap();
     World::up(&name, &Options::boxes().unwrap(), &silent).unwrap();
     let status = World::attach(&name).unwrap().status().unwrap();
@@ -67,7 +65,6 @@ fn a_world_is_up_within_seconds_and_up_again_changes_nothing() {
             .collect()
     };
     assert_eq!(pids(&before), pids(&serde_json::to_value(&status).unwrap()));
-    assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(World::attach(&name).is_err());
 }
 

@@ -22,7 +22,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => {
-            let name = WorldName::parse(&format!("cluster-{}", std::process::id())).unwrap();
+            let name = WorldName::scratch("cluster").unwrap();
             let all_good = prove(&World::up(&name, &Options::whole().unwrap(), &tell).unwrap());
             World::down(&name).unwrap();
             assert_eq!(traces(&name), [""; 0], "down left something");

@@ -13,7 +13,7 @@ mod traces;
 use traces::traces;
 
 fn name(what: &str) -> WorldName {
-    WorldName::parse(&format!("{what}-{}", std::process::id())).unwrap()
+    WorldName::scratch(what).unwrap()
 }
 
 #[test]

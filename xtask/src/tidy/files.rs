@@ -12,6 +12,9 @@ use crate::tidy::table::Table;
 /// Longest `lib.rs`, in lines.
 const LIB_LINES: usize = 100;
 
+/// Longest file of production code, in lines. Half of it is the aim.
+const FILE_LINES: usize = 800;
+
 /// Hosts of package registries, in two parts each so that this file passes its own rule.
 const REGISTRY_HOSTS: &[(&str, &str)] = &[
     ("proxy.golang", ".org"),
@@ -67,6 +70,11 @@ fn check_file(file: &str, text: &str, table: &Table) -> Vec<Violation> {
             format!("lib.rs has {} lines, {LIB_LINES} at most: move items into modules", text.lines().count());
         violations.push(Violation::new(file, LIB_LINES + 1, message));
     }
+    let production = production_lines(file, text);
+    if production > FILE_LINES {
+        let message = format!("{production} lines before its tests, {FILE_LINES} at most: a file is one noun");
+        violations.push(Violation::new(file, FILE_LINES + 1, message));
+    }
     if name != "go.sum" && name != "Cargo.lock" {
         violations.extend(check_lines(file, text, table));
     }
@@ -111,6 +119,14 @@ fn check_lines(file: &str, text: &str, table: &Table) -> Vec<Violation> {
         before = line;
     }
     violations
+}
+
+/// How many lines of a Rust file come before its tests.
+fn production_lines(file: &str, text: &str) -> usize {
+    if !file.ends_with(".rs") || holds_tests_only(file) {
+        return 0;
+    }
+    text.lines().take_while(|line| !line.starts_with("#[cfg(test)]")).count()
 }
 
 /// Whether all of the file is tests: in a folder `tests` of a crate, in `tests.rs`, or in the crate of scenarios. The
@@ -165,6 +181,16 @@ mod tests {
         assert!(check("crates/host/src/tun/mod.rs", "").contains("thing.rs stands beside"));
         assert!(check("crates/host/src/lib.rs", &"//!\n".repeat(101)).starts_with("crates/host/src/lib.rs:101: "));
         assert_eq!(check("crates/host/src/lib.rs", &"//!\n".repeat(100)), "");
+    }
+
+    #[test]
+    fn a_long_file_is_named_whose_tests_do_not_count() {
+        let long = |lines: usize| {
+            check("crates/host/src/a.rs", &format!("{}#[cfg(test)]\nmod tests;\n", "//\n".repeat(lines)))
+        };
+        assert_eq!(long(800), "");
+        assert!(long(801).contains("a file is one noun"));
+        assert_eq!(check("crates/host/tests/a.rs", &"//\n".repeat(801)), "");
     }
 
     #[test]

@@ -226,6 +226,7 @@ async fn a_peer_that_restarted_is_reached_as_soon_as_the_view_says_so() {
     after.show(&[&one], &map).await;
     one.show(&[&after], &map).await;
     let told = Instant::now();
-    reach(&one, &mut after).await;
-    assert!(told.elapsed() < Duration::from_secs(3), "reached after {:?}", told.elapsed());
+    let late = reach(&one, &mut after).await.min(Duration::from_secs(5));
+    let took = told.elapsed();
+    assert!(took < Duration::from_secs(3) + late, "reached after {took:?}, of which the machine was late {late:?}");
 }

@@ -169,7 +169,7 @@ async fn a_measurement_tells_the_home_and_that_udp_works() {
     .await;
     assert_eq!((info.working_udp, info.preferred_derp), (Some(true), tailcfg::RegionId(1)));
     let netcheck = one.engine.netcheck().await.unwrap().unwrap();
-    assert!(netcheck.report.udp && netcheck.report.latency.values().all(|latency| *latency < Duration::from_secs(1)));
+    assert!(netcheck.report.udp && netcheck.report.latency.len() == 1);
 }
 
 #[tokio::test]

@@ -22,6 +22,17 @@ pub struct ScratchWorld {
 /// What the names of scratch worlds begin with.
 const PREFIX: &str = "scratch-";
 
+impl WorldName {
+    /// A name for a world that a test of this process makes and takes down by itself. Where the process is killed before, the
+    /// next scratch world on the machine sweeps it away too.
+    ///
+    /// # Errors
+    /// When `what` does not do as the end of a name.
+    pub fn scratch(what: &str) -> Result<Self> {
+        Self::parse(&format!("{PREFIX}{}-{what}", std::process::id()))
+    }
+}
+
 impl ScratchWorld {
     /// Makes a world as `options` want it.
     ///
@@ -32,7 +43,7 @@ impl ScratchWorld {
         let me = ProcessIdentity::of(std::process::id().cast_signed()).context("looking at this process")?;
         sweep()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
-        let name = WorldName::parse(&format!("{PREFIX}{}-{number}", me.pid))?;
+        let name = WorldName::scratch(&number.to_string())?;
         options.owner = Some(me);
         match World::up(&name, &options, &silent) {
             Ok(world) => Ok(Self { world }),
