@@ -27,13 +27,13 @@ const MAX_STATEFUL_SET: usize = 52;
 /// Letters and digits that can't be mistaken for one another or make words.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
 
-/// The name of what is made for the object `parent` with this UID: `ts-<parent>-<five characters of the UID>`. The same
-/// object always has the same name, so that nothing is made twice.
+/// The name of what is made for the object `parent` with this UID: `ts-<parent>-<ten characters of the UID>`. The same object
+/// always has the same name, so that nothing is made twice.
 pub fn base(parent: &str, uid: &str) -> String {
     // Leaves room for the number of a replica behind the name.
     // By the value of its label, from which an object that is gone is still known.
-    let parent = fit(&label_value(parent).replace('.', "-"), MAX_STATEFUL_SET - "ts--xxxxx-000".len());
-    format!("ts-{parent}-{}", short_hash(uid))
+    let parent = fit(&label_value(parent).replace('.', "-"), MAX_STATEFUL_SET - "ts--xxxxxxxxxx-000".len());
+    format!("ts-{parent}-{}", hash(uid, 10))
 }
 
 /// The name of a replica's StatefulSet, ServiceAccount and Role: the first has the base's own.
@@ -68,14 +68,14 @@ pub(crate) fn fit(text: &str, length: usize) -> String {
     }
     let keep = length.saturating_sub("-xxxxx".len());
     let end = (0..=keep).rev().find(|end| text.is_char_boundary(*end)).unwrap_or(0);
-    format!("{}-{}", text[..end].trim_end_matches(['-', '.', '_']), short_hash(text))
+    format!("{}-{}", text[..end].trim_end_matches(['-', '.', '_']), hash(text, 5))
 }
 
-/// Five characters that differ for differing texts, with a chance of one in fourteen millions that they don't.
-fn short_hash(text: &str) -> String {
+/// Characters that differ for differing texts, but for a chance of one in 27 to the power of their number.
+fn hash(text: &str, length: usize) -> String {
     let mut rest = fingerprint(text.as_bytes());
     let mut hash = String::new();
-    for _ in 0..5 {
+    for _ in 0..length {
         let at = usize::try_from(rest % ALPHABET.len() as u64).unwrap_or_default();
         hash.push(char::from(ALPHABET[at]));
         rest /= ALPHABET.len() as u64;
@@ -102,10 +102,16 @@ mod tests {
     #[test]
     fn the_longest_names_stay_within_their_limits() {
         let name = base(&"a".repeat(253), "1");
-        assert!(replica(&name, 999).len() <= MAX_STATEFUL_SET, "{name}");
+        assert_eq!(replica(&name, 999).len(), MAX_STATEFUL_SET, "{name}");
         assert!(config_secret(&replica(&name, 999)).len() <= 63);
         assert!(label_value(&"a".repeat(253)).len() <= 63);
         assert_ne!(label_value(&format!("{}b", "a".repeat(100))), label_value(&format!("{}c", "a".repeat(100))));
+    }
+
+    #[test]
+    fn ten_characters_tell_two_objects_of_one_name_apart() {
+        let name = base("web", "1");
+        assert_eq!(name.strip_prefix("ts-web-").unwrap().len(), 10, "{name}");
     }
 
     #[test]
