@@ -54,6 +54,10 @@ pub mod event {
     pub const WAITING: &str = "WaitingForRemoval";
     /// A removal went on without what it waited for.
     pub const LEFT_BEHIND: &str = "RemovalContinuesLater";
+    /// A proxy serves, and a change of it was refused.
+    pub const NOT_IN_FORCE: &str = "ChangeNotInForce";
+    /// A proxy says that it is a device which is another proxy's.
+    pub const FOREIGN_DEVICE: &str = "DeviceOfAnother";
     /// A new auth key replaces one that does not work.
     pub const KEY_REPLACED: &str = "AuthKeyReplaced";
     /// A ProxyClass sets a variable that the operator sets too.

@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,7 +8,7 @@ use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kube::api::{Api, DeleteParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ObjectMeta, Patch, PatchParams};
 use kube::{Client, ResourceExt};
 use kubeapi::{Connector, ProxyState, condition, name};
 use serde_json::{Value, json};
@@ -24,10 +25,13 @@ use crate::reconcile::without_finalizer;
 use crate::removal::{self, Removal};
 use crate::run::connect;
 use crate::watches::{Stores, is_finalized};
-use crate::writer::Writer;
+use crate::writer::{WriteError, Writer};
 
 /// How long all of it may take; then what is left is named and the rest of the uninstallation goes on.
 const PATIENCE: Duration = Duration::from_secs(240);
+
+/// How often something may fail when nothing else is to be waited for.
+const TRIES: u32 = 3;
 
 /// Stops the operator and takes back everything that it has made: devices, proxies, Secrets and finalizers. Services and
 /// Connectors stay, for whoever installs it again.
@@ -103,16 +107,42 @@ async fn take_back(client: &Client, config: &Config) -> Result<()> {
     }
 }
 
+/// What a pass could not finish.
+#[derive(Default)]
+struct Unfinished {
+    /// What will be over by itself.
+    waiting: Option<String>,
+    /// The first that failed.
+    failed: Option<anyhow::Error>,
+}
+
+impl Unfinished {
+    fn failed(&mut self, error: anyhow::Error) {
+        tracing::warn!(error = format!("{error:#}"), "could not be removed");
+        self.failed.get_or_insert(error);
+    }
+}
+
 async fn everything(context: &Context, proxy: Option<&ApiServerProxy>) -> Result<()> {
     let since = Timestamp::now();
+    let mut failures = 0;
     loop {
-        let mut waiting = one_pass(context, since).await?;
+        let mut unfinished = one_pass(context, since).await;
         if let Some(proxy) = proxy {
-            waiting = api_server_proxy(context, proxy, since).await?.or(waiting);
+            match api_server_proxy(context, proxy, since).await {
+                Ok(what) => unfinished.waiting = what.or(unfinished.waiting),
+                Err(error) => unfinished.failed(error),
+            }
         }
-        match waiting {
-            None => break,
-            Some(what) => tracing::info!(what, "waiting"),
+        match unfinished {
+            Unfinished { waiting: Some(what), .. } => tracing::info!(what, "waiting"),
+            Unfinished { failed: Some(error), .. } => {
+                failures += 1;
+                if failures == TRIES {
+                    return Err(error);
+                }
+            }
+            Unfinished { .. } => break,
         }
         tokio::time::sleep(Duration::from_secs(2)).await;
     }
@@ -120,43 +150,39 @@ async fn everything(context: &Context, proxy: Option<&ApiServerProxy>) -> Result
     Ok(())
 }
 
-/// Removes what can be removed now; returns what is still to be waited for.
-async fn one_pass(context: &Context, since: Timestamp) -> Result<Option<String>> {
-    let secrets = context.stores.secrets.state();
-    let mut owners: Vec<Owner> = secrets.iter().filter_map(|secret| Owner::of_labels(secret.labels())).collect();
-    owners.extend(
-        context
-            .stores
-            .services
-            .state()
-            .iter()
-            .filter(|service| is_finalized(service.as_ref()))
-            .map(|service| crate::service::owner(service)),
-    );
-    owners.extend(
-        context
-            .stores
-            .connectors
-            .state()
-            .iter()
-            .filter(|connector| is_finalized(connector.as_ref()))
-            .map(|connector| crate::connector::owner(connector)),
-    );
-    owners.sort();
-    owners.dedup_by(|one, other| one.uid == other.uid);
-    let mut waiting = None;
-    for owner in owners {
-        let removal = removal::everything(context, &owner, since).await;
-        match removal.with_context(|| format!("removing what was made for the {owner}"))? {
-            Removal::Waiting(what, _) => waiting = Some(format!("{owner}: {what}")),
-            Removal::LeftBehind(what) => tracing::warn!(%owner, what, "left behind"),
-            Removal::Gone => {}
+/// Removes what can be removed now. What fails keeps nothing else.
+async fn one_pass(context: &Context, since: Timestamp) -> Unfinished {
+    let (mut unfinished, mut kept) = (Unfinished::default(), BTreeSet::new());
+    for owner in owners(&context.stores) {
+        match removal::everything(context, &owner, since).await {
+            Ok(Removal::Waiting(what, _)) => {
+                unfinished.waiting = Some(format!("{owner}: {what}"));
+                kept.insert(owner.uid);
+            }
+            Ok(Removal::LeftBehind(what)) => tracing::warn!(%owner, what, "left behind"),
+            Ok(Removal::Gone) => {}
+            Err(error) => {
+                let error = anyhow::Error::new(error).context(format!("removing what was made for the {owner}"));
+                unfinished.failed(error);
+                kept.insert(owner.uid);
+            }
         }
     }
-    if waiting.is_none() {
-        drop_finalizers(context).await?;
-    }
-    Ok(waiting)
+    drop_finalizers(context, &kept, &mut unfinished).await;
+    unfinished
+}
+
+/// Everybody for whom something was made, each once.
+fn owners(stores: &Stores) -> Vec<Owner> {
+    let secrets = stores.secrets.state();
+    let mut owners: Vec<Owner> = secrets.iter().filter_map(|secret| Owner::of_labels(secret.labels())).collect();
+    let services = stores.services.state_filter(is_finalized);
+    owners.extend(services.iter().map(|service| crate::service::owner(service)));
+    let connectors = stores.connectors.state_filter(is_finalized);
+    owners.extend(connectors.iter().map(|connector| crate::connector::owner(connector)));
+    owners.sort();
+    owners.dedup_by(|one, other| one.uid == other.uid);
+    owners
 }
 
 /// Removes the device of the API server's proxy, whose objects are the chart's; returns what is still to be waited for.
@@ -166,7 +192,7 @@ async fn api_server_proxy(context: &Context, proxy: &ApiServerProxy, since: Time
     let state = state.with_context(|| format!("reading the state of the API server's proxy in {}", proxy.namespace))?;
     let said = state.and_then(|secret| secret.data).map(|data| ProxyState::read(&data)).unwrap_or_default();
     let Some(device) = said.device_id else { return Ok(None) };
-    match remove_device(context, &device, &proxy.tags).await {
+    match remove_device(context.control.as_ref(), &device, &proxy.tags).await {
         Ok(()) => Ok(None),
         Err(error) if removal::is_late(since) => {
             tracing::warn!(device, %error, "the device of the API server's proxy is left behind");
@@ -176,23 +202,49 @@ async fn api_server_proxy(context: &Context, proxy: &ApiServerProxy, since: Time
     }
 }
 
-async fn drop_finalizers(context: &Context) -> Result<()> {
-    for service in context.stores.services.state().iter().filter(|service| is_finalized(service.as_ref())) {
+/// Lets the users' objects go on without us, but those that something still hangs on.
+async fn drop_finalizers(context: &Context, kept: &BTreeSet<String>, unfinished: &mut Unfinished) {
+    let free = |metadata: &ObjectMeta| !metadata.uid.as_ref().is_some_and(|uid| kept.contains(uid));
+    for service in context.stores.services.state_filter(|one| is_finalized(one) && free(&one.metadata)) {
         let namespace = service.namespace().unwrap_or_default();
         let services: Api<Service> = Api::namespaced(context.client.clone(), &namespace);
-        let name = service.name_any();
-        let manager = name::manager::SERVICE;
-        context.writer.status(&services, &name, manager, &json!({})).await?;
-        context.writer.patch(&services, &name, manager, &without_finalizer(&service.metadata)).await?;
+        let freed = drop_finalizer(context, &services, name::manager::SERVICE, service.as_ref(), &json!({})).await;
+        if let Err(error) = freed {
+            let error = anyhow::Error::new(error);
+            unfinished
+                .failed(error.context(format!("taking the finalizer off the {}", crate::service::owner(&service))));
+        }
     }
-    for connector in context.stores.connectors.state().iter().filter(|connector| is_finalized(connector.as_ref())) {
+    for connector in context.stores.connectors.state_filter(|one| is_finalized(one) && free(&one.metadata)) {
         let connectors: Api<Connector> = Api::all(context.client.clone());
-        let (name, manager) = (connector.name_any(), name::manager::CONNECTOR);
-        let said = uninstalled(connector, Timestamp::now());
-        context.writer.status(&connectors, &name, manager, &said).await?;
-        context.writer.patch(&connectors, &name, manager, &without_finalizer(&connector.metadata)).await?;
+        let (said, manager) = (uninstalled(&connector, Timestamp::now()), name::manager::CONNECTOR);
+        if let Err(error) = drop_finalizer(context, &connectors, manager, connector.as_ref(), &said).await {
+            let (error, owner) = (anyhow::Error::new(error), crate::connector::owner(&connector));
+            unfinished.failed(error.context(format!("taking the finalizer off the {owner}")));
+        }
     }
-    Ok(())
+}
+
+/// Says the last on an object and takes our finalizer off; one that is gone needs neither.
+async fn drop_finalizer<K>(
+    context: &Context,
+    api: &Api<K>,
+    manager: &str,
+    object: &K,
+    said: &Value,
+) -> Result<(), WriteError>
+where
+    K: kube::Resource<DynamicType = ()> + Clone + serde::de::DeserializeOwned + std::fmt::Debug,
+{
+    let name = object.name_any();
+    let freed = async {
+        context.writer.status(api, &name, manager, said).await?;
+        context.writer.patch(api, &name, manager, &without_finalizer(object.meta())).await
+    };
+    match freed.await {
+        Err(WriteError::Missing { .. }) => Ok(()),
+        freed => freed,
+    }
 }
 
 /// What stays to be read on a Connector that nobody serves any more.

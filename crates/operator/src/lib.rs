@@ -55,7 +55,7 @@ pub use object::{Kind, Object};
 pub use owner::Owner;
 pub use proxy::{
     Credential, CredentialRecord, CredentialStep, KeyHealth, MintReason, ObservedProxy, Port, Progress, Proxy, Target,
-    Traffic, config_secret, state_secret,
+    Traffic, state_secret,
 };
 pub use run::run;
 pub use settings::Settings;

@@ -1,7 +1,9 @@
 use std::collections::BTreeMap;
 
+use k8s_openapi::api::core::v1::{ObjectReference, Service};
+use kube::Resource;
 use kubeapi::label::{self, ParentKind};
-use kubeapi::{HostName, name};
+use kubeapi::{Connector, HostName, name};
 
 /// The object that something was made for.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -25,6 +27,22 @@ impl Owner {
     /// The labels of everything that is made for it.
     pub fn labels(&self) -> BTreeMap<String, String> {
         label::of_parent(self.kind, self.namespace.as_deref(), &self.name, &self.uid)
+    }
+
+    /// What an event about it names.
+    pub(crate) fn reference(&self) -> ObjectReference {
+        let (version, kind) = match self.kind {
+            ParentKind::Service => (Service::api_version(&()), Service::kind(&())),
+            ParentKind::Connector => (Connector::api_version(&()), Connector::kind(&())),
+        };
+        ObjectReference {
+            api_version: Some(version.into_owned()),
+            kind: Some(kind.into_owned()),
+            namespace: self.namespace.clone(),
+            name: Some(self.name.clone()),
+            uid: Some(self.uid.clone()),
+            ..ObjectReference::default()
+        }
     }
 
     /// The host name of its device when it asks for none.

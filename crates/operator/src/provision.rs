@@ -5,14 +5,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Secret;
 use kube::api::Api;
+use kubeapi::condition::event;
 use kubeapi::{NodeConfig, ProxyState, name};
 
 use crate::context::Context;
-use crate::control::ControlError;
+use crate::control::{Control, ControlError};
+use crate::event::Note;
 use crate::object::{Kind, Object};
+use crate::owner::Owner;
 use crate::proxy::{
     ConfigPlace, Credential, CredentialRecord, CredentialStep, KeyHealth, MintReason, ObservedProxy, Proxy,
-    config_object, config_secret, state_secret,
+    config_object, state_secret,
 };
 use crate::writer::WriteError;
 
@@ -28,6 +31,14 @@ pub(crate) enum ProvisionError {
     /// The cluster could not be read.
     #[error("the API server: {0}")]
     Read(Box<kube::Error>),
+    /// What has its names was made for another object.
+    #[error("{name} was made for another object, with the UID {other}: delete this one, and make it anew")]
+    NameTaken {
+        /// The name of the StatefulSet.
+        name: String,
+        /// The UID of the other.
+        other: String,
+    },
 }
 
 impl From<kube::Error> for ProvisionError {
@@ -38,8 +49,9 @@ impl From<kube::Error> for ProvisionError {
 
 /// Where a proxy's credentials are, and what they are for.
 pub(crate) struct Site {
+    pub(crate) owner: Owner,
     pub(crate) place: ConfigPlace,
-    pub(crate) state_secret: String,
+    pub(crate) stateful_set: String,
     pub(crate) config: NodeConfig,
     pub(crate) tags: Vec<String>,
     pub(crate) manager: &'static str,
@@ -54,6 +66,7 @@ pub(crate) async fn proxy(
 ) -> Result<Option<Duration>, ProvisionError> {
     let settings = &context.settings;
     let writer = &context.writer;
+    names_are_free(proxy, observed)?;
     let generation = |object: &Object| match object.kind {
         Kind::StatefulSet => observed.stateful_set.as_ref().map(|set| set.metadata.generation),
         _ => Some(None),
@@ -65,11 +78,15 @@ pub(crate) async fn proxy(
     for object in &account {
         writer.ensure(manager, object, generation(object)).await?;
     }
-    let blank = config_secret(proxy, &CredentialRecord::default(), settings);
     let site = Site {
-        place: ConfigPlace { namespace: settings.namespace.clone(), name: blank.name.clone(), labels: proxy.labels() },
-        state_secret: state.name.clone(),
-        config: node_config(proxy, context),
+        owner: proxy.owner.clone(),
+        place: ConfigPlace {
+            namespace: settings.namespace.clone(),
+            name: name::config_secret(&proxy.name()),
+            labels: proxy.labels(),
+        },
+        stateful_set: proxy.name(),
+        config: proxy.node_config(settings),
         tags: crate::proxy::tag_texts(&proxy.tags),
         manager,
     };
@@ -83,12 +100,10 @@ pub(crate) async fn proxy(
     outcome
 }
 
-fn node_config(proxy: &Proxy, context: &Context) -> NodeConfig {
-    let mut config = NodeConfig::of_proxy(&context.settings.login_server, proxy.hostname.as_str());
-    config.advertise_routes = proxy.routes();
-    config.accept_routes =
-        proxy.class.as_ref().and_then(|class| class.tailscale.as_ref()?.accept_routes).or(Some(false));
-    config
+/// Refuses a proxy whose objects have the names of another object's: whatever is applied is forced, and would take them over.
+pub(crate) fn names_are_free(proxy: &Proxy, observed: &ObservedProxy) -> Result<(), ProvisionError> {
+    let other = observed.stranger(&proxy.owner.uid);
+    other.map_or(Ok(()), |other| Err(ProvisionError::NameTaken { name: proxy.name(), other }))
 }
 
 /// Gives a node what it needs to be in the tailnet, and takes back what it does not need any more.
@@ -98,7 +113,7 @@ pub(crate) async fn credentials(
     observed: &ObservedProxy,
 ) -> Result<Option<Duration>, ProvisionError> {
     let (mut record, said) = (observed.record(), observed.said());
-    follow_device(context, &mut record, &said).await?;
+    follow_device(context, site, &mut record, &said).await?;
     let now = Timestamp::now();
     let mut step = Credential { record: &record, state: &said }.step(None, now);
     if step == CredentialStep::Ask {
@@ -122,9 +137,11 @@ pub(crate) async fn credentials(
     Ok(wait)
 }
 
-/// Remembers which device the proxy is; one that it was before, and is not any more, goes.
+/// Remembers which device the proxy is; one that it was before, and is not any more, goes. One that is another proxy's it
+/// can't be, whatever it says.
 async fn follow_device(
     context: &Context,
+    site: &Site,
     record: &mut CredentialRecord,
     said: &ProxyState,
 ) -> Result<(), ProvisionError> {
@@ -132,8 +149,12 @@ async fn follow_device(
     if record.device.as_ref() == Some(device) {
         return Ok(());
     }
+    if context.stores.is_anothers(device, &site.stateful_set) {
+        refuse_device(context, &site.owner, device).await;
+        return Ok(());
+    }
     if let Some(old) = &record.device {
-        remove_device(context, old, &record.tags).await?;
+        remove_recorded(context, site, old, &record.tags).await?;
     }
     record.device = Some(device.clone());
     Ok(())
@@ -146,11 +167,11 @@ async fn mint(context: &Context, site: &Site, reason: MintReason) -> Result<Opti
     let secrets: Api<Secret> = Api::namespaced(context.client.clone(), &context.settings.namespace);
     let observed = ObservedProxy {
         config: secrets.get_opt(&site.place.name).await?.map(std::sync::Arc::new),
-        state: secrets.get_opt(&site.state_secret).await?.map(std::sync::Arc::new),
+        state: secrets.get_opt(&name::state_secret(&site.stateful_set)).await?.map(std::sync::Arc::new),
         stateful_set: None,
     };
     let (mut record, said) = (observed.record(), observed.said());
-    follow_device(context, &mut record, &said).await?;
+    follow_device(context, site, &mut record, &said).await?;
     let health = (reason == MintReason::Spent).then_some(KeyHealth::Spent);
     let still = Credential { record: &record, state: &said }.step(health, Timestamp::now());
     if !matches!(still, CredentialStep::Mint(_)) {
@@ -161,7 +182,7 @@ async fn mint(context: &Context, site: &Site, reason: MintReason) -> Result<Opti
         take_back(context, uid, &record).await?;
     }
     if let Some(device) = record.device.take_if(|_| said.device_id.is_none() || said.reissue.is_some()) {
-        remove_device(context, &device, &record.tags).await?;
+        remove_recorded(context, site, &device, &record.tags).await?;
     }
     let attempt = record.attempt + 1;
     let intent = CredentialRecord {
@@ -218,13 +239,32 @@ async fn write_intent(
     Ok(written.metadata.uid.unwrap_or_default())
 }
 
+/// Removes the device that was written down of a proxy, unless it was of another one too.
+async fn remove_recorded(context: &Context, site: &Site, id: &str, tags: &[String]) -> Result<(), ControlError> {
+    if context.stores.is_anothers(id, &site.stateful_set) {
+        refuse_device(context, &site.owner, id).await;
+        return Ok(());
+    }
+    remove_device(context.control.as_ref(), id, tags).await
+}
+
+/// Says that a proxy claims another's device, with which nothing is done.
+pub(crate) async fn refuse_device(context: &Context, owner: &Owner, device: &str) {
+    tracing::warn!(%owner, device, "a proxy says that it is another proxy's device; nothing is done with that");
+    let message = format!(
+        "a proxy of it says that it is the device {device}, which is another proxy's, and is not believed: find out who \
+         wrote that into its state Secret"
+    );
+    context.tell_once(Note::warning(event::FOREIGN_DEVICE, &message), &owner.reference()).await;
+}
+
 /// Removes a device of ours. One that wears none of the tags that we let it in with is somebody else's: a proxy may write
 /// any id into its state.
-pub(crate) async fn remove_device(context: &Context, id: &str, tags: &[String]) -> Result<(), ControlError> {
-    match context.control.tags(id).await? {
+pub(crate) async fn remove_device(control: &dyn Control, id: &str, tags: &[String]) -> Result<(), ControlError> {
+    match control.tags(id).await? {
         None => Ok(()),
         Some(worn) if worn.iter().any(|tag| tags.contains(tag)) => {
-            context.control.remove(id).await?;
+            control.remove(id).await?;
             tracing::info!(device = id, "removed a device");
             Ok(())
         }

@@ -11,7 +11,7 @@ mod stateful_set;
 use std::net::IpAddr;
 
 use ipnet::IpNet;
-use kubeapi::{DomainName, HostName, ProxyClassSpec, Tag, environment, name};
+use kubeapi::{DomainName, HostName, NodeConfig, ProxyClassSpec, Tag, environment, name};
 use serde::Serialize;
 use serde_json::json;
 
@@ -23,7 +23,7 @@ pub use credential::{Credential, CredentialStep, KeyHealth, MintReason};
 pub use observed::{ObservedProxy, Progress};
 pub(crate) use overlay::refused_fields;
 pub(crate) use secret::{ConfigPlace, config_object, tag_texts};
-pub use secret::{CredentialRecord, config_secret, state_secret};
+pub use secret::{CredentialRecord, state_secret};
 pub(crate) use security::without_effect as security_without_effect;
 
 /// One replica of what an object asks for: a device, a pod, and everything that belongs to it alone.
@@ -116,6 +116,15 @@ impl Proxy {
         let Traffic::Connector { routes, exit_node } = &self.traffic else { return None };
         let internet = [IpNet::V4(ipnet::Ipv4Net::default()), IpNet::V6(ipnet::Ipv6Net::default())];
         Some(routes.iter().copied().chain(internet.into_iter().filter(|_| *exit_node)).collect())
+    }
+
+    /// How its node is configured, but for the key.
+    pub(crate) fn node_config(&self, settings: &Settings) -> NodeConfig {
+        let mut config = NodeConfig::of_proxy(&settings.login_server, self.hostname.as_str());
+        config.advertise_routes = self.routes();
+        let accepts = self.class.as_ref().and_then(|class| class.tailscale.as_ref()?.accept_routes);
+        config.accept_routes = Some(accepts.unwrap_or(false));
+        config
     }
 
     /// Everything but the two Secrets, which depend on what was observed.

@@ -50,17 +50,25 @@ fn trouble(error: &ProvisionError) -> Option<Trouble> {
         ProvisionError::Write(WriteError::NotLeading | WriteError::Conflict { .. } | WriteError::TimedOut { .. }) => {
             None
         }
-        ProvisionError::Write(WriteError::Refused { what, reason }) => {
+        ProvisionError::Write(WriteError::Refused { what, reason } | WriteError::Missing { what, reason }) => {
             Some(Trouble { message: format!("{what}: {reason}"), passing: false })
         }
+        ProvisionError::NameTaken { .. } => Some(Trouble { message: error.to_string(), passing: false }),
         ProvisionError::Read(_) => None,
     }
 }
 
 /// How a look ends whose trouble was said on the object: a refusal is tried again in its time, all else as it says itself.
-fn outcome(executed: Result<Next, ProvisionError>, said: Option<Trouble>) -> Result<Next, ProvisionError> {
+fn outcome(
+    owner: &Owner,
+    executed: Result<Next, ProvisionError>,
+    said: Option<Trouble>,
+) -> Result<Next, ProvisionError> {
     match (executed, said) {
-        (Err(_), Some(trouble)) if !trouble.passing => Ok(Some(REFUSED)),
+        (Err(error), Some(trouble)) if !trouble.passing => {
+            tracing::warn!(%owner, %error, again_s = REFUSED.as_secs(), "a change was refused");
+            Ok(Some(REFUSED))
+        }
         (executed, _) => executed,
     }
 }

@@ -5,16 +5,18 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
+use kube::ResourceExt;
 use kubeapi::{label, name};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::context::Context;
-use crate::control::ControlError;
+use crate::control::{Control, ControlError};
 use crate::object::{Kind, Object};
 use crate::owner::Owner;
-use crate::provision::{ProvisionError, names_of_replica, remove_device};
+use crate::provision::{ProvisionError, names_of_replica, refuse_device, remove_device};
 use crate::proxy::ObservedProxy;
+use crate::writer::WriteError;
 
 /// How long an object's finalizer waits for pods and for the coordination server; then the object may go, and a tombstone
 /// remembers what is left.
@@ -50,18 +52,23 @@ pub(crate) enum Removal {
 }
 
 impl Remains {
-    fn of(observed: &[ObservedProxy]) -> Self {
-        let mut remains = Self::default();
-        for proxy in observed {
+    /// What the replicas with these names have left, and the devices that they claim and `is_anothers` says to be another's.
+    fn of(replicas: &[(&String, &ObservedProxy)], is_anothers: impl Fn(&str, &str) -> bool) -> (Self, Vec<String>) {
+        let (mut remains, mut foreign) = (Self::default(), Vec::new());
+        for (name, proxy) in replicas {
             let (record, said) = (proxy.record(), proxy.said());
             for device in [&record.device, &said.device_id].into_iter().flatten() {
-                remains.devices.insert(device.clone(), record.tags.clone());
+                if is_anothers(device, name) {
+                    foreign.push(device.clone());
+                } else {
+                    remains.devices.insert(device.clone(), record.tags.clone());
+                }
             }
             if let (Some(id), Some(_)) = (record.key_id, record.auth_key) {
                 remains.keys.push(id);
             }
         }
-        remains
+        (remains, foreign)
     }
 
     fn read(tombstone: &ConfigMap) -> Self {
@@ -88,10 +95,15 @@ pub(crate) async fn everything(context: &Context, owner: &Owner, since: Timestam
     let count = context.stores.replicas(owner).max(1);
     let replicas: Vec<String> = (0..count).map(|replica| name::replica(&base, replica)).collect();
     let removal = replicas_of(context, owner, &replicas, since).await?;
-    if !matches!(removal, Removal::Waiting(..)) {
+    if !matches!(removal, Removal::Waiting(..)) && is_its(context, owner, &base) {
         context.writer.delete(Kind::Service, &base).await?;
     }
     Ok(removal)
+}
+
+/// Whether nothing with this name was made for another object.
+fn is_its(context: &Context, owner: &Owner, replica: &str) -> bool {
+    context.stores.proxy(replica).stranger(&owner.uid).is_none()
 }
 
 /// Removes some replicas of an owner.
@@ -101,33 +113,36 @@ pub(crate) async fn replicas_of(
     replicas: &[String],
     since: Timestamp,
 ) -> Result<Removal, ProvisionError> {
+    let replicas: Vec<&String> = replicas.iter().filter(|replica| is_its(context, owner, replica)).collect();
+    let Some(first) = replicas.first() else { return Ok(Removal::Gone) };
+    let tombstone = name::tombstone(first);
     let observed: Vec<ObservedProxy> = replicas.iter().map(|replica| context.stores.proxy(replica)).collect();
-    let tombstone = name::tombstone(&replicas.first().cloned().unwrap_or_else(|| owner.base()));
-    let remains = remember(context, owner, &tombstone, &observed, since).await?;
+    let there: Vec<(&String, &ObservedProxy)> = replicas.iter().copied().zip(&observed).collect();
+    let remains = remember(context, owner, &tombstone, &there, since).await?;
     let late = is_late(remains.since.unwrap_or(since));
-    for replica in replicas {
+    for replica in &replicas {
         context.writer.delete(Kind::StatefulSet, replica).await?;
     }
     if let Some(set) = observed.iter().find_map(|proxy| proxy.stateful_set.as_ref()).filter(|_| !late) {
         let set = set.metadata.name.clone().unwrap_or_default();
         return Ok(Removal::Waiting(format!("the pod of {set} is stopping"), AGAIN));
     }
-    let outcome = take_back(context, &remains).await;
-    match &outcome {
-        Err(error) if !late => {
-            return Ok(Removal::Waiting(format!("devices are still in the tailnet: {error}"), AGAIN));
-        }
-        _ => {}
+    let (left, failed) = take_back(context.control.as_ref(), remains).await;
+    if let Some(error) = failed.as_ref().filter(|_| !late) {
+        return Ok(Removal::Waiting(format!("devices are still in the tailnet: {error}"), AGAIN));
+    }
+    if failed.is_some() {
+        write_tombstone(context, &tombstone, &labels_of_tombstone(owner), &left).await?;
     }
     for (kind, name) in replicas.iter().flat_map(|replica| names_of_replica(replica)) {
         context.writer.delete(kind, &name).await?;
     }
-    match outcome {
-        Ok(()) => {
+    match failed {
+        None => {
             context.writer.delete(Kind::ConfigMap, &tombstone).await?;
             Ok(Removal::Gone)
         }
-        Err(error) => Ok(Removal::LeftBehind(error.message)),
+        Some(error) => Ok(Removal::LeftBehind(error.message)),
     }
 }
 
@@ -140,39 +155,58 @@ async fn remember(
     context: &Context,
     owner: &Owner,
     tombstone: &str,
-    observed: &[ObservedProxy],
+    replicas: &[(&String, &ObservedProxy)],
     since: Timestamp,
 ) -> Result<Remains, ProvisionError> {
-    let mut remains = Remains::of(observed);
+    let (mut remains, foreign) = Remains::of(replicas, |device, replica| context.stores.is_anothers(device, replica));
+    for device in foreign {
+        refuse_device(context, owner, &device).await;
+    }
     let reference = kube::runtime::reflector::ObjectRef::new(tombstone).within(&context.settings.namespace);
     let known = context.stores.tombstones.get(&reference).map(|known| Remains::read(&known)).unwrap_or_default();
     remains.merge(known.clone());
     remains.since = remains.since.or(Some(since));
     if !remains.is_empty() && remains != known {
-        let mut labels = owner.labels();
-        labels.insert(label::TOMBSTONE.to_owned(), "true".to_owned());
-        let text = serde_json::to_string(&remains).unwrap_or_default();
-        let namespace = &context.settings.namespace;
-        let object = Object::new(
-            Kind::ConfigMap,
-            namespace,
-            tombstone,
-            json!({"labels": labels}),
-            json!({"data": {REMAINS: text}}),
-        );
-        context.writer.ensure(name::manager::TOMBSTONE, &object, Some(None)).await?;
+        write_tombstone(context, tombstone, &labels_of_tombstone(owner), &remains).await?;
     }
     Ok(remains)
 }
 
-async fn take_back(context: &Context, remains: &Remains) -> Result<(), ControlError> {
-    for (device, tags) in &remains.devices {
-        remove_device(context, device, tags).await?;
+fn labels_of_tombstone(owner: &Owner) -> BTreeMap<String, String> {
+    let mut labels = owner.labels();
+    labels.insert(label::TOMBSTONE.to_owned(), "true".to_owned());
+    labels
+}
+
+async fn write_tombstone(
+    context: &Context,
+    name: &str,
+    labels: &BTreeMap<String, String>,
+    remains: &Remains,
+) -> Result<(), WriteError> {
+    let text = serde_json::to_string(remains).unwrap_or_default();
+    let (metadata, data) = (json!({"labels": labels}), json!({"data": {REMAINS: text}}));
+    let object = Object::new(Kind::ConfigMap, &context.settings.namespace, name, metadata, data);
+    context.writer.ensure(name::manager::TOMBSTONE, &object, Some(None)).await
+}
+
+/// Removes all of it that can be removed; returns what is left, and the first reason why.
+async fn take_back(control: &dyn Control, mut remains: Remains) -> (Remains, Option<ControlError>) {
+    let mut failed = None;
+    let devices = std::mem::take(&mut remains.devices);
+    for (device, tags) in devices {
+        if let Err(error) = remove_device(control, &device, &tags).await {
+            remains.devices.insert(device, tags);
+            failed.get_or_insert(error);
+        }
     }
-    for key in &remains.keys {
-        context.control.revoke(key).await?;
+    for key in std::mem::take(&mut remains.keys) {
+        if let Err(error) = control.revoke(&key).await {
+            remains.keys.push(key);
+            failed.get_or_insert(error);
+        }
     }
-    Ok(())
+    (remains, failed)
 }
 
 /// Goes on with what a removal has left behind; returns when to try again.
@@ -187,8 +221,99 @@ pub(crate) async fn tombstone(context: &Context, name: &str) -> Result<Option<Du
     if age < 2 * PATIENCE {
         return Ok(Some(2 * PATIENCE - age));
     }
-    take_back(context, &remains).await?;
+    let (left, failed) = take_back(context.control.as_ref(), remains.clone()).await;
+    if let Some(error) = failed {
+        if left != remains {
+            write_tombstone(context, name, tombstone.labels(), &left).await?;
+        }
+        return Err(error.into());
+    }
     context.writer.delete(Kind::ConfigMap, name).await?;
     tracing::info!(tombstone = name, "removed what was left behind");
     Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::{Arc, Mutex};
+
+    use async_trait::async_trait;
+    use k8s_openapi::ByteString;
+    use k8s_openapi::api::core::v1::Secret;
+
+    use super::*;
+    use crate::control::{Devices, Keys, MintedKey};
+    use crate::proxy::KeyHealth;
+
+    /// A coordination server that can't remove what is called `stuck`.
+    #[derive(Default)]
+    struct Reluctant(Mutex<Vec<String>>);
+
+    impl Reluctant {
+        fn take(&self, id: &str) -> Result<(), ControlError> {
+            if id.starts_with("stuck") {
+                return Err(ControlError { message: format!("{id} is stuck"), passing: true });
+            }
+            self.0.lock().unwrap().push(id.to_owned());
+            Ok(())
+        }
+    }
+
+    #[async_trait]
+    impl Devices for Reluctant {
+        async fn tags(&self, _: &str) -> Result<Option<Vec<String>>, ControlError> {
+            Ok(Some(vec!["tag:k8s".to_owned()]))
+        }
+
+        async fn remove(&self, id: &str) -> Result<(), ControlError> {
+            self.take(id)
+        }
+    }
+
+    #[async_trait]
+    impl Keys for Reluctant {
+        async fn mint(&self, _: &str, _: &[String]) -> Result<MintedKey, ControlError> {
+            unreachable!("nothing is made while something is removed")
+        }
+
+        async fn health(&self, _: &str) -> Result<KeyHealth, ControlError> {
+            Ok(KeyHealth::Usable)
+        }
+
+        async fn find(&self, _: &str) -> Result<Vec<String>, ControlError> {
+            Ok(Vec::new())
+        }
+
+        async fn revoke(&self, id: &str) -> Result<(), ControlError> {
+            self.take(id)
+        }
+    }
+
+    #[tokio::test]
+    async fn what_can_not_be_removed_keeps_nothing_else_and_is_what_is_left() {
+        let tags = vec!["tag:k8s".to_owned()];
+        let devices = ["a", "stuck-1", "z"].map(|id| (id.to_owned(), tags.clone())).into();
+        let keys = ["stuck-2", "k"].map(str::to_owned).into();
+        let control = Reluctant::default();
+        let (left, failed) = take_back(&control, Remains { devices, keys, since: None }).await;
+        assert_eq!(*control.0.lock().unwrap(), ["a", "z", "k"]);
+        assert_eq!(left.devices.keys().collect::<Vec<_>>(), ["stuck-1"]);
+        assert_eq!(left.keys, ["stuck-2"]);
+        assert_eq!(failed.unwrap().message, "stuck-1 is stuck");
+    }
+
+    #[test]
+    fn a_device_that_is_anothers_is_no_remainder_whoever_says_so() {
+        let said = |id: &str| {
+            let data = [("device_id".to_owned(), ByteString(id.as_bytes().to_vec()))].into();
+            Some(Arc::new(Secret { data: Some(data), ..Secret::default() }))
+        };
+        let liar = ObservedProxy { state: said("n2"), ..ObservedProxy::default() };
+        let name = "ts-liar".to_owned();
+        let (remains, foreign) =
+            Remains::of(&[(&name, &liar)], |device, replica| (device, replica) == ("n2", "ts-liar"));
+        assert_eq!((remains.devices.len(), foreign), (0, vec!["n2".to_owned()]));
+        let (remains, foreign) = Remains::of(&[(&name, &liar)], |_, _| false);
+        assert_eq!((remains.devices.contains_key("n2"), foreign.len()), (true, 0));
+    }
 }

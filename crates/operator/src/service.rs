@@ -1,5 +1,6 @@
 //! Services: those that the tailnet reaches, and those that lead pods to the tailnet.
 
+mod claim;
 mod observe;
 mod plan;
 mod status;
@@ -8,11 +9,13 @@ mod validate;
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::Service;
 
+pub use claim::Claim;
 pub use observe::Observed;
 pub(crate) use observe::observe;
 pub use plan::{Plan, plan};
+pub(crate) use status::not_in_force;
 pub use status::{Outcome, Status, Trouble, status};
-pub use validate::{Wanted, is_ours, problems_of, validate};
+pub use validate::{Wanted, is_ours, validate};
 pub(crate) use validate::{class_name, hostname_text, usable_class};
 
 use crate::owner::Owner;

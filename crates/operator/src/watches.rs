@@ -1,4 +1,3 @@
-use std::cmp::Ordering;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -9,8 +8,9 @@ use kube::api::Api;
 use kube::runtime::reflector::{self, ObjectRef, Store};
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
+use kubeapi::annotation::credential;
 use kubeapi::label::{self, ParentKind};
-use kubeapi::{Connector, ProxyClass, name};
+use kubeapi::{Connector, ProxyClass, ProxyState, name};
 use serde::de::DeserializeOwned;
 use telemetry::Condition;
 use tokio::task::JoinSet;
@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use crate::owner::Owner;
 use crate::proxy::ObservedProxy;
 use crate::queue::{Key, Queue};
-use crate::service;
+use crate::service::{self, Claim};
 use crate::settings::Settings;
 
 /// What the cluster was last seen to be: one watch a kind, shared by every controller.
@@ -140,25 +140,31 @@ impl Stores {
         self.key_of(owner).is_some()
     }
 
-    /// Another Service that has, or asks for, the host name of this one's device, and came first. Times have whole seconds:
-    /// of two in one second that which has a proxy came first, or else the one with the lower UID.
-    pub(crate) fn hostname_taken(&self, service: &Service) -> Option<String> {
-        let wanted = service::hostname_text(service);
-        let created = |one: &Service| one.metadata.creation_timestamp.clone().map(|time| time.0);
-        let first = |other: &Service| match created(other).cmp(&created(service)) {
-            Ordering::Less => true,
-            Ordering::Equal => !is_finalized(service) || other.metadata.uid < service.metadata.uid,
-            Ordering::Greater => false,
+    /// Another Service that has a better claim to the host name of this one's device.
+    pub(crate) fn hostname_taken(&self, service: &Arc<Service>, settings: &Settings) -> Option<String> {
+        let claim = |service: Arc<Service>| Claim { proxy: self.proxy(&service::owner(&service).base()), service };
+        let others = self.services.state_filter(is_finalized).into_iter().map(claim);
+        claim(service.clone()).taken_by(others, settings)
+    }
+
+    /// Whether a device is that of another proxy than the one whose StatefulSet has this name: by what was written down of
+    /// that one, or, where nothing is written down of either, by what its proxy says.
+    ///
+    /// A proxy writes its state itself, and knows the ids of others from its network map.
+    pub(crate) fn is_anothers(&self, device: &str, stateful_set: &str) -> bool {
+        let (config, state) = (name::config_secret(stateful_set), name::state_secret(stateful_set));
+        let recorded =
+            |secret: &Secret| secret.annotations().get(credential::DEVICE).is_some_and(|recorded| recorded == device);
+        let says = |secret: &Secret| {
+            let said = secret.data.as_ref().and_then(|data| ProxyState::read(data).device_id);
+            said.is_some_and(|said| said == device)
         };
-        let same = |other: &Service| {
-            other.metadata.uid != service.metadata.uid
-                && other.metadata.deletion_timestamp.is_none()
-                && is_finalized(other)
-                && service::hostname_text(other) == wanted
-                && first(other)
+        let ours = self.secret(&config).is_some_and(|secret| recorded(&secret));
+        let another = |secret: &Secret| {
+            let name = secret.name_any();
+            name != config && recorded(secret) || !ours && name != state && says(secret)
         };
-        let older = self.services.find(same)?;
-        Some(format!("the Service {}/{}", older.namespace().unwrap_or_default(), older.name_any()))
+        self.secrets.find(another).is_some()
     }
 
     fn key_of(&self, owner: &Owner) -> Option<Key> {

@@ -40,6 +40,14 @@ pub(crate) enum WriteError {
         /// What was written.
         what: String,
     },
+    /// It is about something that is not there any more.
+    #[error("{what}: {reason}")]
+    Missing {
+        /// What was written.
+        what: String,
+        /// What the API server said.
+        reason: String,
+    },
     /// The API server did not take it.
     #[error("{what}: {reason}")]
     Refused {
@@ -184,6 +192,9 @@ impl Writer {
             Err(_) => Err(WriteError::TimedOut { what: what.to_owned() }),
             Ok(Ok(written)) => Ok(written),
             Ok(Err(Error::Api(status))) if status.code == 409 => Err(WriteError::Conflict { what: what.to_owned() }),
+            Ok(Err(Error::Api(status))) if status.code == 404 => {
+                Err(WriteError::Missing { what: what.to_owned(), reason: status.message.clone() })
+            }
             Ok(Err(Error::Api(status))) => {
                 Err(WriteError::Refused { what: what.to_owned(), reason: status.message.clone() })
             }

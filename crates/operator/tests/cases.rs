@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use k8s_openapi::ByteString;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{Secret, Service};
-use kubeapi::{Connector, ProxyClass};
+use kubeapi::{Connector, NodeConfig, ProxyClass};
 use operator::service::Trouble;
 use operator::{ObservedProxy, Proxy, Settings, connector, proxy_class, service};
 use serde::Deserialize;
@@ -26,6 +26,8 @@ struct Input {
     class: Option<ProxyClass>,
     missing_class: Option<String>,
     taken_by: Option<String>,
+    /// Other Services; each with the host name that its device was given.
+    others: Vec<Other>,
     proxies: Vec<Observed>,
     trouble: Option<SaidTrouble>,
     settings: Changes,
@@ -36,6 +38,13 @@ struct Input {
 struct Changes {
     default_load_balancer: bool,
     certificates: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+struct Other {
+    service: Service,
+    given: Option<String>,
 }
 
 #[derive(Deserialize, Clone)]
@@ -49,6 +58,8 @@ struct SaidTrouble {
 struct Observed {
     state: Option<BTreeMap<String, String>>,
     config: bool,
+    /// The host name in its configuration.
+    given: Option<String>,
     /// The status of its StatefulSet; its annotation is made to match what would be applied unless `stale`.
     stateful_set: Option<StatefulSet>,
     stale: bool,
@@ -79,8 +90,25 @@ fn observed_proxy(given: &Observed) -> ObservedProxy {
         let data = state.iter().map(|(key, value)| (key.clone(), ByteString(value.clone().into_bytes()))).collect();
         Arc::new(Secret { data: Some(data), ..Secret::default() })
     });
-    let config = given.config.then(|| Arc::new(Secret::default()));
+    let config = given.config.then(|| Arc::new(config_secret(given.given.as_deref())));
     ObservedProxy { config, state, stateful_set: given.stateful_set.clone().map(Arc::new) }
+}
+
+fn config_secret(hostname: Option<&str>) -> Secret {
+    let config = hostname.map(|hostname| NodeConfig::of_proxy("https://control.example.com", hostname));
+    let data = config.map(|config| [(kubeapi::config_file_name(), ByteString(config.write()))].into());
+    Secret { data, ..Secret::default() }
+}
+
+/// Who has the better claim to the host name.
+fn taken_by(input: &Input, service: &Arc<Service>, proxy: &ObservedProxy, settings: &Settings) -> Option<String> {
+    let others = input.others.iter().map(|other| {
+        let config = Some(Arc::new(config_secret(other.given.as_deref())));
+        let proxy = ObservedProxy { config, ..ObservedProxy::default() };
+        service::Claim { service: Arc::new(other.service.clone()), proxy }
+    });
+    let own = service::Claim { service: service.clone(), proxy: proxy.clone() };
+    input.taken_by.clone().or_else(|| own.taken_by(others, settings))
 }
 
 /// Gives the StatefulSets the annotations that applying the proxies as they are now would give them.
@@ -117,12 +145,9 @@ fn decide(input: &Input) -> Value {
     let trouble = input.trouble.clone().map(|trouble| Trouble { message: trouble.message, passing: trouble.passing });
     let mut proxies: Vec<ObservedProxy> = input.proxies.iter().map(observed_proxy).collect();
     if let Some(given) = &input.service {
-        let observed = service::Observed {
-            service: Arc::new(given.clone()),
-            class: class_of(input),
-            proxy: proxies.pop().unwrap_or_default(),
-            hostname_taken_by: input.taken_by.clone(),
-        };
+        let (service, proxy) = (Arc::new(given.clone()), proxies.pop().unwrap_or_default());
+        let hostname_taken_by = taken_by(input, &service, &proxy, &settings);
+        let observed = service::Observed { service, class: class_of(input), proxy, hostname_taken_by };
         let (plan, status) = service::decide(&observed, trouble.as_ref(), &settings, now());
         let objects: Vec<Value> = plan.objects.into_iter().map(|object| object.body).collect();
         return json!({

@@ -1,13 +1,13 @@
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use kubeapi::condition::{self, connector as reason};
+use kubeapi::condition::{self, connector as reason, event};
 use kubeapi::{ConnectorDevice, ConnectorStatus, ProxyState};
 use serde_json::{Value, json};
 
 use super::{Observed, Wanted};
 use crate::event::Note;
 use crate::proxy::Progress;
-use crate::service::{Outcome, Trouble};
+use crate::service::{Outcome, Trouble, not_in_force};
 
 /// What to say about a Connector.
 #[derive(Debug, Clone, PartialEq)]
@@ -40,6 +40,9 @@ pub fn status(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>, n
     if old.is_none_or(|old| old.reason != new.reason || old.message != new.message) {
         match outcome {
             Outcome::Invalid | Outcome::Failed => events.push(Note::warning(name, &message)),
+            Outcome::Ready if not_in_force(trouble).is_some() => {
+                events.push(Note::warning(event::NOT_IN_FORCE, &message));
+            }
             Outcome::Ready => events.push(Note::normal(name, &message)),
             Outcome::Pending | Outcome::NotOurs => {}
         }
@@ -72,7 +75,10 @@ fn judge(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>) -> (Ou
         Progress::Ready => None,
     });
     match (waiting, trouble) {
-        (None, _) => (Outcome::Ready, format!("traffic flows through {} of {} devices", progress.len(), proxies.len())),
+        (None, _) => {
+            let ready = format!("traffic flows through {} of {} devices", progress.len(), proxies.len());
+            (Outcome::Ready, not_in_force(trouble).map_or(ready.clone(), |but| format!("{ready}; {but}")))
+        }
         (Some(_), Some(trouble)) if trouble.passing => (Outcome::Pending, trouble.message.clone()),
         (Some(_), Some(trouble)) => (Outcome::Failed, trouble.message.clone()),
         (Some((replica, reason)), None) => (Outcome::Pending, format!("replica {replica}: {reason}")),

@@ -2,7 +2,7 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Secret;
-use kubeapi::ProxyState;
+use kubeapi::{NodeConfig, ProxyState, config_file_name, label};
 
 use super::CredentialRecord;
 
@@ -37,6 +37,23 @@ impl ObservedProxy {
         self.state.as_ref().and_then(|secret| secret.data.as_ref()).map(ProxyState::read).unwrap_or_default()
     }
 
+    /// Whether the operator gave its device this host name.
+    pub fn was_given(&self, hostname: &str) -> bool {
+        let file = self.config.as_ref().and_then(|secret| secret.data.as_ref()?.get(&config_file_name()));
+        let Some(file) = file.filter(|_| !hostname.is_empty()) else { return false };
+        // Of thousands of proxies hardly one has the name: the others are not worth parsing.
+        let mentions = file.0.windows(hostname.len()).any(|part| part == hostname.as_bytes());
+        mentions && NodeConfig::read(&file.0).is_ok_and(|config| config.hostname.as_deref() == Some(hostname))
+    }
+
+    /// The UID of another owner than this one, for whom something of it was made: two names are the same.
+    pub fn stranger(&self, uid: &str) -> Option<String> {
+        let secrets = [&self.config, &self.state].into_iter().flatten().map(|secret| &secret.metadata);
+        let all = secrets.chain(self.stateful_set.iter().map(|set| &set.metadata));
+        let owners = all.filter_map(|metadata| metadata.labels.as_ref()?.get(label::APP));
+        owners.into_iter().find(|owner| *owner != uid).cloned()
+    }
+
     /// Whether it carries traffic: its device is in, and its pod, as it was last changed, says that it is ready.
     pub fn progress(&self) -> Progress {
         let said = self.said();
@@ -65,5 +82,23 @@ impl ObservedProxy {
         let seen = status.observed_generation >= set.metadata.generation;
         let newest = status.update_revision.is_none() || status.update_revision == status.current_revision;
         seen && newest && status.ready_replicas.unwrap_or_default() > 0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_made_for_another_object_is_told_from_ones_own() {
+        let made = |uid: &str| {
+            let mut secret = Secret::default();
+            secret.metadata.labels = Some([(label::APP.to_owned(), uid.to_owned())].into());
+            Some(Arc::new(secret))
+        };
+        let proxy = ObservedProxy { config: made("1"), state: made("2"), stateful_set: None };
+        assert_eq!(proxy.stranger("1").as_deref(), Some("2"));
+        assert_eq!(ObservedProxy { state: None, ..proxy }.stranger("1"), None);
+        assert_eq!(ObservedProxy::default().stranger("1"), None);
     }
 }

@@ -91,19 +91,6 @@ pub(crate) struct ConfigPlace {
 }
 
 /// The Secret through which kubelet shows the pod its configuration.
-pub fn config_secret(proxy: &Proxy, record: &CredentialRecord, settings: &Settings) -> Object {
-    let mut config = NodeConfig::of_proxy(&settings.login_server, proxy.hostname.as_str());
-    config.advertise_routes = proxy.routes();
-    let accepts = proxy.class.as_ref().and_then(|class| class.tailscale.as_ref()?.accept_routes);
-    config.accept_routes = Some(accepts.unwrap_or(false));
-    let place = ConfigPlace {
-        namespace: settings.namespace.clone(),
-        name: name::config_secret(&proxy.name()),
-        labels: proxy.labels(),
-    };
-    config_object(&place, config, record)
-}
-
 pub(crate) fn config_object(place: &ConfigPlace, mut config: NodeConfig, record: &CredentialRecord) -> Object {
     config.auth_key.clone_from(&record.auth_key);
     let mut labels = json!(place.labels);

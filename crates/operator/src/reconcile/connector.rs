@@ -28,7 +28,7 @@ pub(super) async fn reconcile(context: &Context, name: &str) -> Result<Next, Pro
     for note in &status.events {
         context.writer.publish(note, &after.connector.object_ref(&())).await;
     }
-    outcome(executed, trouble)
+    outcome(&connector::owner(&after.connector), executed, trouble)
 }
 
 async fn execute(context: &Context, observed: &Observed, plan: &Plan) -> Result<Next, ProvisionError> {

@@ -16,11 +16,10 @@ const MANAGER: &str = name::manager::SERVICE;
 
 pub(super) async fn reconcile(context: &Context, namespace: &str, name: &str) -> Result<Next, ProvisionError> {
     let settings = &context.settings;
-    let default = settings.proxy_class.as_deref();
-    let Some(observed) = service::observe(&context.stores, namespace, name, default) else { return Ok(None) };
+    let Some(observed) = service::observe(&context.stores, namespace, name, settings) else { return Ok(None) };
     let (plan, _) = service::decide(&observed, None, settings, Timestamp::now());
     let executed = execute(context, &observed, &plan).await;
-    let Some(after) = service::observe(&context.stores, namespace, name, default) else { return Ok(None) };
+    let Some(after) = service::observe(&context.stores, namespace, name, settings) else { return Ok(None) };
     let trouble = executed.as_ref().err().and_then(trouble);
     let (_, status) = service::decide(&after, trouble.as_ref(), settings, Timestamp::now());
     let services: Api<Service> = Api::namespaced(context.client.clone(), namespace);
@@ -30,7 +29,7 @@ pub(super) async fn reconcile(context: &Context, namespace: &str, name: &str) ->
     for note in &status.events {
         context.writer.publish(note, &after.service.object_ref(&())).await;
     }
-    outcome(executed, trouble)
+    outcome(&service::owner(&after.service), executed, trouble)
 }
 
 async fn execute(context: &Context, observed: &Observed, plan: &Plan) -> Result<Next, ProvisionError> {
@@ -42,6 +41,9 @@ async fn execute(context: &Context, observed: &Observed, plan: &Plan) -> Result<
     let services: Api<Service> = Api::namespaced(context.client.clone(), namespace);
     if plan.tear_down {
         return tear_down(context, &services, service).await;
+    }
+    if let Some(proxy) = &plan.proxy {
+        provision::names_are_free(proxy, &observed.proxy)?;
     }
     if let Some(patch) = &plan.patch {
         context.writer.patch(&services, name, MANAGER, patch).await?;
@@ -78,7 +80,7 @@ async fn tear_down(context: &Context, services: &Api<Service>, service: &Service
 /// Takes our finalizer off, and what we said about a Service that stays.
 async fn drop_finalizer(context: &Context, services: &Api<Service>, service: &Service) -> Result<Next, ProvisionError> {
     let name = service.metadata.name.as_deref().unwrap_or_default();
-    if service.metadata.deletion_timestamp.is_none() && service::problems_of(service, &context.settings).is_empty() {
+    if service.metadata.deletion_timestamp.is_none() {
         context.writer.status(services, name, MANAGER, &json!({})).await?;
     }
     context.writer.patch(services, name, MANAGER, &without_finalizer(&service.metadata)).await?;

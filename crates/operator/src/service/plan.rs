@@ -20,12 +20,13 @@ pub struct Plan {
     pub objects: Vec<Object>,
 }
 
-/// Plans for what is wanted. A Service that asks for nothing, or for what can't be, loses its proxy; one that is not clear
-/// yet keeps it as it is.
+/// Plans for what is wanted. A Service that asks for nothing loses its proxy; one that asks for what can't be, or is not
+/// clear yet, keeps what runs as it was.
 pub fn plan(observed: &Observed, wanted: &Wanted, settings: &Settings) -> Plan {
     let service = &observed.service;
     match wanted {
-        Wanted::Nothing | Wanted::Never(_) => Plan { tear_down: has_finalizer(observed), ..Plan::default() },
+        Wanted::Nothing => Plan { tear_down: has_finalizer(observed), ..Plan::default() },
+        Wanted::Never(_) => Plan::default(),
         Wanted::Later(_) => Plan { patch: finalizer_patch(observed), ..Plan::default() },
         Wanted::Proxy(proxy) => {
             let mut plan = Plan { patch: finalizer_patch(observed), proxy: Some(proxy.clone()), ..Plan::default() };

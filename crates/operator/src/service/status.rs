@@ -69,6 +69,9 @@ pub fn status(observed: &Observed, wanted: &Wanted, plan: &Plan, trouble: Option
         match outcome {
             Outcome::Invalid => events.push(Note::warning(event::INVALID_SERVICE, &message)),
             Outcome::Failed => events.push(Note::warning(reason::FAILED, &message)),
+            Outcome::Ready if not_in_force(trouble).is_some() => {
+                events.push(Note::warning(event::NOT_IN_FORCE, &message))
+            }
             Outcome::Ready => events.push(Note::normal(reason::CREATED, &message)),
             Outcome::Pending | Outcome::NotOurs => {}
         }
@@ -83,7 +86,7 @@ fn judge(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>) -> (Ou
         Wanted::Later(reason) => (Outcome::Pending, reason.clone()),
         Wanted::Proxy(_) => match (observed.proxy.progress(), trouble) {
             // What runs, runs: trouble with the server does not end it.
-            (Progress::Ready, _) => (Outcome::Ready, ready_message(observed)),
+            (Progress::Ready, _) => (Outcome::Ready, ready_message(observed, trouble)),
             (_, Some(trouble)) if trouble.passing => (Outcome::Pending, trouble.message.clone()),
             (_, Some(trouble)) => (Outcome::Failed, trouble.message.clone()),
             (Progress::Waiting(reason), None) => (Outcome::Pending, reason.to_owned()),
@@ -91,9 +94,15 @@ fn judge(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>) -> (Ou
     }
 }
 
-fn ready_message(observed: &Observed) -> String {
+/// What is to be said of something that runs, and not as it should: a change of it was refused.
+pub(crate) fn not_in_force(trouble: Option<&Trouble>) -> Option<String> {
+    trouble.filter(|trouble| !trouble.passing).map(|trouble| format!("a change is not in force: {}", trouble.message))
+}
+
+fn ready_message(observed: &Observed, trouble: Option<&Trouble>) -> String {
     let name = observed.proxy.said().device_fqdn.unwrap_or_default();
-    format!("traffic flows through the device {name}")
+    let ready = format!("traffic flows through the device {name}");
+    not_in_force(trouble).map_or(ready.clone(), |but| format!("{ready}; {but}"))
 }
 
 /// What `status.loadBalancer.ingress` should be; nothing for a Service of another type.
@@ -102,9 +111,10 @@ fn ingress(observed: &Observed, outcome: Outcome) -> Vec<Value> {
         return Vec::new();
     };
     let ours = spec.load_balancer_class.as_deref().is_none_or(|name| name == class::LOAD_BALANCER);
-    // A device that was ready keeps its address through a restart of its pod: clients would only lose it for nothing.
+    // A device that was ready keeps its address while its pod restarts, and while the Service asks for what can't be:
+    // clients would only lose it for nothing.
     let said = observed.proxy.said();
-    let keeps = outcome == Outcome::Pending && !shown(observed).is_empty();
+    let keeps = !shown(observed).is_empty();
     let Some(name) = said.device_fqdn.as_ref().filter(|_| ours && (outcome == Outcome::Ready || keeps)) else {
         return Vec::new();
     };

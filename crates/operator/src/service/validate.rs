@@ -22,9 +22,7 @@ pub enum Wanted {
 
 /// Whether anything about the Service concerns us.
 pub fn is_ours(service: &Service, settings: &Settings) -> bool {
-    has(service, annotation::PROXY_GROUP) && (is_exposed(service, settings) || is_egress(service))
-        || is_exposed(service, settings)
-        || is_egress(service)
+    is_exposed(service, settings) || is_egress(service)
 }
 
 /// Reads what a Service asks for.
@@ -36,7 +34,7 @@ pub fn validate(observed: &Observed, settings: &Settings) -> Wanted {
     let mut problems = problems_of(service, settings);
     if let Some(other) = &observed.hostname_taken_by {
         problems.push(format!(
-            "the host name {} is taken by {other}, which is older: choose another with the annotation {}",
+            "the host name {} is taken by {other}, which had it first: choose another with the annotation {}",
             hostname_text(service),
             annotation::HOSTNAME
         ));
@@ -77,7 +75,7 @@ pub(crate) fn hostname_text(service: &Service) -> String {
 }
 
 /// Everything that is wrong with what a Service asks for, each as a sentence that names it.
-pub fn problems_of(service: &Service, settings: &Settings) -> Vec<String> {
+pub(super) fn problems_of(service: &Service, settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();
     if has(service, annotation::PROXY_GROUP) {
         problems.push(format!("the annotation {} asks for a ProxyGroup, which this version does not have: remove it, and the Service gets a proxy of its own", annotation::PROXY_GROUP));

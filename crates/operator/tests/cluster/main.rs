@@ -25,6 +25,8 @@ async fn the_operator_on_a_real_api_server() {
     scenarios::connector::play(&stage).await;
     scenarios::rights::play(&stage).await;
     scenarios::takeover::play(&stage).await;
+    scenarios::sidecar::play(&stage).await;
+    scenarios::impostor::play(&stage).await;
     scenarios::keys::play(&stage).await;
     scenarios::succession::play(&stage, operator).await;
     scenarios::removal::play(&stage).await;

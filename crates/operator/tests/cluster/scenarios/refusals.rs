@@ -1,12 +1,11 @@
 //! Bad input: what is refused on the object, and in which words.
 
 use k8s_openapi::api::core::v1::Service;
-use k8s_openapi::api::events::v1::Event;
 use kube::api::{Api, DeleteParams, ListParams};
 use kubeapi::{Connector, ProxyClass, condition};
 use serde_json::{Value, json};
 
-use super::{connector, service};
+use super::{connector, event_says, service};
 use crate::stage::{Stage, eventually};
 
 pub(crate) async fn play(stage: &Stage) {
@@ -83,19 +82,4 @@ async fn class_is_refused(stage: &Stage, container: &Value, named: &str) {
     .await;
     event_says(stage, "strong", "ProxyClassInvalid", named).await;
     classes.delete("strong", &DeleteParams::default()).await.unwrap();
-}
-
-async fn event_says(stage: &Stage, object: &str, reason: &str, named: &str) {
-    let events: Api<Event> = Api::all(stage.client.clone());
-    eventually(&format!("an event {reason} about {object} that names {named}"), || async {
-        let found = events.list(&ListParams::default()).await.unwrap();
-        let about = |event: &&Event| event.regarding.as_ref().and_then(|one| one.name.as_deref()) == Some(object);
-        let notes: Vec<String> =
-            found.items.iter().filter(about).map(|event| format!("{:?}: {:?}", event.reason, event.note)).collect();
-        let says = |note: &String| {
-            note.contains(reason) && note.contains(named.trim_matches('"').split('"').next().unwrap_or(named))
-        };
-        if notes.iter().any(says) { Ok(()) } else { Err(format!("{notes:?}")) }
-    })
-    .await;
 }

@@ -1,8 +1,9 @@
 //! Everything goes: in order, while the coordination server is away, after a finalizer was removed by hand, by a drain.
 
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams};
 use kubeapi::name;
 use operator::ApiServerProxy;
 use serde_json::json;
@@ -93,6 +94,7 @@ async fn drained(stage: &Stage) {
     });
     stage.apply::<Secret>(Some("home"), said).await;
     stage.control.memory().devices.insert("nDoor".to_owned(), vec!["tag:k8s-operator".to_owned()]);
+    one_that_can_not_be_freed_keeps_no_other(stage, config.clone()).await;
     operator::drain(config, shutdown).await.unwrap();
     let devices = stage.control.memory().devices.clone();
     assert!(devices.is_empty(), "{devices:?}");
@@ -106,4 +108,49 @@ async fn drained(stage: &Stage) {
     assert!(connector.finalizers().is_empty());
     let said = stage.connector_is("robbinsdale-connector", "False", "ConnectorCreating").await;
     assert!(said.message.contains("uninstalled"), "{said:?}");
+}
+
+/// Somebody's admission refuses every change of one Service: the job fails and names it, once all else is done.
+async fn one_that_can_not_be_freed_keeps_no_other(stage: &Stage, config: operator::Config) {
+    let policies: Api<ValidatingAdmissionPolicy> = Api::all(stage.client.clone());
+    let bindings: Api<ValidatingAdmissionPolicyBinding> = Api::all(stage.client.clone());
+    let rule = json!({"apiGroups": [""], "apiVersions": ["v1"], "resources": ["services"], "operations": ["UPDATE"]});
+    let policy = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicy", "metadata": {"name": "frozen"},
+        "spec": {
+            "matchConstraints": {"resourceRules": [rule]},
+            "validations": [{"expression": "object.metadata.name != 'ledger'", "message": "the ledger is frozen"}],
+        },
+    });
+    let binding = json!({
+        "apiVersion": "admissionregistration.k8s.io/v1", "kind": "ValidatingAdmissionPolicyBinding",
+        "metadata": {"name": "frozen"}, "spec": {"policyName": "frozen", "validationActions": ["Deny"]},
+    });
+    stage.apply::<ValidatingAdmissionPolicy>(None, policy).await;
+    stage.apply::<ValidatingAdmissionPolicyBinding>(None, binding).await;
+    let parameters = PatchParams { dry_run: true, ..PatchParams::default() };
+    let touch = Patch::Merge(json!({"metadata": {"annotations": {"touched": "yes"}}}));
+    eventually("the policy is in force", || async {
+        stage.services().patch("ledger", &parameters, &touch).await.err().map(drop).ok_or_else(|| "not yet".to_owned())
+    })
+    .await;
+
+    let shutdown = Shutdown::new(std::time::Duration::from_secs(5));
+    let refusal = format!("{:#}", operator::drain(config, shutdown).await.unwrap_err());
+    assert!(refusal.contains("svc home/ledger") && refusal.contains("the ledger is frozen"), "{refusal}");
+    let finalizers = |metadata: &ObjectMeta| metadata.finalizers.clone().unwrap_or_default();
+    assert!(!finalizers(&stage.services().get("ledger").await.unwrap().metadata).is_empty());
+    for connector in ["lab", "robbinsdale-connector"] {
+        assert!(finalizers(&stage.connectors().get(connector).await.unwrap().metadata).is_empty(), "{connector}");
+    }
+    let egress = stage.services().get("tailscale-robbinsdale").await.unwrap();
+    assert!(finalizers(&egress.metadata).is_empty());
+    assert_eq!(stage.control.memory().devices.len(), 0);
+
+    bindings.delete("frozen", &DeleteParams::default()).await.unwrap();
+    policies.delete("frozen", &DeleteParams::default()).await.unwrap();
+    eventually("the policy is gone", || async {
+        stage.services().patch("ledger", &parameters, &touch).await.map(drop).map_err(|error| error.to_string())
+    })
+    .await;
 }
