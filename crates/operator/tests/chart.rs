@@ -31,9 +31,13 @@ fn render(sets: &[&str]) -> Result<Vec<Value>, String> {
 }
 
 fn render_for(kubernetes: &str, sets: &[&str]) -> Result<Vec<Value>, String> {
+    render_in("tailscale", kubernetes, sets)
+}
+
+fn render_in(namespace: &str, kubernetes: &str, sets: &[&str]) -> Result<Vec<Value>, String> {
     let chart = chart().display().to_string();
     let mut arguments =
-        vec!["template", "tailscale-operator", &chart, "--namespace", "tailscale", "--kube-version", kubernetes];
+        vec!["template", "tailscale-operator", &chart, "--namespace", namespace, "--kube-version", kubernetes];
     arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
     let (rendered, text) = helm(&arguments);
     if !rendered {
@@ -320,6 +324,23 @@ fn accounts_of_the_namespace_are_held_to_policies_where_the_cluster_knows_them()
     for without in [render(&["admissionPolicy.enabled=false"]), render_for("1.29.4", &[])] {
         assert!(!without.unwrap().iter().any(|object| object.to_string().contains("admissionregistration")));
     }
+}
+
+#[test]
+fn the_policies_never_hold_the_clusters_own_controllers() {
+    let said = render_in("kube-system", "1.34.0", &[]).unwrap_err();
+    assert!(said.contains("the release's namespace is kube-system"), "{said}");
+    assert!(render_in("kube-system", "1.34.0", &["admissionPolicy.enabled=false"]).is_ok());
+}
+
+#[test]
+fn the_operator_only_reads_proxy_classes() {
+    let objects = render(&[]).unwrap();
+    let rules = one(&objects, "ClusterRole", "tailscale-operator")["rules"].as_array().unwrap().clone();
+    let about: Vec<&Value> =
+        rules.iter().filter(|rule| rule["resources"].as_array().unwrap().contains(&json!("proxyclasses"))).collect();
+    assert_eq!(about.len(), 1, "{about:?}");
+    assert_eq!(about[0]["verbs"], json!(["get", "list", "watch"]));
 }
 
 #[test]

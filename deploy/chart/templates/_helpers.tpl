@@ -63,7 +63,11 @@ helm.sh/hook-delete-policy: before-hook-creation,hook-succeeded,hook-failed
 
 {{/* Whether this cluster holds the accounts of the namespace to what proxies need: it knows policies of this kind from 1.30 on. */}}
 {{- define "operator.admission" -}}
-{{- and .Values.admissionPolicy.enabled (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) -}}
+{{- $held := and .Values.admissionPolicy.enabled (semverCompare ">=1.30-0" .Capabilities.KubeVersion.Version) -}}
+{{- if and $held (eq .Release.Namespace "kube-system") -}}
+{{- fail "the release's namespace is kube-system, whose accounts are the cluster's own controllers, and the policies would hold those to what proxies need: install into a namespace of its own, or set admissionPolicy.enabled to false" -}}
+{{- end -}}
+{{- $held -}}
 {{- end -}}
 
 {{/* Whom a policy of this kind is for: all accounts of a namespace, because the operator makes some and gives them what it has. */}}

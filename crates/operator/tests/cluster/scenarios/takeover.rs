@@ -43,6 +43,18 @@ fn changes() -> Vec<(&'static str, Value, &'static str)> {
         ("/spec/template/spec/containers/-", json!({"name": "a", "image": "a"}), "one container"),
         ("/spec/template/spec/containers/0/ports", json!([{"containerPort": 80, "hostPort": 80}]), "hostPort"),
         (
+            "/spec/template/spec/containers/0/lifecycle",
+            json!({"postStart": {"httpGet": {"port": 80, "host": "169.254.169.254"}}}),
+            "lifecycle",
+        ),
+        (
+            "/spec/template/spec/containers/0/livenessProbe",
+            json!({"httpGet": {"port": 80, "host": "10.0.0.1"}}),
+            "exec",
+        ),
+        ("/spec/template/spec/containers/0/readinessProbe", json!({"tcpSocket": {"port": 80}}), "exec"),
+        ("/spec/template/spec/containers/0/startupProbe", json!({"grpc": {"port": 80}}), "exec"),
+        (
             "/spec/template/spec/containers/0/securityContext",
             json!({"privileged": true, "capabilities": {"drop": ["ALL"]}}),
             "not privileged",
