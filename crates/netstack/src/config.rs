@@ -54,7 +54,7 @@ impl Config {
             seed,
             memory: 256 << 20,
             connections: 4096,
-            connections_per_source: 4096,
+            connections_per_source: 1024,
             handshakes_per_source: 128,
             handshake_time: Duration::from_secs(30),
             keep_alive: Duration::from_secs(30),

@@ -1,10 +1,11 @@
 //! TCP: which connections there are, what happens to each, and when.
 
 mod connection;
+mod sources;
 mod time_wait;
 mod wire;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -16,6 +17,7 @@ use crate::listeners::Listeners;
 use crate::outbox::Outbox;
 use crate::{Closed, Config, Event, Transmit};
 use connection::Open;
+use sources::Sources;
 use time_wait::TimeWait;
 use wire::Link;
 
@@ -90,29 +92,6 @@ struct Entry {
     handshaking: bool,
     /// Whether it counts in `Connections::clients`.
     client: bool,
-}
-
-/// How many of something each remote address has.
-#[derive(Default)]
-struct Sources(BTreeMap<IpAddr, usize>);
-
-impl Sources {
-    fn of(&self, source: IpAddr) -> usize {
-        self.0.get(&source).copied().unwrap_or(0)
-    }
-
-    fn add(&mut self, source: IpAddr) {
-        *self.0.entry(source).or_default() += 1;
-    }
-
-    fn remove(&mut self, source: IpAddr) {
-        if let Some(count) = self.0.get_mut(&source) {
-            *count -= 1;
-            if *count == 0 {
-                self.0.remove(&source);
-            }
-        }
-    }
 }
 
 /// What became of a segment.

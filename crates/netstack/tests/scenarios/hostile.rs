@@ -63,6 +63,21 @@ fn a_syn_flood_from_many_sources_holds_the_bound_of_all_connections() {
 }
 
 #[test]
+fn one_device_holds_a_quarter_of_the_places_for_connections() {
+    let mut config = Config::new(vec![B], 1);
+    config.handshakes_per_source = usize::MAX;
+    let now = Instant::now();
+    let mut stack = Stack::new(config, now);
+    stack.listen(EVERYWHERE).unwrap();
+    for port in 1..=5000 {
+        stack.handle_packet(&segment((A, port), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
+    }
+    assert_eq!(stack.connections(), 1024);
+    stack.handle_packet(&segment((source(1), 5), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
+    assert_eq!(stack.connections(), 1025, "another device gets in");
+}
+
+#[test]
 fn a_client_that_never_says_goodbye_keeps_no_places_from_others() {
     let mut network = Network::new(CALM, 7);
     network.b.set_bounds(1 << 20, 10, 2);
