@@ -108,7 +108,9 @@ pub(crate) fn follow(
 }
 
 async fn look(name: &DomainName, forbidden: &[IpAddr], resolver: &dyn Resolve) -> Result<Vec<IpAddr>, String> {
-    let asked = tokio::time::timeout(QUESTION, resolver.resolve(name.as_str())).await;
+    // Without the dot the pod's search list would make names of this cluster of it, in whatever namespace.
+    let absolute = format!("{name}.");
+    let asked = tokio::time::timeout(QUESTION, resolver.resolve(&absolute)).await;
     let found = asked.map_err(|_| "no answer in time".to_owned())?.map_err(|error| error.to_string())?;
     let mut refusal = "it has no address".to_owned();
     let mut usable = Vec::new();
@@ -164,7 +166,7 @@ mod tests {
     }
 
     async fn looked_up(addresses: &'static [&'static str]) -> Result<Vec<IpAddr>, String> {
-        let names = Names(Box::leak(Box::new([("db.example.com", addresses)])));
+        let names = Names(Box::leak(Box::new([("db.example.com.", addresses)])));
         look(&"db.example.com".parse().unwrap(), &[ip("10.1.0.1")], &names).await
     }
 
@@ -178,11 +180,20 @@ mod tests {
         assert_eq!(looked_up(&[]).await.unwrap_err(), "it has no address");
     }
 
+    /// As the resolver of a pod does: `db.payments` would be `db.payments.svc.cluster.local`.
+    #[tokio::test]
+    async fn a_name_is_asked_for_as_it_is_and_never_within_the_search_list_of_the_pod() {
+        let names = Names(&[("db.payments", &["10.1.0.9"]), ("db.example.com.", &["10.9.0.1"])]);
+        let refused = look(&"db.payments".parse().unwrap(), &[], &names).await.unwrap_err();
+        assert_eq!(refused, "no such name");
+        assert_eq!(look(&"db.example.com".parse().unwrap(), &[], &names).await, Ok(vec![ip("10.9.0.1")]));
+    }
+
     #[tokio::test]
     async fn a_name_is_followed_and_one_that_is_gone_is_what_is_missing() {
         let health = Health::new();
         let (known, unknown) = (health.condition("known"), health.condition("unknown"));
-        let resolver = Arc::new(Names(&[("db.example.com", &["10.9.0.1"])]));
+        let resolver = Arc::new(Names(&[("db.example.com.", &["10.9.0.1"])]));
         let ends = CancellationToken::new();
         let start =
             |name: &str, condition| follow(name.parse().unwrap(), None, resolver.clone(), condition, ends.clone());
