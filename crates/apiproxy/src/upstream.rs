@@ -100,7 +100,7 @@ impl Upstream {
         }
         let mut sent = Request::new(body);
         (*sent.method_mut(), *sent.uri_mut(), *sent.headers_mut()) = (request.method, uri, request.headers);
-        self.pool.request(sent).await.map_err(|error| Refusal::Unreachable(chain(&error)))
+        self.pool.request(sent).await.map_err(|error| Refusal::Unreachable(dial::causes(&error)))
     }
 
     /// Sends a request for an upgrade over a connection of its own. Whatever the answer, the connection serves nothing else.
@@ -113,7 +113,7 @@ impl Upstream {
         let mut builder = hyper::client::conn::http1::Builder::new();
         builder.max_buf_size(self.limits.header_bytes as usize);
         let (mut sender, connection) =
-            builder.handshake(stream).await.map_err(|error| Refusal::Unreachable(chain(&error)))?;
+            builder.handshake(stream).await.map_err(|error| Refusal::Unreachable(dial::causes(&error)))?;
         // It ends with the answer's body or the upgraded stream; its errors arrive there.
         tokio::spawn(connection.with_upgrades());
         let mut sent = Request::new(Empty::<Bytes>::new());
@@ -124,7 +124,7 @@ impl Upstream {
         let host = HeaderValue::from_str(self.cluster().authority().as_str());
         sent.headers_mut().insert(header::HOST, host.map_err(|_| Refusal::Malformed("no host"))?);
         upgrade.set(sent.headers_mut());
-        sender.send_request(sent).await.map_err(|error| Refusal::Unreachable(chain(&error)))
+        sender.send_request(sent).await.map_err(|error| Refusal::Unreachable(dial::causes(&error)))
     }
 
     /// Whether the API server can be connected to and is who it should be; sends no request.
@@ -148,18 +148,6 @@ fn pool(connector: Connector, limits: Limits) -> Client<Connector, RequestBody> 
         .http2_initial_connection_window_size(ANSWERS_WINDOW)
         .http2_max_send_buf_size(SEND_BUFFER)
         .build(connector)
-}
-
-/// An error with its causes: the outermost alone says only that something failed.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(inner) = cause {
-        text.push_str(": ");
-        text.push_str(&inner.to_string());
-        cause = inner.source();
-    }
-    text
 }
 
 /// Drops trailers: they are headers that nobody has looked at.

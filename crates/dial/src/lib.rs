@@ -6,17 +6,20 @@
 //! - [`Roots`] are the trusted certificate authorities: the public web's, which are built in, this machine's, and those
 //!   of files that the user names.
 //! - [`CertificateFault`] tells people why a server's certificate is not believed, and what helps.
+//! - [`causes`] tells an error with everything behind it.
 //! - A [`Ledger`] knows whom a client connected to, and how many bytes its sockets moved.
 //!
 //! What it does not do: open connections. Each client has its own rules for ports, marks, proxies and races.
 
 #![forbid(unsafe_code)]
 
+mod causes;
 mod certificate;
 mod ledger;
 mod names;
 mod roots;
 
+pub use causes::causes;
 pub use certificate::CertificateFault;
 pub use ledger::{Account, Ledger, Metered, OpenConnection, Remote};
 pub use names::{Resolve, ResolverError, SystemResolver};

@@ -81,21 +81,7 @@ impl Remote {
                     code => RemoteError::Refused { namespace, name, code, message },
                 })
             }
-            Ok(Err(error)) => Err(RemoteError::Away(chain(&error))),
+            Ok(Err(error)) => Err(RemoteError::Away(dial::causes(&error))),
         }
     }
-}
-
-/// An error with its causes: of a connection that failed, the outermost says nothing.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_text = cause.to_string();
-        if !text.contains(&cause_text) {
-            text = format!("{text}: {cause_text}");
-        }
-        source = cause.source();
-    }
-    text
 }
