@@ -12,6 +12,7 @@ use tokio::sync::Notify;
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use crate::abrupt::Abrupt;
 use crate::gate::Pass;
 use crate::grant::Client;
 use crate::leash::Leash;
@@ -79,9 +80,9 @@ impl Reception {
         }
     }
 
-    async fn secured<S: AdmittedStream>(&self, stream: S, pass: &Pass) -> Option<TlsStream<S>> {
+    async fn secured<S: AdmittedStream>(&self, stream: S, pass: &Pass) -> Option<TlsStream<Abrupt<S>>> {
         let source = pass.source();
-        match tokio::time::timeout(self.limits.head_time, self.tls.accept(stream)).await {
+        match tokio::time::timeout(self.limits.head_time, self.tls.accept(Abrupt::new(stream))).await {
             Ok(Ok(stream)) => return Some(stream),
             Ok(Err(error)) => tracing::debug!(%source, %error, "no TLS"),
             Err(_late) => tracing::debug!(%source, "no TLS in time"),

@@ -21,6 +21,7 @@
 
 #![forbid(unsafe_code)]
 
+mod abrupt;
 mod access;
 mod answer;
 mod arguments;

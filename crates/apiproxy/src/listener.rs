@@ -6,9 +6,18 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
 
 /// A connection's bytes, in both directions.
-pub trait AdmittedStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {}
+pub trait AdmittedStream: AsyncRead + AsyncWrite + Send + Unpin + 'static {
+    /// Breaks it off with a reset, so that nothing is held of it any more. A connection that is only dropped waits for its
+    /// client's goodbye, and one that never says it keeps a place meanwhile.
+    fn abort(self);
+}
 
-impl<S: AsyncRead + AsyncWrite + Send + Unpin + 'static> AdmittedStream for S {}
+impl AdmittedStream for TcpStream {
+    fn abort(self) {
+        // What fails here has ended already.
+        let _unset = self.set_zero_linger();
+    }
+}
 
 /// Where connections from the tailnet come from.
 ///

@@ -46,9 +46,9 @@ const TASKS: usize = 32 * KIB;
 /// Connections in the node's IP stack: those of [`Limits::connections`], and half as many that begin or say goodbye.
 pub(crate) const STACK_CONNECTIONS: usize = 384;
 
-/// How many of them one address may have begun, those included that the proxy has closed and the client has not. A device has
-/// two addresses, and with both no more than half.
-pub(crate) const STACK_CONNECTIONS_PER_ADDRESS: usize = STACK_CONNECTIONS / 4;
+/// How many of them one address may have begun, those included to which the proxy has said goodbye and the client has not. A
+/// device has two addresses, and with both no more than a third.
+pub(crate) const STACK_CONNECTIONS_PER_ADDRESS: usize = STACK_CONNECTIONS / 6;
 
 /// What the windows of that stack share: a lone connection has 2 MiB in each direction, the 32nd and all after it 64 KiB.
 pub(crate) const STACK_WINDOWS: usize = 32 * MIB;
@@ -134,6 +134,6 @@ mod tests {
         assert!(STACK_CONNECTIONS > Limits::default().connections);
         // Those of one device, with both of its addresses, are all that the proxy lets it have and leave room to others.
         assert!(STACK_CONNECTIONS_PER_ADDRESS > Limits::default().connections_per_device);
-        const { assert!(2 * STACK_CONNECTIONS_PER_ADDRESS < STACK_CONNECTIONS) };
+        const { assert!(2 * 2 * STACK_CONNECTIONS_PER_ADDRESS < STACK_CONNECTIONS, "two devices leave room to a third") };
     }
 }

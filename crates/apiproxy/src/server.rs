@@ -15,7 +15,7 @@ use crate::gate::{Gate, Pass};
 use crate::metrics::ProxyMetrics;
 use crate::proxy::Proxy;
 use crate::upstream::Upstream;
-use crate::{Allowed, Config, Identify, Listener};
+use crate::{AdmittedStream as _, Allowed, Config, Identify, Listener};
 
 /// How often it is looked whether the API server is there.
 const PROBE: Duration = Duration::from_secs(10);
@@ -129,7 +129,10 @@ async fn next<L: Listener>(
         match accepted {
             Ok((stream, source)) => match gate.admit(source, identify.device(source.ip())) {
                 Some(pass) => return Some((stream, pass)),
-                None => tracing::debug!(%source, "turned away: too many connections"),
+                None => {
+                    tracing::debug!(%source, "turned away: too many connections");
+                    stream.abort();
+                }
             },
             Err(error) => {
                 tracing::warn!(%error, "could not accept a connection");

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::memory::{STACK_CONNECTIONS, STACK_CONNECTIONS_PER_ADDRESS, STACK_WINDOWS};
-use crate::{Identify, IdentifyError, Identity, Listener};
+use crate::{AdmittedStream, Identify, IdentifyError, Identity, Listener};
 
 /// How many handshakes may be under way; more clients are refused.
 pub(crate) const HANDSHAKES: usize = STACK_CONNECTIONS / 3;
@@ -109,6 +109,12 @@ impl TailnetListener {
 
 fn places() -> Arc<Places> {
     Places::new(HANDSHAKES_PER_DEVICE, HANDSHAKES)
+}
+
+impl AdmittedStream for TcpStream {
+    fn abort(self) {
+        Self::abort(self);
+    }
 }
 
 impl Listener for TailnetListener {

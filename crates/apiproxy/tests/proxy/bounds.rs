@@ -62,6 +62,28 @@ async fn one_device_has_a_bounded_number_of_connections() {
     world.stop().await;
 }
 
+/// The next thing that comes on a connection that says nothing itself.
+async fn hung_up(stream: &mut TcpStream) -> std::io::ErrorKind {
+    let read = tokio::time::timeout(PATIENCE, stream.read(&mut [0])).await.unwrap();
+    read.map(|length| panic!("{length} bytes and no reset")).unwrap_err().kind()
+}
+
+#[tokio::test]
+async fn whoever_finds_no_place_or_speaks_no_tls_is_reset_and_keeps_none() {
+    let world = World::with(limits(|limits| {
+        limits.connections_per_device = 1;
+        limits.head_time = Duration::from_secs(2);
+    }))
+    .await;
+    let mut silent = TcpStream::connect(world.address).await.unwrap();
+    world.counts("apiproxy_connections", 1).await;
+    let mut turned_away = TcpStream::connect(world.address).await.unwrap();
+    assert_eq!(hung_up(&mut turned_away).await, std::io::ErrorKind::ConnectionReset);
+    assert_eq!(hung_up(&mut silent).await, std::io::ErrorKind::ConnectionReset);
+    is_let_in(&world).await;
+    world.stop().await;
+}
+
 #[tokio::test]
 async fn the_addresses_of_a_device_share_its_places() {
     let world = World::with(limits(|limits| limits.connections_per_device = 1)).await;
@@ -75,7 +97,7 @@ async fn the_addresses_of_a_device_share_its_places() {
 
 #[tokio::test]
 async fn a_connection_on_which_nothing_happens_is_closed() {
-    let world = World::with(limits(|limits| limits.idle_time = Duration::from_millis(500))).await;
+    let world = World::with(limits(|limits| limits.idle_time = Duration::from_secs(5))).await;
     let watch = watching(&world).await;
     let fields = [(":method", "GET"), (":scheme", "https"), (":authority", "x"), (":path", "/api")];
     let fields = fields.map(|(name, value)| (name.as_bytes().to_vec(), value.as_bytes().to_vec()));
