@@ -27,7 +27,7 @@ fn program(name: &str) -> PathBuf {
     path
 }
 
-/// A program that ends with the test.
+/// A program that ends with the test, however that ends.
 struct Running(Child);
 
 impl Drop for Running {
@@ -38,9 +38,12 @@ impl Drop for Running {
     }
 }
 
-fn start(command: &mut Command, log: &Path) -> Running {
+fn start(command: &Command, log: &Path) -> Running {
     let log = std::fs::File::create(log).unwrap();
-    Running(command.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
+    // It ends with the thread that began it, which has to be one that lasts.
+    let mut tied = Command::new("setpriv");
+    tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
+    Running(tied.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
 }
 
 fn free_port() -> u16 {
@@ -69,7 +72,7 @@ fn start_etcd(folder: &Path) -> (Running, String) {
         format!("--initial-advertise-peer-urls={peer}"),
         format!("--initial-cluster=default={peer}"),
     ]);
-    (start(&mut command, &folder.join("etcd.log")), client)
+    (start(&command, &folder.join("etcd.log")), client)
 }
 
 fn start_apiserver(folder: &Path, etcd: &str, port: u16) -> Running {
@@ -91,7 +94,7 @@ fn start_apiserver(folder: &Path, etcd: &str, port: u16) -> Running {
         file("service-account-signing-key-file", "server.key"),
         file("token-auth-file", "tokens.csv"),
     ]);
-    start(&mut command, &folder.join("kube-apiserver.log"))
+    start(&command, &folder.join("kube-apiserver.log"))
 }
 
 /// A kube-apiserver with its store, where `admin` may do everything and `proxy` may impersonate three groups.
@@ -172,7 +175,8 @@ struct Said {
 
 impl Desk {
     async fn open() -> Self {
-        let kubernetes = tokio::task::spawn_blocking(Kubernetes::start).await.unwrap();
+        // On this thread, with which its programs end, and which nothing else waits for.
+        let kubernetes = Kubernetes::start();
         let (everybody, own) = (Everybody::new(Some(alice(&["tailnet-readers"]))), certificate(NAME));
         let ca = kubernetes.path("proxy.crt");
         std::fs::write(&ca, &own.pem).unwrap();
