@@ -19,6 +19,7 @@ mod form;
 pub(crate) mod html;
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Peer, SecretText};
 use axum::extract::{Extension, Path, State};
@@ -93,7 +94,7 @@ async fn sign_in(
     };
     let (name, password) = (form.value("name"), SecretText::new(form.value("password").to_owned()));
     let candidates = |name: &str| pages.coordination.users_named(name);
-    let who = match pages.sign_in.check(peer.source, name, password, candidates).await {
+    let who = match pages.sign_in.check(peer.source, name, password, Instant::now(), candidates).await {
         Ok((tailnet, user)) => SignedIn { tailnet, user },
         Err(error) => return pages.ask_to_sign_in(&id, &headers, Some(&error.to_string())),
     };

@@ -58,15 +58,17 @@ impl SignIn {
         &self.passwords
     }
 
-    /// Finds out which of the users of a name has this password. `candidates` looks them up, once the try is allowed.
+    /// Finds out which of the users of a name has this password. `candidates` looks them up, once the try is allowed: that is
+    /// counted by `now`.
     pub(crate) async fn check(
         &self,
         source: IpAddr,
         name: &str,
         password: SecretText,
+        now: Instant,
         candidates: impl FnOnce(&str) -> Vec<Candidate>,
     ) -> Result<(TailnetId, UserId), SignInError> {
-        let (now, name) = (Instant::now(), name.trim().to_ascii_lowercase());
+        let name = name.trim().to_ascii_lowercase();
         // Names that can't exist share one bucket, so that they cost no memory.
         let anywhere = if name.len() <= 254 { name.clone() } else { String::new() };
         let bucket = (anywhere.clone(), site(source));
@@ -113,14 +115,16 @@ mod tests {
     async fn the_user_whose_password_it_is_signs_in() {
         let (sign_in, users) = sign_in().await;
         let source = "192.0.2.1".parse().unwrap();
-        let found = sign_in.check(source, " Alice@Example.com", secret("correct horse"), |name| {
+        let found = sign_in.check(source, " Alice@Example.com", secret("correct horse"), Instant::now(), |name| {
             assert_eq!(name, "alice@example.com");
             users.clone()
         });
         assert_eq!(found.await, Ok((TailnetId(3), UserId(4))));
-        let found = sign_in.check(source, "alice@example.com", secret("wrong horse"), |_| users.clone()).await;
+        let found =
+            sign_in.check(source, "alice@example.com", secret("wrong horse"), Instant::now(), |_| users.clone()).await;
         assert_eq!(found, Err(SignInError::Wrong));
-        let found = sign_in.check(source, "nobody@example.com", secret("wrong horse"), |_| Vec::new()).await;
+        let found =
+            sign_in.check(source, "nobody@example.com", secret("wrong horse"), Instant::now(), |_| Vec::new()).await;
         assert_eq!(found, Err(SignInError::Wrong));
     }
 
@@ -131,20 +135,23 @@ mod tests {
         let source: IpAddr = "2001:db8::1".parse().unwrap();
         while sign_in.by_source.take(&site(source), now).is_ok() {}
         let neighbour = "2001:db8::2".parse().unwrap();
-        let found = sign_in.check(neighbour, "a@b", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
+        let found =
+            sign_in.check(neighbour, "a@b", secret("x"), now, |_| unreachable!("no try is left")).await.unwrap_err();
         assert!(found.to_string().starts_with("too many tries; wait "), "{found}");
 
         let other: IpAddr = "192.0.2.9".parse().unwrap();
         while sign_in.by_name.take(&("a@b".to_owned(), other), now).is_ok() {}
-        let found = sign_in.check(other, "A@b", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
+        let found =
+            sign_in.check(other, "A@b", secret("x"), now, |_| unreachable!("no try is left")).await.unwrap_err();
         assert!(matches!(found, SignInError::TooOften(_)));
         let mapped = "::ffff:192.0.2.9".parse().unwrap();
-        let found = sign_in.check(mapped, "A@b", secret("x"), |_| unreachable!("it is the same place")).await;
+        let found = sign_in.check(mapped, "A@b", secret("x"), now, |_| unreachable!("it is the same place")).await;
         assert!(matches!(found, Err(SignInError::TooOften(_))));
 
         while sign_in.by_name_anywhere.take(&"c@d".to_owned(), now).is_ok() {}
         let third = "192.0.2.10".parse().unwrap();
-        let found = sign_in.check(third, "c@d", secret("x"), |_| unreachable!("no try is left")).await.unwrap_err();
+        let found =
+            sign_in.check(third, "c@d", secret("x"), now, |_| unreachable!("no try is left")).await.unwrap_err();
         assert!(matches!(found, SignInError::TooOften(_)));
     }
 
@@ -161,7 +168,8 @@ mod tests {
         }
         assert!(tries >= 20);
         let home = "192.0.2.1".parse().unwrap();
-        let found = sign_in.check(home, "alice@example.com", secret("correct horse"), |_| users.clone()).await;
+        let found =
+            sign_in.check(home, "alice@example.com", secret("correct horse"), Instant::now(), |_| users.clone()).await;
         assert_eq!(found, Ok((TailnetId(3), UserId(4))));
     }
 }

@@ -1,6 +1,7 @@
 //! The page on which a user confirms a login by SSH: by signing in, whoever the browser is signed in as already.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use api::{Peer, SecretText};
 use axum::body::Bytes;
@@ -36,7 +37,7 @@ pub(super) async fn confirm(
     };
     let (name, password) = (form.value("name"), SecretText::new(form.value("password").to_owned()));
     let candidates = |name: &str| pages.coordination.users_named(name);
-    let (tailnet, user) = match pages.sign_in.check(peer.source, name, password, candidates).await {
+    let (tailnet, user) = match pages.sign_in.check(peer.source, name, password, Instant::now(), candidates).await {
         Ok(found) => found,
         Err(error) => return pages.ask_to_confirm_login(&id, &pending, &headers, Some(&error.to_string())),
     };
