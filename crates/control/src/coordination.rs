@@ -203,7 +203,7 @@ impl Coordination {
     ) -> Result<Reply, Failure> {
         let now = self.now();
         let who = self.actor_name(&actor);
-        let decision = decide(&mut self.server_mut(), actor, now)?;
+        let mut decision = decide(&mut self.server_mut(), actor, now)?;
         if decision.changes.is_empty() {
             return Ok(decision.reply);
         }
@@ -222,7 +222,7 @@ impl Coordination {
             return Err(Failure::Store(error));
         }
         self.metrics.decisions.inc();
-        let effects = self.server_mut().commit(&decision, now);
+        let effects = self.server_mut().commit(&mut decision, now);
         self.spread(decision.tailnet, &effects);
         Ok(decision.reply)
     }
@@ -352,7 +352,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::CreateOAuthClient(_) => "CreateOAuthClient",
         Command::CreateApiToken(_) => "CreateApiToken",
         Command::Revoke(_) => "Revoke",
-        Command::SetPolicy(_) | Command::SetTriedPolicy(..) => "SetPolicy",
+        Command::SetPolicy(_) => "SetPolicy",
         Command::SetDns(_) => "SetDns",
         Command::UpdateSettings(_) => "UpdateSettings",
         Command::SetNames { .. } => "SetNames",

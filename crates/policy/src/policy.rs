@@ -139,6 +139,11 @@ impl Policy {
         })
     }
 
+    /// The same policy with other tests of reachability; its text stays.
+    pub fn with_tests(&self, tests: Vec<Test>) -> Self {
+        Self { tests, ..self.clone() }
+    }
+
     /// The policy that a new tailnet starts with: every user reaches their own devices, and nobody anyone else's.
     pub fn default_for_new_tailnet() -> &'static str {
         include_str!("policy/default.hujson")

@@ -1,3 +1,5 @@
+use std::fmt;
+
 use filter::{PortRange, Protocol};
 
 /// Protocols that a policy calls by name.
@@ -79,6 +81,20 @@ impl Ports {
     }
 }
 
+/// As a policy spells them, `443` or `tcp:80-90`.
+impl fmt::Display for Ports {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(protocol) = self.protocol {
+            write!(formatter, "{protocol}:")?;
+        }
+        for (at, range) in self.ranges.iter().enumerate() {
+            let comma = if at > 0 { "," } else { "" };
+            write!(formatter, "{comma}{range}")?;
+        }
+        Ok(())
+    }
+}
+
 /// Reads a protocol's name or decimal number.
 ///
 /// # Errors
@@ -132,6 +148,13 @@ mod tests {
         assert_eq!(ranges("*"), ["*"]);
         assert_eq!(Ports::parse("icmp:*").unwrap().protocol, Some(Protocol::ICMPV4));
         assert_eq!(Ports::parse("132:5").unwrap().protocol, Some(Protocol::SCTP));
+    }
+
+    #[test]
+    fn ports_are_spelled_as_they_are_written() {
+        for text in ["443", "tcp:80-90,443", "*", "icmp:*"] {
+            assert_eq!(Ports::parse(text).unwrap().to_string(), text);
+        }
     }
 
     #[test]

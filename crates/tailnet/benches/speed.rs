@@ -86,8 +86,8 @@ fn run(server: &mut Server, command: Command, taken: &mut BTreeMap<&'static str,
     let actor = Actor::User(UserId(1));
     let start = spent();
     let decided = server.decide(TAILNET, command, actor, now, &mut SystemEntropy).expect("the tailnet is there");
-    let decision = decided.expect("the owner may");
-    let effects = server.commit(&decision, now);
+    let mut decision = decided.expect("the owner may");
+    let effects = server.commit(&mut decision, now);
     let known = spent() - start;
     let taken = taken.entry(name).or_default();
     taken.committed.push(known);

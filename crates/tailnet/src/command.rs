@@ -1,7 +1,6 @@
 //! What a tailnet can be asked to do, by whom, and what it answers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use crypto::{Entropy, MachinePublic, NodePublic};
 use jiff::{SignedDuration, Timestamp};
@@ -11,6 +10,7 @@ use crate::change::Change;
 use crate::name::Domain;
 use crate::record::{DnsSettings, LoginName, PasswordHash, Role, ServiceName, SettingsPatch, TailnetId, TokenHolder};
 use crate::registry::Registry;
+use crate::rules::Rules;
 use crate::secret::{KeyId, SecretText};
 use crate::tag::Tag;
 use crate::trial::TriedPolicy;
@@ -96,11 +96,8 @@ pub enum Command {
     /// Takes away a key, a program's credential with all its tokens, or a token.
     Revoke(KeyId),
 
-    /// Puts a policy in force.
-    SetPolicy(NewPolicy),
-    /// Puts a policy in force that was tried beforehand, so that nobody waits while it is. Its text is that of what was
-    /// tried.
-    SetTriedPolicy(NewPolicy, Arc<TriedPolicy>),
+    /// Puts a policy in force, which was tried beforehand so that nobody waits while it is.
+    SetPolicy(Box<NewPolicy>),
     /// Changes how devices resolve names, as a whole.
     SetDns(DnsSettings),
     /// Changes some settings.
@@ -218,14 +215,13 @@ pub struct NewApiToken {
 }
 
 /// A policy to be put in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct NewPolicy {
-    /// The text; empty for the policy that a tailnet starts with.
-    pub text: String,
+    /// The policy, see [`Tailnet::policy_trial`](crate::Tailnet::policy_trial). Whether it cuts its author off was for
+    /// whoever had it tried to ask.
+    pub tried: TriedPolicy,
     /// What must be in force now.
     pub precondition: Option<PolicyPrecondition>,
-    /// Whether to go on although it cuts its author off.
-    pub confirmed: bool,
     /// Who it is, for the record.
     pub who: String,
     /// Why, for the record.
@@ -269,6 +265,8 @@ pub struct Decision {
     pub changes: Vec<Change>,
     /// The answer.
     pub reply: Reply,
+    /// The policy that is among the changes, compiled; once they are taken, the one before.
+    pub(crate) rules: Option<Rules>,
     /// Addresses taken out of the pool, to be given back if the decision is not written.
     pub(crate) reserved: Vec<std::net::Ipv4Addr>,
 }

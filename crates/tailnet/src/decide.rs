@@ -21,7 +21,9 @@ use tailcfg::{NodeId, UserId};
 use crate::address::Addresses;
 use crate::change::Change;
 use crate::command::{Actor, Command, Context, Decision, Reply};
+use crate::record::PolicyRecord;
 use crate::refusal::Refusal;
+use crate::rules::Rules;
 use crate::tailnet::Tailnet;
 
 pub(crate) use settings::check_tailnet_name;
@@ -63,8 +65,7 @@ fn dispatch(tailnet: &Tailnet, command: Command, draft: &mut Draft<'_, '_>) -> R
         Command::CreateOAuthClient(client) => key::create_oauth_client(tailnet, client, draft),
         Command::CreateApiToken(token) => key::create_api_token(tailnet, token, draft),
         Command::Revoke(id) => key::revoke(tailnet, &id, draft),
-        Command::SetPolicy(new) => policy::set_policy(tailnet, new, None, draft),
-        Command::SetTriedPolicy(new, tried) => policy::set_policy(tailnet, new, Some(&tried), draft),
+        Command::SetPolicy(new) => policy::set_policy(tailnet, *new, draft),
         Command::SetDns(dns) => settings::set_dns(tailnet, dns, draft),
         Command::UpdateSettings(patch) => settings::update_settings(tailnet, &patch, draft),
         Command::SetNames { name, domain } => settings::set_names(tailnet, name, domain, draft),
@@ -77,13 +78,14 @@ fn dispatch(tailnet: &Tailnet, command: Command, draft: &mut Draft<'_, '_>) -> R
 pub(super) struct Draft<'a, 'c> {
     context: &'a mut Context<'c>,
     changes: Vec<Change>,
+    rules: Option<Rules>,
     reserved: Vec<Ipv4Addr>,
     highest: Option<u64>,
 }
 
 impl<'a, 'c> Draft<'a, 'c> {
     fn new(context: &'a mut Context<'c>) -> Self {
-        Self { context, changes: Vec::new(), reserved: Vec::new(), highest: None }
+        Self { context, changes: Vec::new(), rules: None, reserved: Vec::new(), highest: None }
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -104,6 +106,12 @@ impl<'a, 'c> Draft<'a, 'c> {
 
     fn put(&mut self, change: Change) {
         self.changes.push(change);
+    }
+
+    /// Puts a policy in force that is compiled.
+    fn put_policy(&mut self, record: PolicyRecord, rules: Rules) {
+        self.changes.push(Change::PutPolicy(record));
+        self.rules = Some(rules);
     }
 
     fn draw_number(&mut self) -> u64 {
@@ -137,6 +145,7 @@ impl<'a, 'c> Draft<'a, 'c> {
                     base: tailnet.revision(),
                     changes: self.changes,
                     reply,
+                    rules: self.rules,
                     reserved: self.reserved,
                 })
             }

@@ -73,5 +73,5 @@ pub use registry::{Registry, TAGGED_DEVICES};
 pub use secret::{KeyId, KeyKind, SecretHash, SecretText};
 pub use server::{NewTailnet, Route, Server};
 pub use tag::{Tag, TagError};
-pub use tailnet::{PolicyReview, Tailnet};
-pub use trial::{PolicyTrial, TriedPolicy};
+pub use tailnet::Tailnet;
+pub use trial::{PolicyReview, PolicyTrial, TriedPolicy};

@@ -1,5 +1,7 @@
 //! The policy in force, compiled against the tailnet: the one place where rows become what policy speaks of.
 
+mod follow;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
@@ -20,8 +22,8 @@ const DISABLE_IPV4: &str = "disable-ipv4";
 /// How many changes are applied one by one; with more, compiling anew is as fast.
 pub(crate) const MOST_CHANGES: usize = 64;
 
-/// The policy in force, compiled against the tailnet.
-#[derive(Debug)]
+/// A policy, compiled against the tailnet: the one in force, or one that is about to be.
+#[derive(Debug, Clone)]
 pub(crate) struct Rules {
     /// Shared with those who try a policy on it; a change while they do makes a copy.
     compiled: Arc<Compiled>,
@@ -29,6 +31,13 @@ pub(crate) struct Rules {
     /// Why the policy that should be in force is not: then nothing is let through.
     fault: Option<PolicyError>,
     hides_ipv4: bool,
+}
+
+/// Equal if the texts are: against what they are compiled follows from the tailnet.
+impl PartialEq for Rules {
+    fn eq(&self, other: &Self) -> bool {
+        self.policy().text() == other.policy().text()
+    }
 }
 
 /// Who wants to give a tag.
@@ -50,14 +59,16 @@ impl Rules {
                 (blocking, Some(fault))
             }
         };
-        Self::from_policy(policy, topology, fault)
+        Self { fault, ..Self::of(Compiled::new(Arc::new(policy), topology)) }
     }
 
-    fn from_policy(policy: Policy, topology: Topology, fault: Option<PolicyError>) -> Self {
-        let etag = etag(&policy);
+    /// Takes a policy that is compiled already.
+    pub(crate) fn of(compiled: Compiled) -> Self {
+        let policy = compiled.policy();
+        let etag = etag(policy);
         let hides_ipv4 = policy.settings().disable_ipv4
             || policy.node_attributes().iter().any(|entry| entry.attributes.has(DISABLE_IPV4));
-        Self { compiled: Arc::new(Compiled::new(Arc::new(policy), topology)), etag, fault, hides_ipv4 }
+        Self { compiled: Arc::new(compiled), etag, fault: None, hides_ipv4 }
     }
 
     /// Applies changes of the tailnet to what the policy was compiled against; says whom they concern.
@@ -78,6 +89,10 @@ impl Rules {
 
     pub(crate) fn compiled(&self) -> &Compiled {
         &self.compiled
+    }
+
+    pub(crate) fn policy(&self) -> &Arc<Policy> {
+        self.compiled.policy()
     }
 
     pub(crate) fn shared(&self) -> Arc<Compiled> {
@@ -198,7 +213,7 @@ pub(crate) fn auto_approved(compiled: &Compiled, node: &Node) -> BTreeSet<IpNet>
 
 /// The mark of a policy: the SHA-256 of its text in the one form that all tools agree on, as those that compare a file
 /// with the policy in force compute it.
-pub(crate) fn etag(policy: &Policy) -> String {
+fn etag(policy: &Policy) -> String {
     crypto::sha256_hex(policy.formatted().as_bytes())
 }
 

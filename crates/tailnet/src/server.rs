@@ -69,7 +69,7 @@ impl Server {
         self.registry.observe(id, rows);
         let mut tailnet = Tailnet::new(record, Arc::clone(&self.relays), now);
         // Nobody listens yet.
-        let _ = tailnet.commit(rows, now);
+        let _ = tailnet.commit(rows, &mut None, now);
         tailnet.set_revision(revision);
         tailnet.restore_presence(presence, now);
         self.tailnets.insert(id, tailnet);
@@ -133,6 +133,7 @@ impl Server {
             base: 0,
             changes: vec![Change::PutTailnet(record), Change::PutUser(user), Change::PutHighestNumber(owner.0)],
             reply: Reply::User(owner),
+            rules: None,
             reserved: Vec::new(),
         })
     }
@@ -159,8 +160,9 @@ impl Server {
         self.tailnet(decision.tailnet).map_or(0, Tailnet::revision) == decision.base
     }
 
-    /// Takes a decision that was written. A decision without changes needs no writing, and has no effect.
-    pub fn commit(&mut self, decision: &Decision, now: Timestamp) -> Effects {
+    /// Takes a decision that was written. A decision without changes needs no writing, and has no effect. Drop it where
+    /// nobody waits: a policy that is in force no more goes with it.
+    pub fn commit(&mut self, decision: &mut Decision, now: Timestamp) -> Effects {
         if decision.changes.is_empty() {
             return Effects::default();
         }
@@ -173,7 +175,7 @@ impl Server {
         }
         self.tailnets
             .get_mut(&decision.tailnet)
-            .map(|tailnet| tailnet.commit(&decision.changes, now))
+            .map(|tailnet| tailnet.commit(&decision.changes, &mut decision.rules, now))
             .unwrap_or_default()
     }
 

@@ -16,9 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 use policy::{Compiled, Policy, PolicyError};
 use tailcfg::{DerpMap, NodeId, UserId, UserProfile, cap};
 
-use crate::change::Change;
 use crate::device::Device;
-use crate::effects::Effects;
 use crate::name::{Domain, Label};
 use crate::presence::Presence;
 use crate::primary::Primaries;
@@ -54,6 +52,8 @@ pub struct Tailnet {
     by_name: BTreeMap<Label, NodeId>,
     by_node_key: BTreeMap<NodePublic, NodeId>,
     pub(crate) rules: Rules,
+    /// What was in force before, until whoever commits takes it: to drop a large policy takes its time.
+    retired: Option<Rules>,
     primaries: Primaries,
     /// Those of the server.
     own_relays: Arc<DerpMap>,
@@ -83,17 +83,6 @@ struct Stamps {
     names: u64,
 }
 
-/// What a policy would do if it were put in force.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PolicyReview {
-    /// Its mark.
-    pub etag: String,
-    /// What is odd about it.
-    pub warnings: Vec<String>,
-    /// Whether it cuts its author off.
-    pub cuts_author_off: bool,
-}
-
 impl Tailnet {
     /// An empty tailnet; `now` is when the server started to serve it.
     pub(crate) fn new(record: TailnetRecord, relays: Arc<DerpMap>, now: Timestamp) -> Self {
@@ -116,6 +105,7 @@ impl Tailnet {
             by_name: BTreeMap::new(),
             by_node_key: BTreeMap::new(),
             rules,
+            retired: None,
             primaries: Primaries::default(),
             relays: Arc::clone(&relays),
             own_relays: relays,
@@ -396,24 +386,9 @@ impl Tailnet {
         self.users.get(&id).is_some_and(|user| user.status == UserStatus::Active)
     }
 
-    /// Reads a policy and tries it on this tailnet, with the tests that it contains; nothing changes.
-    ///
-    /// # Errors
-    /// It does not parse, names unknown things, or fails a test of its own.
-    pub fn review_policy(&self, text: &str, author: Option<UserId>) -> Result<PolicyReview, Refusal> {
-        self.policy_trial().try_policy(text, author).map(|tried| tried.review)
-    }
-
     /// The server's own relays.
     pub(crate) fn server_relays(&self) -> Arc<DerpMap> {
         Arc::clone(&self.own_relays)
-    }
-
-    /// Takes changes that were written, in order. Never fails: a tailnet is what its changes make of it.
-    pub fn commit(&mut self, changes: &[Change], now: Timestamp) -> Effects {
-        self.revision += 1;
-        let damage = self.apply(changes);
-        self.settle(damage, now)
     }
 
     /// Says how many decisions were written before a restart.

@@ -2,11 +2,12 @@
 
 use std::sync::Arc;
 
-use policy::{Compiled, Difference, Policy, PolicyError};
+use policy::{Compiled, Difference, Policy, PolicyError, Test};
 use tailcfg::{DerpMap, UserId};
 
 use crate::refusal::Refusal;
-use crate::tailnet::{PolicyReview, Tailnet};
+use crate::rules::Rules;
+use crate::tailnet::Tailnet;
 
 /// What a policy is tried on: the policy in force and the tailnet as they were at one moment.
 ///
@@ -17,24 +18,25 @@ pub struct PolicyTrial {
     compiled: Arc<Compiled>,
     text: String,
     relays: Arc<DerpMap>,
-    revision: u64,
 }
 
-/// A policy that was read and has passed its own tests.
-#[derive(Debug, Clone)]
+/// A policy that was read, is compiled and has passed its own tests: what is left is to put it in force.
+#[derive(Debug, Clone, PartialEq)]
 pub struct TriedPolicy {
     /// What it would do.
     pub review: PolicyReview,
-    compiled: Arc<Compiled>,
-    /// The revision of the tailnet that it was tried on.
-    revision: u64,
+    rules: Rules,
 }
 
-/// Policies are equal if their texts are.
-impl PartialEq for TriedPolicy {
-    fn eq(&self, other: &Self) -> bool {
-        self.review == other.review && self.revision == other.revision && self.text() == other.text()
-    }
+/// What a policy would do if it were put in force.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PolicyReview {
+    /// Its mark.
+    pub etag: String,
+    /// What is odd about it.
+    pub warnings: Vec<String>,
+    /// Whether it cuts its author off.
+    pub cuts_author_off: bool,
 }
 
 impl PolicyTrial {
@@ -55,48 +57,62 @@ impl PolicyTrial {
     /// It does not parse, names unknown things, or fails a test of its own.
     pub fn try_policy(&self, text: &str, author: Option<UserId>) -> Result<TriedPolicy, Refusal> {
         let text = if text.trim().is_empty() { Policy::default_for_new_tailnet() } else { text };
-        let compiled = Compiled::new(Arc::new(Policy::parse(text)?), self.compiled.topology().clone());
+        self.try_read(Arc::new(Policy::parse(text)?), author)
+    }
+
+    /// Tries a policy that was read before; see [`PolicyTrial::try_policy`].
+    ///
+    /// # Errors
+    /// It names unknown things, or fails a test of its own.
+    pub fn try_read(&self, policy: Arc<Policy>, author: Option<UserId>) -> Result<TriedPolicy, Refusal> {
+        let compiled = Compiled::new(policy, self.compiled.topology().clone());
         compiled.verify()?;
         crate::relays::told(&self.relays, compiled.policy()).map_err(PolicyError::from)?;
-        let policy = compiled.policy();
-        let review = PolicyReview {
-            etag: crate::rules::etag(policy),
-            warnings: policy.warnings().iter().map(ToString::to_string).collect(),
-            cuts_author_off: author.is_some_and(|author| crate::rules::cuts_off(&self.compiled, &compiled, author)),
-        };
-        Ok(TriedPolicy { review, compiled: Arc::new(compiled), revision: self.revision })
+        let cuts_author_off = author.is_some_and(|author| crate::rules::cuts_off(&self.compiled, &compiled, author));
+        let rules = Rules::of(compiled);
+        let warnings = rules.policy().warnings().iter().map(ToString::to_string).collect();
+        Ok(TriedPolicy { review: PolicyReview { etag: rules.etag().to_owned(), warnings, cuts_author_off }, rules })
+    }
+
+    /// Runs tests of reachability against the policy in force, in place of its own.
+    ///
+    /// # Errors
+    /// One fails, or the policy in force is none any more.
+    pub fn try_tests(&self, tests: Vec<Test>, author: Option<UserId>) -> Result<TriedPolicy, Refusal> {
+        let policy = self.compiled.policy();
+        if policy.text() == self.text {
+            self.try_read(Arc::new(policy.with_tests(tests)), author)
+        } else {
+            self.try_policy(&self.text, author)
+        }
     }
 
     /// What a policy that was tried opens and closes.
     pub fn difference(&self, tried: &TriedPolicy) -> Difference {
-        Difference::between(&self.compiled, &tried.compiled)
+        Difference::between(&self.compiled, tried.rules.compiled())
     }
 }
 
 impl TriedPolicy {
-    /// The policy's text.
-    pub fn text(&self) -> &str {
-        self.compiled.policy().text()
+    /// The policy as it was read.
+    pub fn policy(&self) -> &Arc<Policy> {
+        self.rules.policy()
     }
 
     /// The policy compiled against the tailnet as it is now. What was tried stays tried: whether the tests of a policy still
     /// hold after a device came or went is not asked of the one in force either.
-    pub(crate) fn compiled_for(&self, tailnet: &Tailnet) -> Arc<Compiled> {
-        if self.revision == tailnet.revision() {
-            return Arc::clone(&self.compiled);
-        }
-        Arc::new(Compiled::new(Arc::clone(self.compiled.policy()), tailnet.compiled().topology().clone()))
+    ///
+    /// # Errors
+    /// Too much has changed since for that to be done while everybody waits.
+    pub(crate) fn rules_for(mut self, tailnet: &Tailnet) -> Result<Rules, Refusal> {
+        let follows = self.rules.follow(tailnet.compiled().topology());
+        if follows { Ok(self.rules) } else { Err(Refusal::TailnetChanged) }
     }
 }
 
 impl Tailnet {
     /// What a policy can be tried on, apart from the tailnet.
     pub fn policy_trial(&self) -> PolicyTrial {
-        PolicyTrial {
-            compiled: self.rules.shared(),
-            text: self.policy().text.clone(),
-            relays: self.server_relays(),
-            revision: self.revision(),
-        }
+        PolicyTrial { compiled: self.rules.shared(), text: self.policy().text.clone(), relays: self.server_relays() }
     }
 }

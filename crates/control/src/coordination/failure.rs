@@ -27,7 +27,7 @@ pub(crate) enum Failure {
     Stopped,
 }
 
-/// After how many seconds it is worth to try again what could not be written.
+/// After how many seconds it is worth to try again what could not be written, or not be done just now.
 const RETRY: u32 = 5;
 
 impl Failure {
@@ -66,7 +66,8 @@ impl Failure {
     }
 
     fn retry_after(&self) -> Option<u32> {
-        matches!(self, Self::Store(_) | Self::Stopped).then_some(RETRY)
+        let passes = matches!(self, Self::Store(_) | Self::Stopped | Self::Refused(Refusal::TailnetChanged));
+        passes.then_some(RETRY)
     }
 }
 

@@ -3,21 +3,24 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use ::policy::{Compiled, Difference, Effect, Policy, PolicyError, Ports, Rule};
+use ::policy::{Compiled, Difference, Effect, Policy, PolicyError, Rule, Test};
 use api::{
     ApiError, Finding, HistoryQuery, InTailnet, PolicyBody, PolicyCheck, PolicyDetails, PolicyDifference,
     PolicyDocument, PolicyForm, PolicyHistory, PolicyMatch, PolicyPreview, PolicyQuery, PolicyReach, PolicyUpload,
     PolicyVerdict, PolicyVersion, PreviewQuery, PreviewType,
 };
-use serde_json::Value;
 use tailcfg::UserId;
 use tailnet::{Command, NewPolicy, PolicyPrecondition, PolicyTrial, Refusal, Tailnet};
 
 use super::{Identity, Rest};
 use crate::coordination::{Failure, findings};
 
+/// How often a policy is tried, at most, in a tailnet that becomes quite another one each time.
+const MOST_TRIALS: usize = 4;
+
 impl Rest {
-    /// Puts a policy in force.
+    /// Puts a policy in force. Who wants to be warned asks for a validation first; programs that set policies can't be asked
+    /// back.
     pub(super) async fn put_policy(
         &self,
         who: &Identity,
@@ -29,32 +32,39 @@ impl Rest {
             api::PolicyPrecondition::Etag(etag) => PolicyPrecondition::Etag(etag),
             api::PolicyPrecondition::NeverSet => PolicyPrecondition::NeverSet,
         });
-        let new = NewPolicy {
-            text: upload.text,
-            precondition,
-            // Who wants to be warned asks for a validation first; programs that set policies can't be asked back.
-            confirmed: true,
-            who: author,
-            why: upload.why,
-        };
+        let (text, form, why) = (upload.text, upload.form, upload.why);
         // It is tried before its turn comes: whoever else waits for a turn doesn't wait for that.
-        let (tried, new) = self
-            .try_out(who, at, move |trial| {
-                let tried =
-                    trial.try_policy(&new.text, None).map_err(|refusal| ApiError::from(Failure::from(refusal)))?;
-                Ok((tried, new))
-            })
-            .await?;
-        let command = Command::SetTriedPolicy(new, Arc::new(tried));
-        match self.coordination.execute(who.tailnet, command, who.actor.clone()).await {
-            Ok(_) => self.look(who, InForce::of)?.show(PolicyQuery::default(), upload.form),
-            Err(Failure::Refused(Refusal::PolicyChanged { .. })) => {
-                // The very words that gitops-pusher and the Terraform provider look for.
-                let message = "precondition failed, invalid old hash";
-                Err(ApiError::new(http::StatusCode::PRECONDITION_FAILED, message))
+        let mut tried = self.try_out(who, at, move |trial| done(trial.try_policy(&text, None))).await?;
+        let mut trials = 1;
+        loop {
+            let (policy, etag) = (Arc::clone(tried.policy()), tried.review.etag.clone());
+            let new = NewPolicy { tried, precondition: precondition.clone(), who: author.clone(), why: why.clone() };
+            let set = Command::SetPolicy(Box::new(new));
+            match self.coordination.execute(who.tailnet, set, who.actor.clone()).await {
+                // Not what is in force when the answer is written: that may be another's already.
+                Ok(_) => return InForce::set(etag, policy).show(PolicyQuery::default(), form),
+                Err(Failure::Refused(Refusal::TailnetChanged)) if trials < MOST_TRIALS => {
+                    trials += 1;
+                    tried = self.try_out(who, at, move |trial| done(trial.try_read(policy, None))).await?;
+                }
+                Err(failure) => return Err(refused(failure)),
             }
-            Err(failure) => Err(failure.into()),
         }
+    }
+}
+
+fn done<T>(tried: Result<T, Refusal>) -> Result<T, ApiError> {
+    tried.map_err(|refusal| Failure::from(refusal).into())
+}
+
+fn refused(failure: Failure) -> ApiError {
+    match failure {
+        Failure::Refused(Refusal::PolicyChanged { .. }) => {
+            // The very words that gitops-pusher and the Terraform provider look for.
+            let message = "precondition failed, invalid old hash";
+            ApiError::new(http::StatusCode::PRECONDITION_FAILED, message)
+        }
+        failure => failure.into(),
     }
 }
 
@@ -108,6 +118,11 @@ impl InForce {
         Ok(Self { etag: tailnet.policy_etag().to_owned(), text: tailnet.policy().text.clone(), policy })
     }
 
+    /// A policy that was just put in force.
+    fn set(etag: String, policy: Arc<Policy>) -> Self {
+        Self { etag, text: policy.text().to_owned(), policy: Ok(policy) }
+    }
+
     pub(super) fn show(self, query: PolicyQuery, form: PolicyForm) -> Result<PolicyDocument, ApiError> {
         let body = if query.details {
             let warnings = match &self.policy {
@@ -142,11 +157,15 @@ pub(super) fn validate(
     author: Option<UserId>,
     check: PolicyCheck,
 ) -> Result<PolicyVerdict, ApiError> {
-    let text = match check {
-        PolicyCheck::Policy(text) => text,
-        PolicyCheck::Tests(tests) => with_tests(trial.in_force(), &tests)?,
+    let outcome = match check {
+        PolicyCheck::Policy(text) => trial.try_policy(&text, author),
+        // Its tests of SSH stay: the API has no way to give others.
+        PolicyCheck::Tests(text) => match Test::parse_list(&text) {
+            Ok(tests) => trial.try_tests(tests, author),
+            Err(error) => return Err(ApiError::bad_request(format!("the tests can't be read: {error}"))),
+        },
     };
-    let tried = match trial.try_policy(&text, author) {
+    let tried = match outcome {
         Ok(tried) => tried,
         Err(refusal) => {
             let data = findings(&refusal);
@@ -177,23 +196,6 @@ fn tell(difference: Difference) -> PolicyDifference {
         changes: difference.changed,
         cut_short: difference.cut_short,
     }
-}
-
-/// The policy in force with other tests of reachability. Its tests of SSH stay: the API has no way to give others.
-fn with_tests(text: &str, tests: &str) -> Result<String, ApiError> {
-    let unreadable = |error: String| ApiError::bad_request(format!("the tests can't be read: {error}"));
-    let document = ::policy::hujson::Document::parse(tests).map_err(|problem| unreadable(problem.to_string()))?;
-    let tests: Value =
-        serde_json::from_str(&document.minify(document.root())).map_err(|error| unreadable(error.to_string()))?;
-    let text = if text.trim().is_empty() { Policy::default_for_new_tailnet() } else { text };
-    let mut policy: Value =
-        serde_json::from_str(&plain_json(text)?).map_err(|error| ApiError::internal(error.to_string()))?;
-    if let Value::Object(fields) = &mut policy {
-        // A policy spells its fields in any case.
-        fields.retain(|name, _| !name.eq_ignore_ascii_case("tests"));
-        fields.insert("tests".to_owned(), tests);
-    }
-    Ok(policy.to_string())
 }
 
 /// The most names and ports that a preview tells: rules share their lists, and an answer can't.
@@ -243,7 +245,7 @@ fn describe(rule: &Rule) -> PolicyMatch {
         Effect::Ports(ports) => rule
             .destinations
             .iter()
-            .flat_map(|destination| ports.iter().map(move |ports| format!("{destination}:{}", spell(ports))))
+            .flat_map(|destination| ports.iter().map(move |ports| format!("{destination}:{ports}")))
             .collect(),
         Effect::Capabilities(_) => rule.destinations.iter().map(ToString::to_string).collect(),
     };
@@ -251,32 +253,5 @@ fn describe(rule: &Rule) -> PolicyMatch {
         users: rule.sources.iter().map(ToString::to_string).collect(),
         ports,
         line_number: usize::try_from(rule.origin.position.line).unwrap_or(0),
-    }
-}
-
-/// Ports as a policy spells them, `443` or `tcp:80-90`.
-fn spell(ports: &Ports) -> String {
-    let ranges: Vec<_> = ports.ranges.iter().map(ToString::to_string).collect();
-    let protocol = ports.protocol.map(|protocol| format!("{protocol}:")).unwrap_or_default();
-    format!("{protocol}{}", ranges.join(","))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn tests_take_the_place_of_a_policys_own_however_it_spells_them_and_those_of_ssh_stay() {
-        let own = r#"{
-            "ACLs": [], // nothing
-            "Tests": [{"src": "ann@example.com", "accept": ["10.0.0.1:22"]}],
-            "SSHTests": [{"src": "ann@example.com", "dst": ["ann@example.com"], "deny": ["root"]}],
-        }"#;
-        let text = with_tests(own, r#"[{"src": "ben@example.com", "deny": ["10.0.0.1:22"]}, ]"#).unwrap();
-        let policy = Policy::parse(&text).unwrap();
-        let sources: Vec<&str> = policy.tests().iter().map(|test| test.source.as_str()).collect();
-        assert_eq!((sources, policy.ssh_tests().len()), (vec!["ben@example.com"], 1));
-        let of_a_new_tailnet = Policy::parse(&with_tests(" ", "[]").unwrap()).unwrap();
-        assert_eq!(of_a_new_tailnet.rules().len(), 1);
     }
 }

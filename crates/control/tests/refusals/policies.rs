@@ -35,6 +35,42 @@ async fn a_policy_that_does_not_parse_or_names_what_is_not_there_is_refused_by_l
 }
 
 #[tokio::test]
+async fn tests_that_are_tried_stand_in_for_a_policys_own_and_faults_are_told_by_their_own_lines() {
+    let server = Server::start().await;
+    let own = POLICY.replacen(
+        '{',
+        r#"{"Tests": [{"src": "admin@example.com", "accept": ["tag:server:22"]}],
+            "SSHTests": [{"src": "admin@example.com", "dst": ["tag:server"], "deny": ["root"]}],"#,
+        1,
+    );
+    assert_eq!(server.ask(Method::POST, "/tailnet/-/acl", own).await.0, StatusCode::OK);
+    let validate = "/tailnet/-/acl/validate";
+    let tests = "[ // one\n  {\"src\": \"nobody@example.com\", \"accept\": [\"tag:server:22\"]}, ]";
+    let (status, verdict) = server.ask(Method::POST, validate, tests).await;
+    assert_eq!((status, verdict["message"].as_str()), (StatusCode::OK, Some("test(s) failed")), "{verdict}");
+    let users: Vec<_> = verdict["data"].as_array().unwrap().iter().map(|test| test["user"].clone()).collect();
+    assert_eq!(users, ["nobody@example.com"], "its own are not tried beside them");
+    let (_, verdict) = server.ask(Method::POST, validate, "[]").await;
+    assert!(!verdict["message"].as_str().unwrap_or_default().contains("failed"), "{verdict}");
+    let (status, answer) = server.ask(Method::POST, validate, "[\n  {\"srcs\": \"x\"},\n]").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    let message = answer["message"].as_str().unwrap();
+    assert!(message.starts_with("the tests can't be read: line 2, column 4: "), "{message}");
+}
+
+#[tokio::test]
+async fn what_setting_a_policy_answers_is_the_policy_that_was_set() {
+    let server = Server::start().await;
+    let (text, path) = (format!("// mine\n{POLICY}"), "/tailnet/-/acl");
+    let (status, headers, _) = server.ask_with(Method::POST, path, &[], text.clone()).await;
+    assert_eq!(status, StatusCode::OK);
+    let (_, in_force, _) = server.ask_with(Method::GET, path, &[], "").await;
+    assert_eq!(headers["etag"], in_force["etag"]);
+    let (_, _, json) = server.ask_with(Method::POST, path, &[("accept", "application/json")], text).await;
+    assert!(json["grants"].is_array(), "{json}");
+}
+
+#[tokio::test]
 async fn a_policy_is_set_only_over_the_one_that_its_author_has_seen() {
     let server = Server::start().await;
     let path = "/tailnet/-/acl";

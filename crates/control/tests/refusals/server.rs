@@ -99,6 +99,11 @@ impl Server {
         self.exchange(request, form).await
     }
 
+    /// The administrator's token.
+    pub(crate) fn token(&self) -> &str {
+        &self.token
+    }
+
     /// Calls the API as the administrator; `path` is what follows `/api/v2`.
     pub(crate) async fn ask(&self, method: Method, path: &str, body: impl Into<Bytes>) -> (StatusCode, Value) {
         let request = Request::builder().method(method).uri(format!("/api/v2{path}"));

@@ -3,9 +3,9 @@ use std::collections::BTreeMap;
 use super::names::Names;
 use super::posture::{PostureValue, read_attributes};
 use crate::fields::Fields;
-use crate::hujson::{Position, Value};
+use crate::hujson::{Document, Position, Value};
 use crate::problem::Problems;
-use crate::{Alias, Autogroup};
+use crate::{Alias, Autogroup, PolicyError};
 
 const TEST: [&str; 7] = ["src", "proto", "accept", "deny", "srcPostureAttrs", "user", "allow"];
 const SSH_TEST: [&str; 6] = ["src", "dst", "accept", "check", "deny", "srcPostureAttrs"];
@@ -47,10 +47,29 @@ pub struct SshTest {
     pub attributes: BTreeMap<String, PostureValue>,
 }
 
+impl Test {
+    /// Reads a list of tests that is no part of a policy; places are those in this text.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the text, up to a bound.
+    pub fn parse_list(text: &str) -> Result<Vec<Self>, PolicyError> {
+        let document = Document::parse(text)?;
+        let mut problems = Problems::new(&document);
+        let values = crate::fields::list(document.root(), &mut problems);
+        let tests = read_list(values, &mut problems);
+        problems.finish()?;
+        Ok(tests)
+    }
+}
+
 /// Reads `tests`.
 pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<Test> {
+    read_list(fields.list("tests", problems), problems)
+}
+
+fn read_list(values: &[Value], problems: &mut Problems<'_>) -> Vec<Test> {
     let mut tests = Vec::new();
-    for value in fields.list("tests", problems) {
+    for value in values {
         let Some(fields) = Fields::read(value, &TEST, problems) else { continue };
         let attributes = fields.get("srcPostureAttrs").map(|value| read_attributes(value, problems));
         tests.push(Test {

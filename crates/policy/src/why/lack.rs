@@ -14,8 +14,12 @@ impl Compiled {
             (Lack::Destination, _) => {
                 format!("{} is not among its destinations: {}", to.label, aliases(&rule.destinations))
             }
-            (Lack::Port, Effect::Ports(ports)) => format!("it is for other ports: {}", spell(ports)),
-            (Lack::Protocol, Effect::Ports(ports)) => format!("it is for other protocols: {}", spell(ports)),
+            (Lack::Port, Effect::Ports(ports)) => {
+                format!("it is for other ports: {}", listed(ports.iter().map(Ports::to_string)))
+            }
+            (Lack::Protocol, Effect::Ports(ports)) => {
+                format!("it is for other protocols: {}", listed(ports.iter().map(Ports::to_string)))
+            }
             (Lack::Capability, Effect::Capabilities(all)) => {
                 format!("it gives other capabilities: {}", listed(all.0.keys().cloned()))
             }
@@ -62,15 +66,6 @@ impl Compiled {
         });
         format!("{} has none of its postures: {}", from.label, listed(failing))
     }
-}
-
-/// Ports as a policy spells them, `443` or `tcp:80-90`.
-fn spell(ports: &[Ports]) -> String {
-    listed(ports.iter().map(|ports| {
-        let ranges: Vec<_> = ports.ranges.iter().map(ToString::to_string).collect();
-        let protocol = ports.protocol.map(|protocol| format!("{protocol}:")).unwrap_or_default();
-        format!("{protocol}{}", ranges.join(","))
-    }))
 }
 
 fn account_text(user: &SshUser) -> String {

@@ -65,7 +65,7 @@ fn scopes(tailnet: &Tailnet, command: &Command) -> Option<&'static [&'static str
         // A person makes tokens for nobody else, whatever the role.
         Command::CreateApiToken(_) => return None,
         Command::Revoke(id) => scope_of_key(tailnet, id),
-        Command::SetPolicy(_) | Command::SetTriedPolicy(..) => &["policy_file"],
+        Command::SetPolicy(_) => &["policy_file"],
         Command::SetDns(_) => &["dns"],
         Command::UpdateSettings(patch) => scopes_of_settings(patch),
         // Names of devices, certificates and who may sign in where hang on it.
@@ -134,7 +134,7 @@ fn deed(command: &Command) -> &'static str {
         Command::CreateOAuthClient(_) => "make OAuth clients",
         Command::CreateApiToken(_) => "make that token",
         Command::Revoke(_) => "revoke that key",
-        Command::SetPolicy(_) | Command::SetTriedPolicy(..) => "set the policy",
+        Command::SetPolicy(_) => "set the policy",
         Command::SetDns(_) => "change the DNS settings",
         Command::UpdateSettings(_) => "change the settings",
         Command::SetNames { .. } => "rename the tailnet",

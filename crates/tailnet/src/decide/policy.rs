@@ -8,7 +8,7 @@ use crate::record::PolicyRecord;
 use crate::refusal::Refusal;
 use crate::rules::auto_approved;
 use crate::tailnet::Tailnet;
-use crate::trial::TriedPolicy;
+use crate::trial::PolicyReview;
 
 /// Approves what devices offer already and the new policy approves at once. What was approved stays so.
 fn approve(tailnet: &Tailnet, compiled: &Compiled, draft: &mut Draft<'_, '_>) {
@@ -22,14 +22,8 @@ fn approve(tailnet: &Tailnet, compiled: &Compiled, draft: &mut Draft<'_, '_>) {
     }
 }
 
-/// Puts a policy in force, if it is whole and passes its own tests; else the old one stays.
-/// What was tried beforehand is not tried again.
-pub(super) fn set_policy(
-    tailnet: &Tailnet,
-    new: NewPolicy,
-    tried: Option<&TriedPolicy>,
-    draft: &mut Draft<'_, '_>,
-) -> Result<Reply, Refusal> {
+/// Puts a policy in force that was tried, unless another one is in force by now than its author has seen.
+pub(super) fn set_policy(tailnet: &Tailnet, new: NewPolicy, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
     let current = tailnet.policy_etag();
     let holds = match &new.precondition {
         None => true,
@@ -41,25 +35,18 @@ pub(super) fn set_policy(
     if !holds {
         return Err(Refusal::PolicyChanged { etag: current.to_owned() });
     }
-    let author = draft.acting_user();
-    let trial = || tailnet.policy_trial().try_policy(&new.text, author);
-    let tried = tried.map_or_else(trial, |tried| Ok(tried.clone()))?;
-    let (review, compiled) = (&tried.review, tried.compiled_for(tailnet));
-    if review.cuts_author_off && !new.confirmed {
-        let author =
-            author.and_then(|id| tailnet.user(id)).map_or_else(|| new.who.clone(), |user| user.login.to_string());
-        return Err(Refusal::PolicyCutsAuthorOff { author });
-    }
-    let text = tried.text().to_owned();
-    if text != tailnet.policy().text {
-        approve(tailnet, &compiled, draft);
-        draft.put(Change::PutPolicy(PolicyRecord {
-            text,
+    let PolicyReview { etag, warnings, .. } = new.tried.review.clone();
+    if new.tried.policy().text() != tailnet.policy().text {
+        let rules = new.tried.rules_for(tailnet)?;
+        approve(tailnet, rules.compiled(), draft);
+        let record = PolicyRecord {
+            text: rules.policy().text().to_owned(),
             version: tailnet.policy().version + 1,
             who: bounded(new.who),
             why: bounded(new.why),
             when: draft.now(),
-        }));
+        };
+        draft.put_policy(record, rules);
     }
-    Ok(Reply::Policy { etag: tried.review.etag, warnings: tried.review.warnings })
+    Ok(Reply::Policy { etag, warnings })
 }

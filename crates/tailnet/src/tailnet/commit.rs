@@ -11,15 +11,18 @@ use crate::device::{Device, hostinfo_for_peers};
 use crate::effects::{Effects, Wake};
 use crate::record::{Node, ServiceName, User};
 use crate::registry::TAGGED_DEVICES;
+use crate::rules::Rules;
 
 /// What changes touched, to be settled once they are all in.
 #[derive(Debug, Default)]
-pub(super) struct Damage {
+struct Damage {
     /// Devices with what they were before; `None` for new ones.
     nodes: BTreeMap<NodeId, Option<Arc<Node>>>,
     gone: BTreeMap<NodeId, Device>,
     users: BTreeSet<UserId>,
     policy: bool,
+    /// The policy compiled beforehand, if it was.
+    rules: Option<Rules>,
     services: BTreeSet<ServiceName>,
     settings: bool,
     dns: bool,
@@ -27,7 +30,17 @@ pub(super) struct Damage {
 }
 
 impl Tailnet {
-    pub(super) fn apply(&mut self, changes: &[Change]) -> Damage {
+    /// Takes changes that were written, in order. `rules` is the policy among them, if it was compiled beforehand, and then
+    /// the one that was in force until now. Never fails: a tailnet is what its changes make of it.
+    pub(crate) fn commit(&mut self, changes: &[Change], rules: &mut Option<Rules>, now: Timestamp) -> Effects {
+        self.revision += 1;
+        let damage = Damage { rules: rules.take(), ..self.apply(changes) };
+        let effects = self.settle(damage, now);
+        *rules = self.retired.take();
+        effects
+    }
+
+    fn apply(&mut self, changes: &[Change]) -> Damage {
         let mut damage = Damage::default();
         for change in changes {
             self.apply_one(change, &mut damage);
@@ -64,30 +77,6 @@ impl Tailnet {
             }
             Change::PutNode(node) => self.put_node(node, damage),
             Change::DeleteNode(id) => self.delete_node(*id, damage),
-            Change::PutAuthKey(key) => {
-                let before = self.auth_keys.insert(key.id.clone(), key.clone());
-                self.keys_kept.put(&key.id, before.map(|key| key.kept_until()), Some(key.kept_until()));
-            }
-            Change::DeleteAuthKey(id) => {
-                let before = self.auth_keys.remove(id);
-                self.keys_kept.put(id, before.map(|key| key.kept_until()), None);
-            }
-            Change::PutOAuthClient(client) => {
-                let before = self.oauth_clients.insert(client.id.clone(), client.clone());
-                self.keys_kept.put(&client.id, before.and_then(|client| client.kept_until()), client.kept_until());
-            }
-            Change::DeleteOAuthClient(id) => {
-                let before = self.oauth_clients.remove(id);
-                self.keys_kept.put(id, before.and_then(|client| client.kept_until()), None);
-            }
-            Change::PutApiToken(token) => {
-                let before = self.api_tokens.insert(token.id.clone(), token.clone());
-                self.keys_kept.put(&token.id, before.map(|token| token.kept_until()), Some(token.kept_until()));
-            }
-            Change::DeleteApiToken(id) => {
-                let before = self.api_tokens.remove(id);
-                self.keys_kept.put(id, before.map(|token| token.kept_until()), None);
-            }
             Change::PutService(service) => {
                 self.services.insert(service.name.clone(), service.clone());
                 damage.services.insert(service.name.clone());
@@ -96,6 +85,12 @@ impl Tailnet {
                 self.services.remove(name);
                 damage.services.insert(name.clone());
             }
+            Change::PutAuthKey(_)
+            | Change::DeleteAuthKey(_)
+            | Change::PutOAuthClient(_)
+            | Change::DeleteOAuthClient(_)
+            | Change::PutApiToken(_)
+            | Change::DeleteApiToken(_) => self.apply_to_keys(change),
         }
     }
 
@@ -145,7 +140,7 @@ impl Tailnet {
     }
 
     /// Works out what follows from what was touched, and who must hear of it.
-    pub(super) fn settle(&mut self, damage: Damage, now: Timestamp) -> Effects {
+    fn settle(&mut self, damage: Damage, now: Timestamp) -> Effects {
         let mut effects = Effects::default();
         self.settle_profiles(&damage.users);
         let mut nodes: BTreeSet<NodeId> = damage.nodes.keys().copied().collect();
@@ -171,6 +166,7 @@ impl Tailnet {
             users: damage.users,
             services: damage.services,
             policy: damage.policy,
+            rules: damage.rules,
             domains: damage.names,
             https: damage.settings,
             ..Touched::default()

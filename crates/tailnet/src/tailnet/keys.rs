@@ -35,6 +35,37 @@ impl KeysKept {
 }
 
 impl Tailnet {
+    /// Applies what is said of a key, a credential or a token.
+    pub(super) fn apply_to_keys(&mut self, change: &Change) {
+        match change {
+            Change::PutAuthKey(key) => {
+                let before = self.auth_keys.insert(key.id.clone(), key.clone());
+                self.keys_kept.put(&key.id, before.map(|key| key.kept_until()), Some(key.kept_until()));
+            }
+            Change::DeleteAuthKey(id) => {
+                let before = self.auth_keys.remove(id);
+                self.keys_kept.put(id, before.map(|key| key.kept_until()), None);
+            }
+            Change::PutOAuthClient(client) => {
+                let before = self.oauth_clients.insert(client.id.clone(), client.clone());
+                self.keys_kept.put(&client.id, before.and_then(|client| client.kept_until()), client.kept_until());
+            }
+            Change::DeleteOAuthClient(id) => {
+                let before = self.oauth_clients.remove(id);
+                self.keys_kept.put(id, before.and_then(|client| client.kept_until()), None);
+            }
+            Change::PutApiToken(token) => {
+                let before = self.api_tokens.insert(token.id.clone(), token.clone());
+                self.keys_kept.put(&token.id, before.map(|token| token.kept_until()), Some(token.kept_until()));
+            }
+            Change::DeleteApiToken(id) => {
+                let before = self.api_tokens.remove(id);
+                self.keys_kept.put(id, before.map(|token| token.kept_until()), None);
+            }
+            _ => {}
+        }
+    }
+
     /// Its auth keys, with those that work no more.
     pub fn auth_keys(&self) -> impl Iterator<Item = &AuthKey> {
         self.auth_keys.values()

@@ -30,6 +30,8 @@ pub(super) struct Touched {
     pub(super) services: BTreeSet<ServiceName>,
     /// The policy itself.
     pub(super) policy: bool,
+    /// The policy compiled beforehand, if it was.
+    pub(super) rules: Option<Rules>,
     /// The login domains of the tailnet; those of users are looked at whenever users are.
     pub(super) domains: bool,
     pub(super) https: bool,
@@ -40,7 +42,7 @@ impl Tailnet {
     pub(super) fn settle_view(&mut self, touched: Touched) -> Effects {
         let routes = self.elect(touched.nodes.iter().chain(&touched.routers), touched.routes.clone());
         if touched.policy {
-            self.rules = Rules::new(&self.policy.text, self.topology());
+            self.put_in_force(touched.rules);
             let mut effects = self.view_all();
             effects.join(self.settle_relays());
             return effects;
@@ -53,6 +55,22 @@ impl Tailnet {
         }
         let affected = self.rules.apply(changes);
         self.view_affected(&touched.nodes, affected)
+    }
+
+    /// Makes the policy what devices go by. One that was compiled beforehand is read no more: everybody waits for this.
+    fn put_in_force(&mut self, rules: Option<Rules>) {
+        let topology = self.topology();
+        let rules = match rules.filter(|rules| rules.policy().text() == self.policy.text) {
+            Some(mut rules) => {
+                // What it approves at once came to the tailnet with it.
+                if !rules.follow(&topology) {
+                    rules.recompile(topology);
+                }
+                rules
+            }
+            None => Rules::new(&self.policy.text, topology),
+        };
+        self.retired = Some(std::mem::replace(&mut self.rules, rules));
     }
 
     /// Works out which relays devices are told of.

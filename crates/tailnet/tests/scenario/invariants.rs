@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use tailcfg::{Hostinfo, NodeId, RegisterRequest};
 use tailnet::{
-    Actor, Change, Command, Decision, HostUpdate, KeyExpiry, NewAuthKey, NewPolicy, NewService, Proof, Registration,
-    Reply, Role, SettingsPatch, StreamId, Viewer,
+    Actor, Change, Command, Decision, HostUpdate, KeyExpiry, NewAuthKey, NewService, Proof, Registration, Reply, Role,
+    SettingsPatch, StreamId, Viewer,
 };
 
 use crate::client::Client;
@@ -223,13 +223,10 @@ impl Play {
             (Step::Suspend(true), _) => Command::SuspendUser(self.member),
             (Step::Suspend(false), _) => Command::RestoreUser(self.member),
             (Step::RoleOf(admin), _) => Command::SetRole(self.member, if admin { Role::Admin } else { Role::Member }),
-            (Step::Policy(number), _) => Command::SetPolicy(NewPolicy {
-                text: POLICIES[usize::from(number)].to_owned(),
-                precondition: None,
-                confirmed: true,
-                who: String::new(),
-                why: String::new(),
-            }),
+            (Step::Policy(number), _) => {
+                let tried = self.world.tried(POLICIES[usize::from(number)]).unwrap();
+                Command::SetPolicy(Box::new(tried))
+            }
             (Step::Settings(https), _) => {
                 Command::UpdateSettings(SettingsPatch { https: Some(https), ..SettingsPatch::default() })
             }

@@ -3,8 +3,8 @@
 use jiff::SignedDuration;
 use tailcfg::{CapabilityVersion, Hostinfo, MapRequest, NodeId, RegionId, RegisterRequest, cap};
 use tailnet::{
-    Actor, Command, DnsSettings, HostUpdate, Map, NameServer, NewPolicy, Proof, Report, Role, SettingsPatch,
-    SshVerdict, TAGGED_DEVICES, Viewer,
+    Actor, Command, DnsSettings, HostUpdate, Map, NameServer, Proof, Report, Role, SettingsPatch, SshVerdict,
+    TAGGED_DEVICES, Viewer,
 };
 
 use crate::client::Client;
@@ -50,17 +50,6 @@ fn scene() -> Scene {
     let operator = world.join_tagged(3, "tailscale-operator", "tag:k8s-operator");
     let server = world.join_tagged(4, "robbinsdale", "tag:server");
     Scene { world, laptop, member, operator, server }
-}
-
-fn set_policy(world: &mut World, text: &str) {
-    let new = NewPolicy {
-        text: text.to_owned(),
-        precondition: None,
-        confirmed: true,
-        who: "test".into(),
-        why: String::new(),
-    };
-    world.run(Actor::Server, Command::SetPolicy(new)).unwrap();
 }
 
 #[test]
@@ -210,7 +199,7 @@ fn a_short_interruption_does_not_show_and_a_long_one_does() {
 fn a_policy_that_hides_everybody_removes_every_peer() {
     let mut s = scene();
     let mut stream = Stream::open(&s.world, s.laptop);
-    set_policy(&mut s.world, r#"{"tagOwners": {"tag:k8s-operator": [], "tag:server": []}, "acls": []}"#);
+    s.world.set_policy(r#"{"tagOwners": {"tag:k8s-operator": [], "tag:server": []}, "acls": []}"#);
     let map = stream.next(&s.world).unwrap();
     assert_eq!(map.peers_removed, [s.member, s.operator, s.server]);
     assert!(stream.client.peers.is_empty());
@@ -227,11 +216,11 @@ fn one_changed_rule_changes_one_chunk_of_the_filter() {
         )
     };
     let mut s = scene();
-    set_policy(&mut s.world, &policy(22));
+    s.world.set_policy(&policy(22));
     let mut stream = Stream::open(&s.world, s.server);
     let mut others = [s.laptop, s.member, s.operator].map(|id| Stream::open(&s.world, id));
     assert_eq!(stream.client.filter.len(), 3, "the base and two rules");
-    set_policy(&mut s.world, &policy(23));
+    s.world.set_policy(&policy(23));
     for other in &mut others {
         assert_eq!(other.next(&s.world), None, "the rule is at the server alone");
     }
@@ -250,7 +239,7 @@ fn ssh_rules_reach_the_devices_that_they_are_about_and_go_again() {
         )
     };
     let accept = r#"{"action": "accept", "src": ["autogroup:admin"], "dst": ["tag:server"], "users": ["root"], "acceptEnv": ["GIT_*"]}"#;
-    set_policy(&mut s.world, &policy(accept));
+    s.world.set_policy(&policy(accept));
     let (map, _) = s.world.home().netmap(s.laptop, s.world.now).unwrap();
     assert_eq!(map.ssh_policy, None, "no rule is about the laptop");
     let (map, mut viewer) = s.world.home().netmap(s.server, s.world.now).unwrap();
@@ -270,7 +259,7 @@ fn ssh_rules_reach_the_devices_that_they_are_about_and_go_again() {
     let map = s.world.home().delta(&mut viewer, s.world.now);
     assert!(map.is_none_or(|map| map.ssh_policy.is_none()), "what stays is not sent again");
 
-    set_policy(&mut s.world, &policy(&accept.replace("accept\",", "check\",")));
+    s.world.set_policy(&policy(&accept.replace("accept\",", "check\",")));
     let map = s.world.home().delta(&mut viewer, s.world.now).unwrap();
     let action = map.ssh_policy.unwrap().rules[0].action.clone().unwrap();
     assert!(action.hold_and_delegate.contains("/machine/ssh/action/$SRC_NODE_ID/to/$DST_NODE_ID?ssh_user=$SSH_USER"));
@@ -281,7 +270,7 @@ fn ssh_rules_reach_the_devices_that_they_are_about_and_go_again() {
     assert!(then.accept && then.hold_and_delegate.is_empty());
     assert!(matches!(verdict("nobody"), SshVerdict::Refuse(_)));
     assert!(matches!(s.world.home().ssh_verdict(s.member, s.server, "root"), SshVerdict::Refuse(_)));
-    set_policy(&mut s.world, &policy(""));
+    s.world.set_policy(&policy(""));
     let map = s.world.home().delta(&mut viewer, s.world.now).unwrap();
     assert_eq!(map.ssh_policy.unwrap().rules, []);
 }
@@ -289,8 +278,7 @@ fn ssh_rules_reach_the_devices_that_they_are_about_and_go_again() {
 #[test]
 fn attributes_reach_the_devices_that_they_are_for() {
     let mut s = scene();
-    set_policy(
-        &mut s.world,
+    s.world.set_policy(
         r#"{"tagOwners": {"tag:server": []}, "grants": [], "randomizeClientPort": true,
             "nodeAttrs": [{"target": ["tag:server"], "attr": ["funnel"]}]}"#,
     );
@@ -311,8 +299,7 @@ fn who_has_nothing_to_do_with_a_new_device_is_not_woken() {
 #[test]
 fn a_grant_of_an_application_reaches_the_filter() {
     let mut s = scene();
-    set_policy(
-        &mut s.world,
+    s.world.set_policy(
         r#"{"tagOwners": {"tag:k8s-operator": [], "tag:server": []}, "grants": [{"src": ["autogroup:admin"], "dst": ["tag:k8s-operator"],
             "app": {"tailscale.com/cap/kubernetes": [{"impersonate": {"groups": ["system:masters"]}}]}}]}"#,
     );

@@ -11,19 +11,9 @@ use tailnet::{
 
 use crate::world::{POLICY, World, machine, request, tagged_key, with_routes};
 
-fn new_policy(text: &str) -> NewPolicy {
-    NewPolicy {
-        text: text.to_owned(),
-        precondition: None,
-        confirmed: false,
-        who: "admin@example.com".to_owned(),
-        why: "test".to_owned(),
-    }
-}
-
 #[test]
 fn a_broken_policy_is_refused_with_its_place_and_the_old_one_stays() {
-    let mut world = World::new();
+    let world = World::new();
     let etag = world.home().policy_etag().to_owned();
     for (text, says) in [
         ("{\n  \"acls\": [,]\n}", "line 2"),
@@ -31,7 +21,7 @@ fn a_broken_policy_is_refused_with_its_place_and_the_old_one_stays() {
         (r#"{"acls": [{"action": "accept", "src": ["tag:none"], "dst": ["*:*"]}]}"#, "tag:none"),
         (r#"{"nonsense": 1}"#, "nonsense"),
     ] {
-        let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(new_policy(text))).unwrap_err();
+        let refusal = world.tried(text).unwrap_err();
         assert_eq!(refusal.kind(), RefusalKind::Invalid);
         assert!(refusal.to_string().contains(says), "{refusal}");
     }
@@ -41,40 +31,39 @@ fn a_broken_policy_is_refused_with_its_place_and_the_old_one_stays() {
 
 #[test]
 fn a_policy_that_fails_its_own_tests_is_refused() {
-    let mut world = World::new();
+    let world = World::new();
     let text = r#"{"tagOwners": {"tag:server": []}, "acls": [],
         "tests": [{"src": "admin@example.com", "accept": ["tag:server:22"]}]}"#;
-    let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(new_policy(text))).unwrap_err();
+    let refusal = world.tried(text).unwrap_err();
     assert_eq!(refusal.to_string(), "test(s) failed");
     let Refusal::BadPolicy(policy::PolicyError::Tests(failed)) = refusal else { panic!("failed tests") };
     assert_eq!(failed[0].user, "admin@example.com");
 }
 
 #[test]
-fn a_policy_that_cuts_its_author_off_wants_to_be_confirmed() {
+fn a_policy_that_cuts_its_author_off_is_told_when_it_is_tried() {
     let mut world = World::new();
     let admin = world.add_user("boss@example.com", Role::Admin);
     world.join(1, "laptop", Proof::Confirmed(admin));
     world.join_tagged(2, "server", "tag:server");
     let text = r#"{"tagOwners": {"tag:server": []}, "acls": []}"#;
-    let refusal = world.run(Actor::User(admin), Command::SetPolicy(new_policy(text))).unwrap_err();
-    assert_eq!(refusal.kind(), RefusalKind::Conflict);
-    assert!(refusal.to_string().starts_with("this policy cuts boss@example.com off:"), "{refusal}");
-    assert!(world.home().review_policy(text, Some(admin)).unwrap().cuts_author_off);
-    let confirmed = NewPolicy { confirmed: true, ..new_policy(text) };
-    world.run(Actor::User(admin), Command::SetPolicy(confirmed)).unwrap();
-    assert_eq!(world.home().policy().text, text);
+    let cuts_off =
+        |text: &str, author| world.home().policy_trial().try_policy(text, Some(author)).unwrap().review.cuts_author_off;
+    assert!(cuts_off(text, admin));
+    assert!(!cuts_off(POLICY, admin));
 }
 
 #[test]
 fn two_authors_do_not_overwrite_each_other() {
     let mut world = World::new();
     let read = PolicyPrecondition::Etag(world.home().policy_etag().to_owned());
-    let first = NewPolicy { precondition: Some(read.clone()), ..new_policy(&format!("{POLICY} // one")) };
-    let second = NewPolicy { precondition: Some(read), ..new_policy(&format!("{POLICY} // two")) };
-    let Reply::Policy { etag, .. } = world.own(Command::SetPolicy(first)) else { panic!("a mark") };
+    let [first, second] = ["one", "two"].map(|name| {
+        let new = world.tried(&format!("{POLICY} // {name}")).unwrap();
+        Command::SetPolicy(Box::new(NewPolicy { precondition: Some(read.clone()), ..new }))
+    });
+    let Reply::Policy { etag, .. } = world.own(first) else { panic!("a mark") };
     assert_eq!(world.home().policy_etag(), etag);
-    let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(second)).unwrap_err();
+    let refusal = world.run(Actor::User(world.owner), second).unwrap_err();
     assert_eq!(refusal.kind(), RefusalKind::Precondition);
     assert_eq!(
         refusal.to_string(),
@@ -85,20 +74,47 @@ fn two_authors_do_not_overwrite_each_other() {
 #[test]
 fn a_policy_that_was_tried_is_set_as_it_stands_and_for_the_devices_that_came_meanwhile() {
     let mut world = World::new();
-    let new = approving("\"tag:server\"");
-    let tried = world.home().policy_trial().try_policy(&new.text, None).unwrap();
+    let text = approving("\"tag:server\"");
+    let new = world.tried(&text).unwrap();
     let key = world.make_key(tagged_key("tag:server"));
     let asks = with_routes(request(1, "router"), &["10.1.0.0/16"]);
     let id = world.join_as(1, asks, Proof::AuthKey(key));
     assert!(world.node(id).approved_routes.is_empty());
-    let text = new.text.clone();
-    world.own(Command::SetTriedPolicy(new, Arc::new(tried.clone())));
+    world.own(Command::SetPolicy(Box::new(new.clone())));
     assert_eq!(world.home().policy().text, text);
     assert_eq!(world.node(id).approved_routes.len(), 1, "a device that came after the trial");
 
-    let old = NewPolicy { precondition: Some(PolicyPrecondition::NeverSet), ..new_policy(&text) };
-    let refusal = world.run(Actor::User(world.owner), Command::SetTriedPolicy(old, Arc::new(tried))).unwrap_err();
+    let old = NewPolicy { precondition: Some(PolicyPrecondition::NeverSet), ..new };
+    let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(Box::new(old))).unwrap_err();
     assert_eq!(refusal.kind(), RefusalKind::Precondition, "that it was tried doesn't make it current");
+}
+
+#[test]
+fn a_policy_that_was_tried_is_neither_read_nor_compiled_again_when_it_is_set() {
+    let mut world = World::new();
+    let id = world.join(1, "laptop", Proof::Confirmed(world.owner));
+    let new = world.tried(&format!("{POLICY} // tried")).unwrap();
+    world.join(2, "phone", Proof::Confirmed(world.owner));
+    let read = Arc::clone(new.tried.policy());
+    world.own(Command::SetPolicy(Box::new(new)));
+    assert!(Arc::ptr_eq(world.home().compiled().policy(), &read), "it is the very one that was read");
+    assert_eq!(world.home().compiled().topology().nodes.len(), 2, "and knows who came meanwhile");
+    assert_eq!(world.home().netmap(id, world.now).unwrap().0.peers.len(), 1);
+}
+
+#[test]
+fn a_policy_is_tried_again_once_too_much_of_the_tailnet_is_another() {
+    let mut world = World::new();
+    let new = world.tried(&format!("{POLICY} // tried")).unwrap();
+    let read = Arc::clone(new.tried.policy());
+    for number in 0..65 {
+        world.add_user(&format!("user{number}@example.com"), Role::Member);
+    }
+    let refusal = world.run(Actor::User(world.owner), Command::SetPolicy(Box::new(new.clone()))).unwrap_err();
+    assert_eq!(refusal, Refusal::TailnetChanged);
+    let tried = world.home().policy_trial().try_read(read, None).unwrap();
+    world.own(Command::SetPolicy(Box::new(NewPolicy { tried, ..new })));
+    assert!(world.home().policy().text.ends_with("tried"));
 }
 
 #[test]
@@ -116,12 +132,12 @@ fn changes_of_the_tailnet_do_not_reach_into_a_trial() {
 fn the_mark_of_a_policy_is_that_of_its_text_in_the_form_that_all_tools_agree_on() {
     let mut world = World::new();
     let text = "{\"acls\":[{\"action\":\"accept\",\"src\":[\"*\"],\"dst\":[\"*:*\"]}]}";
-    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(text) }));
+    world.set_policy(text);
     let mark = world.home().policy_etag().to_owned();
     let formatted = policy::Policy::parse(text).unwrap().formatted();
     assert_ne!(formatted, text);
     assert_eq!(mark, crypto::sha256_hex(formatted.as_bytes()));
-    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(&formatted) }));
+    world.set_policy(&formatted);
     assert_eq!(world.home().policy_etag(), mark);
 }
 
@@ -133,24 +149,20 @@ fn a_policy_approves_what_devices_offered_before_it_and_takes_nothing_back() {
     let id = world.join_as(1, asks, Proof::AuthKey(key));
     let approved = |world: &World| world.node(id).approved_routes.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert!(approved(&world).is_empty());
-    let with = |approvers: &str| {
-        let text = POLICY.replace("\"10.0.0.0/8\": [\"tag:k8s\"]", approvers);
-        NewPolicy { confirmed: true, ..new_policy(&text) }
-    };
-    world.own(Command::SetPolicy(with("\"192.168.0.0/16\": [\"tag:server\"]")));
+    let with = |approvers: &str| POLICY.replace("\"10.0.0.0/8\": [\"tag:k8s\"]", approvers);
+    world.set_policy(&with("\"192.168.0.0/16\": [\"tag:server\"]"));
     assert_eq!(approved(&world), ["192.168.7.0/24"]);
-    world.own(Command::SetPolicy(with("")));
+    world.set_policy(&with(""));
     assert_eq!(approved(&world), ["192.168.7.0/24"]);
 }
 
 /// A policy under which some approve 10.0.0.0/8 and exit nodes at once.
-fn approving(approvers: &str) -> NewPolicy {
-    let text = format!(
+fn approving(approvers: &str) -> String {
+    format!(
         r#"{{"tagOwners": {{"tag:server": [], "tag:k8s": []}}, "groups": {{"group:ops": ["member@example.com"]}},
             "grants": [{{"src": ["*"], "dst": ["*"], "ip": ["*"]}}],
             "autoApprovers": {{"routes": {{"10.0.0.0/8": [{approvers}]}}, "exitNode": [{approvers}]}}}}"#
-    );
-    NewPolicy { confirmed: true, ..new_policy(&text) }
+    )
 }
 
 fn approved(world: &World, id: tailcfg::NodeId) -> Vec<String> {
@@ -164,7 +176,7 @@ const APPROVED: [&str; 3] = ["0.0.0.0/0", "10.1.0.0/16", "::/0"];
 fn what_a_device_offers_when_it_joins_is_approved_at_once() {
     let mut world = World::new();
     let member = world.add_user("member@example.com", Role::Member);
-    world.own(Command::SetPolicy(approving("\"group:ops\"")));
+    world.set_policy(&approving("\"group:ops\""));
     let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::Confirmed(member));
     assert_eq!(approved(&world, id), APPROVED);
     let other = world.join_as(2, with_routes(request(2, "other"), &OFFERED), Proof::Confirmed(world.owner));
@@ -174,7 +186,7 @@ fn what_a_device_offers_when_it_joins_is_approved_at_once() {
 #[test]
 fn what_a_device_offers_later_is_approved_at_once() {
     let mut world = World::new();
-    world.own(Command::SetPolicy(approving("\"tag:k8s\"")));
+    world.set_policy(&approving("\"tag:k8s\""));
     let id = world.join_tagged(1, "router", "tag:k8s");
     assert!(approved(&world, id).is_empty());
     let hostinfo = with_routes(request(1, "router"), &OFFERED).hostinfo.unwrap();
@@ -187,17 +199,17 @@ fn what_a_device_offers_later_is_approved_at_once() {
 fn a_new_membership_of_a_group_approves_what_is_offered_already() {
     let mut world = World::new();
     let member = world.add_user("member@example.com", Role::Member);
-    world.own(Command::SetPolicy(approving("\"tag:k8s\"")));
+    world.set_policy(&approving("\"tag:k8s\""));
     let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::Confirmed(member));
     assert!(approved(&world, id).is_empty());
-    world.own(Command::SetPolicy(approving("\"group:ops\"")));
+    world.set_policy(&approving("\"group:ops\""));
     assert_eq!(approved(&world, id), APPROVED);
 }
 
 #[test]
 fn another_tag_approves_what_is_offered_already() {
     let mut world = World::new();
-    world.own(Command::SetPolicy(approving("\"tag:k8s\"")));
+    world.set_policy(&approving("\"tag:k8s\""));
     let key = world.make_key(tagged_key("tag:server"));
     let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::AuthKey(key));
     assert!(approved(&world, id).is_empty());
@@ -211,7 +223,7 @@ fn another_tag_approves_what_is_offered_already() {
 fn another_role_of_the_owner_approves_what_is_offered_already() {
     let mut world = World::new();
     let member = world.add_user("member@example.com", Role::Member);
-    world.own(Command::SetPolicy(approving("\"autogroup:admin\"")));
+    world.set_policy(&approving("\"autogroup:admin\""));
     let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::Confirmed(member));
     assert!(approved(&world, id).is_empty());
     world.own(Command::SetRole(member, Role::NetworkAdmin));
@@ -226,7 +238,7 @@ fn another_role_of_the_owner_approves_what_is_offered_already() {
 fn what_a_device_offered_while_its_user_was_kept_out_is_approved_once_the_user_is_back() {
     let mut world = World::new();
     let member = world.add_user("member@example.com", Role::Member);
-    world.own(Command::SetPolicy(approving("\"group:ops\"")));
+    world.set_policy(&approving("\"group:ops\""));
     let id = world.join(1, "router", Proof::Confirmed(member));
     world.own(Command::SuspendUser(member));
     let hostinfo = with_routes(request(1, "router"), &OFFERED).hostinfo.unwrap();
@@ -246,23 +258,20 @@ fn relays_that_policy_names_reach_devices_and_go_with_it() {
         map.derp_map.as_ref().unwrap().regions.iter().flatten().map(|(id, _)| id.0).collect()
     };
     assert_eq!(regions(&map), [900]);
-    let with = |map: &str| NewPolicy {
-        confirmed: true,
-        ..new_policy(&POLICY.replacen("\"groups\"", &format!("\"derpMap\": {map}, \"groups\""), 1))
-    };
+    let with = |map: &str| POLICY.replacen("\"groups\"", &format!("\"derpMap\": {map}, \"groups\""), 1);
     let own = r#"{"RegionID": 950, "RegionCode": "own", "Nodes": [{"Name": "a", "RegionID": 950, "HostName": "r.example.com"}]}"#;
-    world.own(Command::SetPolicy(with(&format!("{{\"Regions\": {{\"950\": {own}}}}}"))));
+    world.set_policy(&with(&format!("{{\"Regions\": {{\"950\": {own}}}}}")));
     let map = world.home().delta(&mut viewer, world.now).unwrap();
     assert_eq!(regions(&map), [900, 950]);
-    world.own(Command::SetPolicy(with(&format!("{{\"OmitDefaultRegions\": true, \"Regions\": {{\"950\": {own}}}}}"))));
+    world.set_policy(&with(&format!("{{\"OmitDefaultRegions\": true, \"Regions\": {{\"950\": {own}}}}}")));
     let map = world.home().delta(&mut viewer, world.now).unwrap();
     assert_eq!(regions(&map), [950]);
-    let refused = world.refused(Command::SetPolicy(with("{\"OmitDefaultRegions\": true}")));
+    let refused = world.tried(&with("{\"OmitDefaultRegions\": true}")).unwrap_err();
     assert_eq!(
-        refused,
+        refused.to_string(),
         "line 2, column 16: derpMap: it leaves no relay, and devices need at least one to find each other"
     );
-    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(POLICY) }));
+    world.set_policy(POLICY);
     let map = world.home().delta(&mut viewer, world.now).unwrap();
     assert_eq!(regions(&map), [900]);
 }
@@ -272,7 +281,7 @@ fn a_new_device_has_an_address_of_the_pool_that_policy_names_for_it() {
     let mut world = World::new();
     let pools = "\"nodeAttrs\": [{\"target\": [\"tag:server\"], \"ipPool\": [\"100.81.0.0/30\"]}], \"groups\"";
     let text = POLICY.replacen("\"groups\"", pools, 1);
-    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy(&text) }));
+    world.set_policy(&text);
     let server = world.join_tagged(1, "server", "tag:server");
     let laptop = world.join(2, "laptop", Proof::Confirmed(world.owner));
     assert_eq!(world.node(server).addresses.v4.to_string(), "100.81.0.0");
@@ -283,12 +292,18 @@ fn a_new_device_has_an_address_of_the_pool_that_policy_names_for_it() {
 fn the_starting_policy_counts_as_never_set_and_an_empty_text_brings_it_back() {
     let mut world = World::empty();
     let starting = world.home().policy().text.clone();
-    let never = |text: &str| NewPolicy { precondition: Some(PolicyPrecondition::NeverSet), ..new_policy(text) };
-    world.own(Command::SetPolicy(never(POLICY)));
-    assert!(world.refused(Command::SetPolicy(never("{}"))).contains("changed by somebody else"));
-    world.own(Command::SetPolicy(NewPolicy { confirmed: true, ..new_policy("") }));
+    let never = |world: &World, text: &str| {
+        let new = world.tried(text).unwrap();
+        Command::SetPolicy(Box::new(NewPolicy { precondition: Some(PolicyPrecondition::NeverSet), ..new }))
+    };
+    let set = never(&world, POLICY);
+    world.own(set);
+    let late = never(&world, "{}");
+    assert!(world.refused(late).contains("changed by somebody else"));
+    world.set_policy("");
     assert_eq!(world.home().policy().text, starting);
-    world.own(Command::SetPolicy(never(POLICY)));
+    let set = never(&world, POLICY);
+    world.own(set);
     assert_eq!(world.home().policy().version, 3);
 }
 

@@ -97,14 +97,7 @@ impl World {
     /// One tailnet with an owner, `admin@example.com`, and the policy of most tests.
     pub(crate) fn new() -> Self {
         let mut world = Self::empty();
-        let policy = NewPolicy {
-            text: POLICY.to_owned(),
-            precondition: None,
-            confirmed: true,
-            who: "test".to_owned(),
-            why: String::new(),
-        };
-        world.run(Actor::Server, Command::SetPolicy(policy)).expect("the policy is good");
+        world.set_policy(POLICY);
         world
     }
 
@@ -161,7 +154,7 @@ impl World {
     pub(crate) fn write(&mut self, decision: &Decision) {
         assert!(self.server.is_current(decision), "two decisions from one revision");
         self.written.extend(decision.changes.iter().map(|change| (decision.tailnet, change.clone())));
-        self.effects = self.server.commit(decision, self.now);
+        self.effects = self.server.commit(&mut decision.clone(), self.now);
     }
 
     pub(crate) fn run_in(&mut self, tailnet: TailnetId, actor: Actor, command: Command) -> Result<Reply, Refusal> {
@@ -185,6 +178,18 @@ impl World {
     /// What the owner is told that may not be done.
     pub(crate) fn refused(&mut self, command: Command) -> String {
         self.run(Actor::User(self.owner), command).expect_err("it must be refused").to_string()
+    }
+
+    /// A policy that was tried on the tailnet as it is, to be set by its owner.
+    pub(crate) fn tried(&self, text: &str) -> Result<NewPolicy, Refusal> {
+        let tried = self.home().policy_trial().try_policy(text, None)?;
+        Ok(NewPolicy { tried, precondition: None, who: "admin@example.com".to_owned(), why: "test".to_owned() })
+    }
+
+    /// The owner sets a good policy.
+    pub(crate) fn set_policy(&mut self, text: &str) -> Reply {
+        let new = self.tried(text).expect("the policy is good");
+        self.own(Command::SetPolicy(Box::new(new)))
     }
 
     pub(crate) fn add_user(&mut self, login: &str, role: Role) -> UserId {
