@@ -48,6 +48,15 @@ macro_rules! operations {
             /// Who a caller is, in the server's own terms.
             type Identity: Clone + Send + Sync + 'static;
 
+            /// A place for a body larger than [`BODY_LIMIT`], from then on until the request is answered.
+            type LargeBody: Send + 'static;
+
+            /// Gives somebody a place for a large body, of which a server has room for a few only.
+            ///
+            /// # Errors
+            /// There is none left.
+            fn admit_large(&self, who: &Self::Identity) -> Result<Self::LargeBody, ApiError>;
+
             /// Finds out whose credential this is and what it may do.
             fn authenticate(
                 &self,
@@ -99,7 +108,7 @@ macro_rules! operations {
                     let (caller, call) = Call::begin(&*api, request).await?;
                     let by = caller.authorize::<$permission>()?;
                     let most = [$(<$payload as Payload>::MOST_BYTES,)? crate::BODY_LIMIT];
-                    let call = call.receive(most[0]).await?;
+                    let call = call.receive(most[0], || api.admit_large(by.identity())).await?;
                     let reply = api
                         .$name(by, call.path::<$at>()?, $(call.query::<$query>()?,)? $(call.payload::<$payload>()?,)?)
                         .await?;

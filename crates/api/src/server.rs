@@ -1,7 +1,6 @@
 use std::future::Future;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
@@ -11,9 +10,8 @@ use axum::routing::{MethodFilter, MethodRouter, on};
 use bytes::Bytes;
 use http::request::Parts;
 use http::{HeaderValue, Method, StatusCode, header};
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use tokio::sync::{Semaphore, SemaphorePermit};
 
+use crate::body::receive;
 use crate::exchange::{Content, Payload, error_content};
 use crate::operations::{Api, not_yet, routes};
 use crate::query::Query;
@@ -24,14 +22,6 @@ pub const BODY_LIMIT: usize = 1 << 20;
 
 /// The largest policy that is read. Fifteen thousand rules have a megabyte.
 pub(crate) const POLICY_LIMIT: usize = 8 << 20;
-
-/// How many bodies larger than [`BODY_LIMIT`] are there at once, from their first byte to the answer.
-const LARGE_AT_ONCE: usize = 4;
-
-static LARGE: Semaphore = Semaphore::const_new(LARGE_AT_ONCE);
-
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(30);
 
 /// Where a request came from; whoever accepts connections puts one into each request's extensions.
 #[derive(Debug, Clone, Copy)]
@@ -68,7 +58,7 @@ pub fn router<A: Api>(api: Arc<A>) -> Router {
 async fn issue_token<A: Api>(api: Arc<A>, request: Request) -> Result<Content, ApiError> {
     let (parts, body) = request.into_parts();
     let peer = peer(&parts)?;
-    let form = receive(body, BODY_LIMIT).await?;
+    let (form, _) = receive(body, BODY_LIMIT, || Ok(())).await?;
     let token = api.issue_token(TokenRequest::read(&parts.headers, &form)?, peer).await?;
     let mut content = Content::json(&token)?;
     content.headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
@@ -99,25 +89,27 @@ impl Call {
         Ok((caller, Self { parts, body, values }))
     }
 
-    /// Reads a body of so many bytes at most.
-    pub(crate) async fn receive(self, most: usize) -> Result<Received, ApiError> {
-        // One whose length isn't told may be as large as any.
-        let length = hyper::body::Body::size_hint(&self.body).upper();
-        let is_large = most > BODY_LIMIT && length.is_none_or(|length| length > BODY_LIMIT as u64);
-        let large = if is_large { Some(LARGE.try_acquire().map_err(|_| too_many_large())?) } else { None };
-        Ok(Received { bytes: receive(self.body, most).await?, parts: self.parts, values: self.values, _large: large })
+    /// Reads a body of so many bytes at most, which has a place if it is large.
+    pub(crate) async fn receive<P>(
+        self,
+        most: usize,
+        admit: impl FnOnce() -> Result<P, ApiError>,
+    ) -> Result<Received<P>, ApiError> {
+        let (bytes, place) = receive(self.body, most, admit).await?;
+        Ok(Received { bytes, parts: self.parts, values: self.values, _place: place })
     }
 }
 
 /// A request with its body.
-pub(crate) struct Received {
+pub(crate) struct Received<P> {
     parts: Parts,
     values: Vec<String>,
     bytes: Bytes,
-    _large: Option<SemaphorePermit<'static>>,
+    /// Held for as long as there is the body.
+    _place: Option<P>,
 }
 
-impl Received {
+impl<L> Received<L> {
     pub(crate) fn path<P: PathParameters>(&self) -> Result<P, ApiError> {
         P::read(self.values.clone())
     }
@@ -133,28 +125,6 @@ impl Received {
 
 fn peer(parts: &Parts) -> Result<Peer, ApiError> {
     parts.extensions.get::<Peer>().copied().ok_or_else(|| ApiError::internal("the connection has no known origin"))
-}
-
-fn too_many_large() -> ApiError {
-    let message = "too many large policies are being read; try again in 5 seconds";
-    ApiError { retry_after: Some(5), ..ApiError::new(StatusCode::SERVICE_UNAVAILABLE, message) }
-}
-
-async fn receive(body: Body, most: usize) -> Result<Bytes, ApiError> {
-    let too_large = || {
-        let message = format!("the body is larger than {most} bytes");
-        ApiError::new(StatusCode::PAYLOAD_TOO_LARGE, message)
-    };
-    if hyper::body::Body::size_hint(&body).lower() > most as u64 {
-        return Err(too_large());
-    }
-    let collected = tokio::time::timeout(BODY_TIME, Limited::new(body, most).collect());
-    match collected.await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.downcast_ref::<LengthLimitError>().is_some() => Err(too_large()),
-        Ok(Err(_)) => Err(ApiError::bad_request("the body broke off")),
-        Err(_) => Err(ApiError::new(StatusCode::REQUEST_TIMEOUT, "the body did not arrive in time")),
-    }
 }
 
 /// A route that answers one method.

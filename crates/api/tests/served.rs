@@ -19,6 +19,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 #[derive(Default)]
 struct Small {
     tokens: AtomicUsize,
+    /// How many large bodies have come.
+    large: AtomicUsize,
 }
 
 impl Small {
@@ -39,6 +41,14 @@ macro_rules! unused {
 
 impl Api for Small {
     type Identity = String;
+    type LargeBody = ();
+
+    fn admit_large(&self, _: &String) -> Result<(), ApiError> {
+        match self.large.fetch_add(1, Ordering::SeqCst) {
+            0 => Ok(()),
+            _ => Err(ApiError::too_many("there is no place for another", 5)),
+        }
+    }
 
     async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Caller<String>, ApiError> {
         assert!(peer.source.is_loopback());
@@ -284,6 +294,27 @@ async fn every_answer_is_json() {
         assert_eq!(body["status"], status);
         assert!(body["message"].as_str().unwrap().starts_with(message), "{head}: {body}");
     }
+}
+
+#[tokio::test]
+async fn a_body_needs_a_place_once_it_is_large_whether_or_not_it_tells_its_length() {
+    let address = serve(Small::default()).await;
+    let head = "POST /api/v2/tailnet/-/acl HTTP/1.1\r\nAuthorization: Bearer all\r\nTransfer-Encoding: chunked";
+    let chunked =
+        |text: &str| format!("{head}\r\nConnection: close\r\nHost: x\r\n\r\n{:x}\r\n{text}\r\n0\r\n\r\n", text.len());
+    let post = |request: String| async move {
+        let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = [0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8(answer[9..].to_vec()).unwrap()
+    };
+    let (small, large) = ("x".repeat(BODY_LIMIT), "x".repeat(BODY_LIMIT + 1));
+    for (text, status) in [(&small, "200"), (&large, "200"), (&small, "200"), (&large, "429")] {
+        assert_eq!(post(chunked(text)).await, status, "{}", text.len());
+    }
+    let told = head.replace("Transfer-Encoding: chunked", &format!("Content-Length: {}", large.len()));
+    assert_eq!(raw(address, &told).await.0, 429, "before any of it came");
 }
 
 #[tokio::test]

@@ -106,6 +106,11 @@ impl Rest {
 
 impl Api for Rest {
     type Identity = Identity;
+    type LargeBody = desk::Place;
+
+    fn admit_large(&self, who: &Identity) -> Result<desk::Place, ApiError> {
+        self.desk.admit_large(who.tailnet)
+    }
 
     async fn authenticate(&self, credential: Credential, peer: Peer) -> Result<Caller<Identity>, ApiError> {
         self.find_caller(credential, peer).await

@@ -16,6 +16,10 @@ use super::{Identity, Rest};
 const MOST: usize = 16;
 const MOST_OF_ONE: usize = 4;
 
+/// How many large policies are read or held at once, and how many of one tailnet. Each is of eight megabytes at most.
+const MOST_LARGE: usize = 8;
+const MOST_LARGE_OF_ONE: usize = 2;
+
 /// After how many seconds it is worth to ask again.
 const RETRY: u32 = 5;
 
@@ -23,18 +27,39 @@ const RETRY: u32 = 5;
 #[derive(Debug)]
 pub(crate) struct PolicyDesk {
     turn: Arc<Semaphore>,
-    places: Arc<Mutex<BTreeMap<TailnetId, usize>>>,
+    places: Places,
+    large: Places,
 }
 
-/// A place at the desk, or in the queue.
-struct Place {
+/// Places that tailnets share.
+#[derive(Debug)]
+struct Places {
+    taken: Arc<Mutex<BTreeMap<TailnetId, usize>>>,
+    most: usize,
+    most_of_one: usize,
+    /// Whose places these are, and what is done with them there.
+    policies: &'static str,
+    done: &'static str,
+}
+
+/// A place at the desk or in the queue, or one for a large policy.
+#[derive(Debug)]
+pub(crate) struct Place {
     tailnet: TailnetId,
-    places: Arc<Mutex<BTreeMap<TailnetId, usize>>>,
+    taken: Arc<Mutex<BTreeMap<TailnetId, usize>>>,
 }
 
 impl Default for PolicyDesk {
     fn default() -> Self {
-        Self { turn: Arc::new(Semaphore::new(1)), places: Arc::default() }
+        let places = |most, most_of_one, policies, done| {
+            let taken = Arc::default();
+            Places { taken, most, most_of_one, policies, done }
+        };
+        Self {
+            turn: Arc::new(Semaphore::new(1)),
+            places: places(MOST, MOST_OF_ONE, "policies", "checked"),
+            large: places(MOST_LARGE, MOST_LARGE_OF_ONE, "large policies", "read"),
+        }
     }
 }
 
@@ -48,7 +73,7 @@ impl PolicyDesk {
         tailnet: TailnetId,
         work: impl FnOnce() -> Result<T, ApiError> + Send + 'static,
     ) -> Result<T, ApiError> {
-        let place = self.take_place(tailnet)?;
+        let place = self.places.take(tailnet)?;
         let stopped = || ApiError::internal("the policy could not be looked at");
         let turn = self.turn.clone().acquire_owned().await.map_err(|_| stopped())?;
         // Place and turn go along: a caller that hangs up must not let another begin beside this one.
@@ -59,31 +84,42 @@ impl PolicyDesk {
         tokio::task::spawn_blocking(work).await.map_err(|_| stopped())?
     }
 
-    fn take_place(&self, tailnet: TailnetId) -> Result<Place, ApiError> {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
+    /// Gives a large policy a place until it is answered.
+    ///
+    /// # Errors
+    /// There are too many already.
+    pub(crate) fn admit_large(&self, tailnet: TailnetId) -> Result<Place, ApiError> {
+        self.large.take(tailnet)
+    }
+}
+
+impl Places {
+    fn take(&self, tailnet: TailnetId) -> Result<Place, ApiError> {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
         let busy = |status, whose: &str| {
-            let message = format!("too many policies of {whose} are being checked; try again in {RETRY} seconds");
+            let Self { policies, done, .. } = self;
+            let message = format!("too many {policies} of {whose} are being {done}; try again in {RETRY} seconds");
             ApiError { retry_after: Some(RETRY), ..ApiError::new(status, message) }
         };
-        if places.values().sum::<usize>() >= MOST {
-            return Err(busy(StatusCode::SERVICE_UNAVAILABLE, "this server"));
-        }
-        let of_one = places.entry(tailnet).or_default();
-        if *of_one >= MOST_OF_ONE {
+        let of_one = taken.get(&tailnet).copied().unwrap_or_default();
+        if of_one >= self.most_of_one {
             return Err(busy(StatusCode::TOO_MANY_REQUESTS, "this tailnet"));
         }
-        *of_one += 1;
-        Ok(Place { tailnet, places: Arc::clone(&self.places) })
+        if taken.values().sum::<usize>() >= self.most {
+            return Err(busy(StatusCode::SERVICE_UNAVAILABLE, "this server"));
+        }
+        taken.insert(tailnet, of_one + 1);
+        Ok(Place { tailnet, taken: Arc::clone(&self.taken) })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        let mut places = self.places.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(of_one) = places.get_mut(&self.tailnet) {
+        let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(of_one) = taken.get_mut(&self.tailnet) {
             *of_one -= 1;
             if *of_one == 0 {
-                places.remove(&self.tailnet);
+                taken.remove(&self.tailnet);
             }
         }
     }
@@ -132,13 +168,13 @@ mod tests {
             tokio::spawn(async move { desk.work(TailnetId(tailnet), work).await })
         };
         let of_one: Vec<_> = (0..MOST_OF_ONE).map(|_| ask(1)).collect();
-        while desk.places.lock().unwrap().get(&TailnetId(1)) != Some(&MOST_OF_ONE) {
+        while desk.places.taken.lock().unwrap().get(&TailnetId(1)) != Some(&MOST_OF_ONE) {
             tokio::task::yield_now().await;
         }
         let refused = ask(1).await.unwrap().unwrap_err();
         assert_eq!((refused.status, refused.retry_after), (StatusCode::TOO_MANY_REQUESTS, Some(RETRY)));
         let others: Vec<_> = (2..).take(MOST - MOST_OF_ONE).map(ask).collect();
-        while desk.places.lock().unwrap().values().sum::<usize>() < MOST {
+        while desk.places.taken.lock().unwrap().values().sum::<usize>() < MOST {
             tokio::task::yield_now().await;
         }
         assert_eq!(ask(99).await.unwrap().unwrap_err().status, StatusCode::SERVICE_UNAVAILABLE);
@@ -146,7 +182,20 @@ mod tests {
         for done in of_one.into_iter().chain(others) {
             tokio::time::timeout(Duration::from_secs(60), done).await.unwrap().unwrap().unwrap();
         }
-        assert!(desk.places.lock().unwrap().is_empty());
+        assert!(desk.places.taken.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn large_policies_of_one_tailnet_leave_places_for_those_of_others() {
+        let desk = PolicyDesk::default();
+        let mut held: Vec<_> = (0..MOST_LARGE_OF_ONE).map(|_| desk.admit_large(TailnetId(1)).unwrap()).collect();
+        assert_eq!(desk.admit_large(TailnetId(1)).unwrap_err().status, StatusCode::TOO_MANY_REQUESTS);
+        held.extend((2..).take(MOST_LARGE - MOST_LARGE_OF_ONE).map(|id| desk.admit_large(TailnetId(id)).unwrap()));
+        let refused = desk.admit_large(TailnetId(99)).unwrap_err();
+        assert_eq!((refused.status, refused.retry_after), (StatusCode::SERVICE_UNAVAILABLE, Some(RETRY)));
+        assert_eq!(refused.message, "too many large policies of this server are being read; try again in 5 seconds");
+        held.pop();
+        desk.admit_large(TailnetId(99)).unwrap();
     }
 
     #[tokio::test]

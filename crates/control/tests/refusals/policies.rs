@@ -2,6 +2,8 @@
 
 use http::{Method, StatusCode};
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::machine::Machine;
 use crate::server::{ADMIN, POLICY, Server};
@@ -217,4 +219,39 @@ async fn a_policy_may_be_larger_than_other_bodies() {
         (answer.0, answer.1["message"].as_str()),
         (StatusCode::PAYLOAD_TOO_LARGE, Some("the body is larger than 8388608 bytes"))
     );
+}
+
+/// Begins to send a large policy; answers once the server wants to have it.
+async fn begin_large(server: &Server) -> TcpStream {
+    let mut stream = TcpStream::connect(server.address).await.unwrap();
+    let head = format!(
+        "POST /api/v2/tailnet/-/acl/validate HTTP/1.1\r\nHost: control.test\r\nAuthorization: Bearer {}\r\n\
+         Content-Length: 2097152\r\nExpect: 100-continue\r\n\r\n",
+        server.token()
+    );
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = [0; 25];
+    stream.read_exact(&mut answer).await.unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 100 "), "{}", String::from_utf8_lossy(&answer));
+    stream
+}
+
+#[tokio::test]
+async fn whoever_sends_large_policies_slowly_keeps_out_their_own_large_ones_only() {
+    let server = Server::start().await;
+    let slow = [begin_large(&server).await, begin_large(&server).await];
+    let validate = "/tailnet/-/acl/validate";
+    let large = format!("{POLICY}// {}", "x".repeat(3 << 20));
+    let (status, headers, answer) = server.ask_with(Method::POST, validate, &[], large.clone()).await;
+    let message = "too many large policies of this tailnet are being read; try again in 5 seconds";
+    assert_eq!((status, answer["message"].as_str()), (StatusCode::TOO_MANY_REQUESTS, Some(message)));
+    assert_eq!(headers["retry-after"], "5");
+    assert_eq!(server.ask(Method::POST, validate, POLICY).await.0, StatusCode::OK, "a small one needs no such place");
+    drop(slow);
+    let freed = async {
+        while server.ask(Method::POST, validate, large.clone()).await.0 != StatusCode::OK {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(std::time::Duration::from_secs(20), freed).await.unwrap();
 }
