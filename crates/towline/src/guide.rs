@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
 
 use crate::Arguments;
 
@@ -29,4 +29,14 @@ fn every_command_of_the_guide_is_one_that_this_program_takes() {
         }
     }
     assert!(whole >= 10, "the guide shows only {whole} commands: are its blocks read?");
+}
+
+#[test]
+fn the_page_on_scripts_names_every_command() {
+    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/guide/commands.md");
+    let page = std::fs::read_to_string(page).unwrap();
+    for command in Arguments::command().get_subcommands().filter(|command| !command.is_hide_set()) {
+        let name = command.get_name();
+        assert!(page.contains(&format!("`towline {name}`")), "{name} is missing");
+    }
 }
