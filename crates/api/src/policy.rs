@@ -1,3 +1,8 @@
+//! The policy file on the wire: as it is shown and set, checked, and asked about.
+
+mod check;
+mod preview;
+
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
@@ -6,10 +11,13 @@ use schemars::{JsonSchema, SchemaGenerator};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use crate::ApiError;
 use crate::exchange::{Content, Payload, PayloadDescription, Reply};
-use crate::query::{Parameter, Query, flag, value};
+use crate::query::{Parameter, Query, flag};
 use crate::server::POLICY_LIMIT;
-use crate::{ApiError, Finding};
+
+pub use check::{PolicyCheck, PolicyDifference, PolicyReach, PolicyVerdict};
+pub use preview::{PolicyMatch, PolicyPreview, PreviewQuery, PreviewType};
 
 const JSON: &str = "application/json";
 const HUJSON: &str = "application/hujson";
@@ -240,175 +248,8 @@ impl Payload for PolicyText {
     }
 }
 
-/// What is to be validated.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PolicyCheck {
-    /// These tests, against the policy in force: a JSON array.
-    Tests(String),
-    /// This whole policy, with its own tests.
-    Policy(String),
-}
-
-impl Payload for PolicyCheck {
-    const MOST_BYTES: usize = POLICY_LIMIT;
-
-    fn read(_: &HeaderMap, bytes: Bytes) -> Result<Self, ApiError> {
-        let text = text(bytes)?;
-        match first_token(&text) {
-            Some('[') => Ok(Self::Tests(text)),
-            // gitops-pusher posts the policy as a JSON string.
-            Some('"') => serde_json::from_str(&text)
-                .map(Self::Policy)
-                .map_err(|error| ApiError::bad_request(format!("the body is not a JSON string: {error}"))),
-            _ => Ok(Self::Policy(text)),
-        }
-    }
-
-    fn write(&self) -> Result<Content, ApiError> {
-        let (Self::Tests(text) | Self::Policy(text)) = self;
-        Ok(Content::typed(HUJSON, text.clone()))
-    }
-
-    fn describe(_: &mut SchemaGenerator) -> PayloadDescription {
-        let content = json!({
-            JSON: {"schema": {"anyOf": [{"type": "array", "items": {"type": "object"}}, {"type": "object"}]}},
-            HUJSON: {"schema": {"type": "string"}},
-        });
-        PayloadDescription { content, headers: Vec::new() }
-    }
-}
-
-/// What validation found; nothing when all is well.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct PolicyVerdict {
-    /// What is wrong, or `warning(s) found`.
-    #[serde(skip_serializing_if = "String::is_empty")]
-    pub message: String,
-    /// For whom.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub data: Vec<Finding>,
-    /// What a policy without faults opens and closes, compared with the one in force. The hosted service has no such
-    /// answer.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub difference: Option<PolicyDifference>,
-}
-
-/// What one policy allows and another doesn't.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default, rename_all = "camelCase")]
-pub struct PolicyDifference {
-    /// What the new policy allows and the old one doesn't.
-    pub opens: Vec<PolicyReach>,
-    /// What the old policy allows and the new one doesn't.
-    pub closes: Vec<PolicyReach>,
-    /// What is neither: postures and settings that are other than they were, in words.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub changes: Vec<String>,
-    /// Some rules are about too many pairs to compare, and are told as they stand; or not everything is told.
-    pub cut_short: bool,
-}
-
-/// Something that a source may do with a destination.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(default)]
-pub struct PolicyReach {
-    /// A user's login, tags, or addresses; the aliases of a rule that is told as it stands.
-    pub source: String,
-    /// A user's login, tags, addresses or `autogroup:internet`; for what is no packet, what it is about.
-    pub destination: String,
-    /// Ports (`tcp:22,80-90`, `*`), a capability, a login (`ssh root (check)`), or what else somebody may do.
-    pub what: String,
-}
-
-/// What a preview is for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "lowercase")]
-pub enum PreviewType {
-    /// A user, as a source.
-    User,
-    /// An address and port, as a destination.
-    IpPort,
-}
-
-/// Whom or what a preview is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct PreviewQuery {
-    /// Which of the two.
-    pub kind: PreviewType,
-    /// The user's login name, or `address:port`.
-    pub preview_for: String,
-}
-
-impl Query for PreviewQuery {
-    const PARAMETERS: &'static [Parameter] = &[
-        Parameter { name: "type", required: true, values: &["user", "ipport"] },
-        Parameter { name: "previewFor", required: true, values: &[] },
-    ];
-
-    fn read(pairs: &[(String, String)]) -> Result<Self, ApiError> {
-        let kind = match value(pairs, "type") {
-            Some("user") => PreviewType::User,
-            Some("ipport") => PreviewType::IpPort,
-            _ => return Err(ApiError::bad_request("type is \"user\" or \"ipport\"")),
-        };
-        let preview_for = value(pairs, "previewFor").filter(|value| !value.is_empty());
-        let preview_for =
-            preview_for.ok_or_else(|| ApiError::bad_request("previewFor names a user, or address:port"))?;
-        Ok(Self { kind, preview_for: preview_for.to_owned() })
-    }
-
-    fn write(&self) -> Vec<(String, String)> {
-        let kind = match self.kind {
-            PreviewType::User => "user",
-            PreviewType::IpPort => "ipport",
-        };
-        vec![("type".to_owned(), kind.to_owned()), ("previewFor".to_owned(), self.preview_for.clone())]
-    }
-}
-
-/// The rules that concern a user or an address.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct PolicyPreview {
-    /// The rules.
-    pub matches: Vec<PolicyMatch>,
-    /// What was asked for.
-    #[serde(rename = "type")]
-    pub kind: PreviewType,
-    /// Whom or what it was asked for.
-    pub preview_for: String,
-}
-
-/// A rule that concerns a user or an address.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
-pub struct PolicyMatch {
-    /// Its sources.
-    pub users: Vec<String>,
-    /// Its destinations.
-    pub ports: Vec<String>,
-    /// Where in the text it stands, from 1.
-    pub line_number: usize,
-}
-
 fn text(bytes: Bytes) -> Result<String, ApiError> {
     String::from_utf8(bytes.into()).map_err(|_| ApiError::bad_request("the body is not UTF-8"))
-}
-
-/// The first character that is neither space nor comment.
-fn first_token(text: &str) -> Option<char> {
-    let mut rest = text.trim_start();
-    loop {
-        rest = if let Some(line) = rest.strip_prefix("//") {
-            line.split_once('\n')?.1
-        } else if let Some(block) = rest.strip_prefix("/*") {
-            block.split_once("*/")?.1
-        } else {
-            return rest.chars().next();
-        }
-        .trim_start();
-    }
 }
 
 fn policy_content() -> Value {
@@ -444,15 +285,6 @@ mod tests {
         for body in ["", " \n", "\"\""] {
             assert_eq!(PolicyUpload::read(&HeaderMap::new(), Bytes::from(body)).unwrap().text, "");
         }
-    }
-
-    #[test]
-    fn validation_tells_tests_from_a_policy() {
-        let read = |body: &'static str| PolicyCheck::read(&HeaderMap::new(), Bytes::from(body)).unwrap();
-        assert!(matches!(read("// tests\n /* x */ [{}]"), PolicyCheck::Tests(_)));
-        assert!(matches!(read("/* x */ {}"), PolicyCheck::Policy(_)));
-        assert_eq!(read(r#""{\"acls\":[]}""#), PolicyCheck::Policy(r#"{"acls":[]}"#.to_owned()));
-        assert!(matches!(read("/* never closed"), PolicyCheck::Policy(_)));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod commit;
 mod credential;
+mod ephemeral;
 mod keys;
 mod streams;
 mod view;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 use crypto::{MachinePublic, NodePublic};
 use filter::CapMap;
 use ipnet::IpNet;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use policy::{Compiled, Policy, PolicyError};
 use tailcfg::{DerpMap, NodeId, UserId, UserProfile, cap};
 
@@ -262,29 +263,6 @@ impl Tailnet {
             return Err(Refusal::NodeKeyOfOtherMachine);
         }
         Ok(node.id)
-    }
-
-    /// Ephemeral devices that have been gone for long enough to be deleted.
-    pub(crate) fn gone_ephemeral(&self, now: Timestamp) -> Vec<NodeId> {
-        let due = |device: &&Device| self.deletion_time(device).is_some_and(|at| at <= now);
-        self.devices.values().filter(due).map(|device| device.node.id).collect()
-    }
-
-    /// When an ephemeral device is to be deleted: some time after it was last here, or after the server started, since
-    /// nobody could be here before.
-    fn deletion_time(&self, device: &Device) -> Option<Timestamp> {
-        if !device.node.ephemeral || device.presence.stream.is_some() {
-            return None;
-        }
-        let last = device
-            .presence
-            .left_at
-            .or(device.presence.last_seen)
-            .unwrap_or(device.node.created)
-            .max(device.node.created)
-            .max(self.started);
-        let wait = SignedDuration::from_mins(i64::from(self.settings.ephemeral_minutes));
-        Some(last.saturating_add(wait).unwrap_or(Timestamp::MAX))
     }
 
     /// What a device's own map and the answer to its registration call its user.

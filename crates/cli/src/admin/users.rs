@@ -82,24 +82,10 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
     let printed = match command {
         Command::List => {
             let Json(list) = client.list_users(&own, &UserQuery::default()).await?;
-            output.print(&list.users, |users| {
-                let mut table = Table::new(["LOGIN NAME", "ROLE", "STATUS", "DEVICES", "ID"]);
-                for user in users {
-                    let status = serde_json::to_value(user.status).ok();
-                    let status = status.as_ref().and_then(|status| status.as_str()).unwrap_or_default().to_owned();
-                    let role = user.role.name().to_owned();
-                    table.row([user.login_name.clone(), role, status, user.device_count.to_string(), user.id.clone()]);
-                }
-                table.to_string()
-            })
+            output.print(&list.users, |users| table(users))
         }
         Command::Create { name, role, display_name, password_file } => {
-            let request = CreateUser {
-                display_name: display_name.unwrap_or_else(|| name.split('@').next().unwrap_or_default().to_owned()),
-                login_name: name,
-                role,
-                password: password(&password_file)?,
-            };
+            let request = new_user(name, role, display_name, password(&password_file)?);
             let Json(user) = client.create_user(&own, &Json(request)).await?;
             output.print(&user, |user| format!("Made {} with the role {}.", user.login_name, user.role.name()))
         }
@@ -132,17 +118,35 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
         }
         Command::Delete { user, yes } => {
             let user = find(client, &user).await?;
-            if !yes {
-                let (name, devices) = (&user.login_name, user.device_count);
-                return Err(Failure::usage(format!(
-                    "this removes {name} with {devices} devices and all their keys, for good: add --yes to do it"
-                )));
-            }
+            confirm_deletion(&user, yes)?;
             client.delete_user(&of(&user)).await?;
             output.print(&user, |user| format!("Removed {}.", user.login_name))
         }
     };
     Ok(printed.context("printing the answer")?)
+}
+
+fn table(users: &[User]) -> String {
+    let mut table = Table::new(["LOGIN NAME", "ROLE", "STATUS", "DEVICES", "ID"]);
+    for user in users {
+        let status = serde_json::to_value(user.status).ok();
+        let status = status.as_ref().and_then(|status| status.as_str()).unwrap_or_default().to_owned();
+        let role = user.role.name().to_owned();
+        table.row([user.login_name.clone(), role, status, user.device_count.to_string(), user.id.clone()]);
+    }
+    table.to_string()
+}
+
+fn new_user(name: String, role: UserRole, display_name: Option<String>, password: String) -> CreateUser {
+    let display_name = display_name.unwrap_or_else(|| name.split('@').next().unwrap_or_default().to_owned());
+    CreateUser { display_name, login_name: name, role, password }
+}
+
+fn confirm_deletion(user: &User, yes: bool) -> Result<(), Failure> {
+    let (name, devices) = (&user.login_name, user.device_count);
+    let warning =
+        || format!("this removes {name} with {devices} devices and all their keys, for good: add --yes to do it");
+    if yes { Ok(()) } else { Err(Failure::usage(warning())) }
 }
 
 fn of(user: &User) -> OfUser {

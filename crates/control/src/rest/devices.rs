@@ -68,6 +68,13 @@ impl Rest {
     }
 }
 
+/// The name that a device is to have. The whole name is taken too, as the list of devices shows it.
+pub(super) fn label(tailnet: &Tailnet, name: &str) -> String {
+    let whole = name.trim_end_matches('.');
+    let label = whole.strip_suffix(tailnet.domain().as_str()).and_then(|name| name.strip_suffix('.'));
+    label.unwrap_or(whole).to_owned()
+}
+
 /// A device with all its fields.
 pub(super) fn show(tailnet: &Tailnet, id: NodeId) -> Result<Device, ApiError> {
     tailnet.node(id).map(|node| describe(tailnet, node)).ok_or_else(gone)

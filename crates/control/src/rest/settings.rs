@@ -4,7 +4,7 @@ use api::{
     ApiError, ExternalTailnets, SetTailnetNames, TailnetNames, TailnetSettings, VirtualService, WriteFeatureSettings,
     WriteNetworkLogs, WriteNetworkingSettings, WritePolicy, WriteSettings,
 };
-use tailnet::{Command, DomainError, Service, Settings, SettingsPatch, TailnetRecord};
+use tailnet::{Command, DomainError, Service, Settings, SettingsPatch, Tailnet, TailnetRecord};
 
 use super::By;
 
@@ -89,6 +89,12 @@ pub(super) fn set_names(record: &TailnetRecord, set: SetTailnetNames) -> Result<
         None => record.domain.clone(),
     };
     Ok(Command::SetNames { name: set.name.unwrap_or_else(|| record.name.clone()), domain })
+}
+
+/// A service in the API's words, by its name.
+pub(super) fn find_service(tailnet: &Tailnet, name: &str) -> Result<VirtualService, ApiError> {
+    let found = tailnet.services().find(|known| known.name.as_str() == name);
+    found.map(service).ok_or_else(|| ApiError::not_found("there is no such service in this tailnet"))
 }
 
 /// A virtual service.
