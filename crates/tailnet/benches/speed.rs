@@ -2,9 +2,9 @@
 //! `cargo bench -p tailnet`.
 //!
 //! The two shapes are those of `cargo bench -p policy`: 10,000 devices of 500 users under (a) 15,000 rules that name groups,
-//! tags and hosts, and (b) a flat `*` to `*`. A device joins, gets other tags and is deleted, each by the command that a
-//! driver would give: decided, committed, and then told to those whom it concerns. All on one core, in the processor's time.
-//! Nothing is written to a disk: that is the driver's.
+//! tags and hosts, and (b) a flat `*` to `*`. A policy is set. A device joins, gets other tags and is deleted, each by the
+//! command that a driver would give: decided, committed, and then told to those whom it concerns. All on one core, in the
+//! processor's time. Nothing is written to a disk: that is the driver's.
 #![expect(clippy::expect_used, reason = "a benchmark ends where it fails")]
 
 #[expect(dead_code, reason = "the changes and the edit are for the benchmark of policy")]
@@ -19,8 +19,8 @@ use jiff::Timestamp;
 use shape::Shape;
 use tailcfg::{CapabilityVersion, DerpMap, Hostinfo, NodeId, RegisterRequest, UserId};
 use tailnet::{
-    Actor, Addresses, Change, Command, Effects, Label, Node, Owner, PolicyRecord, Proof, Registration, Reply, Role,
-    Server, TailnetId, TailnetRecord, User, UserStatus, Viewer, Wake,
+    Actor, Addresses, Change, Command, Effects, Label, NewPolicy, Node, Owner, PolicyRecord, Proof, Registration,
+    Reply, Role, Server, TailnetId, TailnetRecord, User, UserStatus, Viewer, Wake,
 };
 
 const TAILNET: TailnetId = TailnetId(1);
@@ -30,6 +30,9 @@ const FIRST_DEVICE: u64 = 1000;
 
 /// Rounds of joining, retagging and deleting.
 const ROUNDS: u64 = 21;
+
+/// How often the policy is set.
+const SETTINGS: u64 = 5;
 
 /// Of so many devices it is measured what it takes to tell them.
 const LISTENERS: usize = 20;
@@ -52,6 +55,9 @@ fn measure(shape: &Shape) -> Vec<(String, String)> {
     server.load(&written, 1, Vec::new(), now);
     row("devices", shape.topology.nodes.len().to_string());
     row("from nothing", millis(spent() - start));
+    let (tried, set): (Vec<_>, Vec<_>) = (0..SETTINGS).map(|round| set_policy(&mut server, round)).unzip();
+    row("a policy is tried, which nobody waits for", millis(median(&tried)));
+    row("and put in force, which everybody waits for", millis(median(&set)));
 
     let mut taken: BTreeMap<&str, Taken> = BTreeMap::new();
     for round in 0..ROUNDS {
@@ -70,6 +76,26 @@ fn measure(shape: &Shape) -> Vec<(String, String)> {
         row("  and what one of them is told", millis(median(&taken.told)));
     }
     rows
+}
+
+/// Sets the same policy with another comment; gives how long trying and setting it took.
+fn set_policy(server: &mut Server, round: u64) -> (Duration, Duration) {
+    let now = Timestamp::UNIX_EPOCH;
+    let tailnet = server.tailnet(TAILNET).expect("the tailnet is there");
+    let (text, trial) = (format!("{}// {round}\n", tailnet.policy().text), tailnet.policy_trial());
+    let start = spent();
+    let tried = trial.try_policy(&text, None).expect("the policy is good");
+    let read = spent() - start;
+    drop(trial);
+    let new = NewPolicy { tried, precondition: None, who: String::new(), why: String::new() };
+    let (command, actor) = (Command::SetPolicy(Box::new(new)), Actor::User(UserId(1)));
+    let start = spent();
+    let decided = server.decide(TAILNET, command, actor, now, &mut SystemEntropy).expect("the tailnet is there");
+    let mut decision = decided.expect("the owner may");
+    let effects = server.commit(&mut decision, now);
+    let set = spent() - start;
+    assert!(matches!(effects.wake, Wake::All), "everybody may be told something else");
+    (read, set)
 }
 
 /// How long things took.
