@@ -83,7 +83,8 @@ async fn bodies_and_json_beyond_their_limits_are_refused_in_bounded_memory() {
             assert!(answer.as_str().unwrap().contains(says), "{path}: {answer}");
         }
     }
-    let grown = peak() - before;
+    // The kernel counts by and by: what it tells later may be a few pages less.
+    let grown = peak().saturating_sub(before);
     assert!(grown < GROWTH_KIB, "the server's memory grew by {grown} KiB");
     let (status, answer) = line.ask("/machine/register", "{}").await;
     assert_eq!(status, StatusCode::OK, "the channel lives on: {answer}");
