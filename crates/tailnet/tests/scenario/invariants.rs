@@ -6,8 +6,8 @@ use jiff::SignedDuration;
 use proptest::prelude::*;
 use tailcfg::{Hostinfo, NodeId, RegisterRequest};
 use tailnet::{
-    Actor, Change, Command, Decision, HostUpdate, KeyExpiry, NewAuthKey, NewService, Proof, Registration, Reply, Role,
-    SettingsPatch, StreamId, Viewer,
+    Actor, Change, Command, Decision, HostUpdate, KeyExpiry, NewAuthKey, NewPolicy, NewService, Proof, Registration,
+    Reply, Role, SettingsPatch, StreamId, Viewer,
 };
 
 use crate::client::Client;
@@ -110,13 +110,15 @@ struct Play {
     viewers: BTreeMap<NodeId, (Viewer, Client)>,
     next_key: u8,
     keys: BTreeMap<u8, u8>,
+    tried: Option<NewPolicy>,
 }
 
 impl Play {
     fn new() -> Self {
         let mut world = World::new();
         let member = world.add_user("member@example.com", Role::Member);
-        Self { world, member, streams: BTreeMap::new(), viewers: BTreeMap::new(), next_key: 10, keys: BTreeMap::new() }
+        let (streams, viewers, keys) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
+        Self { world, member, streams, viewers, next_key: 10, keys, tried: None }
     }
 
     fn pick(&self, number: u8) -> Option<NodeId> {
@@ -223,9 +225,11 @@ impl Play {
             (Step::Suspend(true), _) => Command::SuspendUser(self.member),
             (Step::Suspend(false), _) => Command::RestoreUser(self.member),
             (Step::RoleOf(admin), _) => Command::SetRole(self.member, if admin { Role::Admin } else { Role::Member }),
+            // What was tried at the last such step: the tailnet has changed since.
             (Step::Policy(number), _) => {
                 let tried = self.world.tried(POLICIES[usize::from(number)]).unwrap();
-                Command::SetPolicy(Box::new(tried))
+                let before = self.tried.replace(tried.clone());
+                Command::SetPolicy(Box::new(before.unwrap_or(tried)))
             }
             (Step::Settings(https), _) => {
                 Command::UpdateSettings(SettingsPatch { https: Some(https), ..SettingsPatch::default() })
