@@ -18,7 +18,7 @@ mod sets;
 mod ssh;
 mod visibility;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -36,10 +36,11 @@ pub use routes::AllowedIps;
 pub use ssh::SshGrant;
 
 use crate::policy::{Effect, Rule};
-use crate::{Alias, Autogroup, GroupMember, Node, NodeId, Policy, Tag, Topology, User, UserId};
-use aliases::{AliasTable, Membership};
+use crate::{Alias, Autogroup, Node, NodeId, Policy, Tag, Topology, UserId};
+use aliases::{AliasId, AliasTable, Membership};
 use by_address::ByAddress;
 use sets::{DestinationSet, SourceSet};
+use ssh::SshTable;
 
 /// A policy compiled against a tailnet.
 #[derive(Clone, Debug)]
@@ -67,6 +68,7 @@ pub struct Compiled {
     /// The rules whose ports belong together in a filter, by what makes them so: equal sources and protocol.
     groups: BTreeMap<GroupKey, BTreeSet<u32>>,
     at_address: ByAddress,
+    ssh_table: SshTable,
 }
 
 /// What rules must share to be one rule of a filter.
@@ -108,6 +110,7 @@ impl Compiled {
             subnets: BTreeMap::new(),
             groups: BTreeMap::new(),
             at_address: ByAddress::default(),
+            ssh_table: SshTable::default(),
         };
         compiled.intern_rules();
         compiled.intern_others();
@@ -168,14 +171,21 @@ impl Compiled {
     /// Enters aliases that no rule of ports or capabilities uses, but others do.
     fn intern_others(&mut self) {
         let policy = self.policy.clone();
-        let ssh = policy.ssh_rules().iter().flat_map(|rule| rule.sources.iter().chain(&rule.destinations));
-        let attributes = policy.node_attributes().iter().flat_map(|entry| &entry.targets);
-        for alias in ssh.chain(attributes) {
-            self.aliases.intern(alias, &policy, &self.topology);
+        let mut lists = HashMap::new();
+        for rule in policy.ssh_rules() {
+            let (sources, destinations) = (self.intern_all(&rule.sources), self.intern_all(&rule.destinations));
+            self.ssh_table.add(rule, sources, &destinations, &mut lists);
+            if !rule.postures.is_empty() {
+                self.eligible.entry(rule.postures.clone()).or_default();
+            }
         }
-        for rule in policy.ssh_rules().iter().filter(|rule| !rule.postures.is_empty()) {
-            self.eligible.entry(rule.postures.clone()).or_default();
+        for entry in policy.node_attributes() {
+            self.intern_all(&entry.targets);
         }
+    }
+
+    fn intern_all(&mut self, aliases: &[Alias]) -> Vec<AliasId> {
+        aliases.iter().map(|alias| self.aliases.intern(alias, &self.policy, &self.topology)).collect()
     }
 
     fn intern_source(
@@ -184,8 +194,7 @@ impl Compiled {
         postures: &[Arc<str>],
         ids: &mut HashMap<(Vec<u32>, Vec<Arc<str>>), u32>,
     ) -> u32 {
-        let policy = self.policy.clone();
-        let key: Vec<u32> = aliases.iter().map(|alias| self.aliases.intern(alias, &policy, &self.topology)).collect();
+        let key = self.intern_all(aliases);
         if let Some(id) = ids.get(&(key.clone(), postures.to_vec())) {
             return *id;
         }
@@ -208,8 +217,7 @@ impl Compiled {
         exits: bool,
         ids: &mut HashMap<(Vec<u32>, Vec<Tag>, bool), u32>,
     ) -> u32 {
-        let policy = self.policy.clone();
-        let key: Vec<u32> = aliases.iter().map(|alias| self.aliases.intern(alias, &policy, &self.topology)).collect();
+        let key = self.intern_all(aliases);
         if let Some(id) = ids.get(&(key.clone(), via.to_vec(), exits)) {
             return *id;
         }
@@ -234,6 +242,7 @@ impl Compiled {
         for id in &membership.routed {
             self.aliases.entries[*id as usize].routed.insert(slot);
         }
+        self.ssh_table.forget(&membership.named);
         self.membership[slot as usize] = membership;
         if node.is_exit() {
             self.exit_nodes.insert(slot);
@@ -258,6 +267,7 @@ impl Compiled {
     fn withdraw(&mut self, slot: u32) {
         self.at_address.forget();
         let membership = std::mem::take(&mut self.membership[slot as usize]);
+        self.ssh_table.forget(&membership.named);
         for id in &membership.named {
             self.aliases.entries[*id as usize].named.remove(slot);
         }
@@ -389,20 +399,8 @@ impl Compiled {
                     .collect();
             }
             _ => {
-                let members: Option<HashSet<&GroupMember>> = match alias {
-                    Alias::Group(name) => Some(self.policy.group(name).unwrap_or_default().iter().collect()),
-                    _ => None,
-                };
-                let means = |user: &User| match &members {
-                    None => self.is_alias_of_user(alias, user),
-                    Some(members) => {
-                        let domain = user.login.rsplit_once('@').map(|(_, domain)| GroupMember::UsersOf(domain.into()));
-                        members.contains(&GroupMember::User(user.login.clone()))
-                            || domain.is_some_and(|domain| members.contains(&domain))
-                    }
-                };
                 for (id, owned) in &self.by_user {
-                    if self.topology.users.get(id).is_some_and(means) {
+                    if self.topology.users.get(id).is_some_and(|user| self.is_alias_of_user(alias, user)) {
                         slots |= owned;
                     }
                 }

@@ -40,7 +40,7 @@ pub use compiled::{
 };
 pub use diff::{CutOff, Difference, Reach};
 pub use policy::{
-    Approvers, Condition, Effect, GroupMember, NodeAttributes, Origin, Policy, PostureValue, Requirement, Rule,
+    Approvers, Condition, Effect, Group, GroupMember, NodeAttributes, Origin, Policy, PostureValue, Requirement, Rule,
     Section, Settings, SshAction, SshRule, SshTest, SshUser, Test,
 };
 pub use ports::{Ports, PortsError, parse_protocol};

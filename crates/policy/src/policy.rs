@@ -4,6 +4,7 @@ mod approvers;
 mod attributes;
 mod duration;
 mod expansion;
+mod group;
 mod ipset;
 mod names;
 mod posture;
@@ -12,13 +13,13 @@ mod ssh;
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 use std::sync::Arc;
 
 use filter::{AddressRange, RawJson};
 
 pub use approvers::Approvers;
 pub use attributes::NodeAttributes;
+pub use group::{Group, GroupMember};
 pub use posture::{Condition, PostureValue, Requirement};
 pub use rules::{Effect, Origin, Rule, Section};
 pub use ssh::{SshAction, SshRule, SshUser};
@@ -79,34 +80,6 @@ pub struct Settings {
     pub one_cgnat_route: Option<bool>,
     /// The relay map of this tailnet, as the policy has it.
     pub derp_map: Option<RawJson>,
-}
-
-/// A member of a group.
-#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum GroupMember {
-    /// A login name.
-    User(Arc<str>),
-    /// Every login name of a domain.
-    UsersOf(Arc<str>),
-}
-
-impl GroupMember {
-    /// Whether the member is, or includes, this login name.
-    pub fn matches(&self, login: &str) -> bool {
-        match self {
-            Self::User(name) => **name == *login,
-            Self::UsersOf(domain) => login.rsplit_once('@').is_some_and(|(_, of)| of == &**domain),
-        }
-    }
-}
-
-impl fmt::Display for GroupMember {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::User(login) => formatter.write_str(login),
-            Self::UsersOf(domain) => write!(formatter, "user:*@{domain}"),
-        }
-    }
 }
 
 impl Policy {
@@ -211,11 +184,16 @@ impl Policy {
 
     /// The members of a group.
     pub fn group(&self, name: &str) -> Option<&[GroupMember]> {
-        self.names.groups.get(name).map(Vec::as_slice)
+        self.names.groups.get(name).map(Group::members)
+    }
+
+    /// Whether a group has a login name as a member, by itself or by its domain.
+    pub fn is_in_group(&self, name: &str, login: &str) -> bool {
+        self.names.groups.get(name).is_some_and(|group| group.has(login))
     }
 
     /// All groups by name.
-    pub fn groups(&self) -> &BTreeMap<Arc<str>, Vec<GroupMember>> {
+    pub fn groups(&self) -> &BTreeMap<Arc<str>, Group> {
         &self.names.groups
     }
 

@@ -35,15 +35,19 @@ impl fmt::Display for TestFailure {
     }
 }
 
+/// The most that one device may be told of logins by SSH: addresses of sources, accounts and variables, each as often as
+/// it is told.
+const MOST_OF_LOGINS: usize = 500_000;
+
 impl Compiled {
-    /// Checks a policy against the tailnet it was compiled for: that the login domains it names belong to the tailnet, and
-    /// that its tests hold.
+    /// Checks a policy against the tailnet it was compiled for: that the login domains it names belong to the tailnet, that
+    /// its SSH rules are not too much to tell a device, and that its tests hold.
     ///
     /// # Errors
     /// Everything that doesn't.
     pub fn verify(&self) -> Result<(), PolicyError> {
         let foreign = self.policy().domains().iter().filter(|(domain, _)| !self.topology().domains.contains(&**domain));
-        let problems: Vec<Problem> = foreign
+        let mut problems: Vec<Problem> = foreign
             .map(|(domain, position)| Problem {
                 message: format!(
                     "{domain} is not associated with this Tailnet and cannot be used in user:*@<domain> expressions"
@@ -51,6 +55,7 @@ impl Compiled {
                 position: Some(*position),
             })
             .collect();
+        problems.extend(self.too_many_logins());
         if !problems.is_empty() {
             return Err(PolicyError::Invalid(problems));
         }
@@ -63,6 +68,22 @@ impl Compiled {
             failures.extend(run_ssh_test(test, &mut trials));
         }
         if failures.is_empty() { Ok(()) } else { Err(PolicyError::Tests(failures)) }
+    }
+
+    /// The rule of SSH by which a device could be told too much: how much depends on who is there.
+    fn too_many_logins(&self) -> Option<Problem> {
+        let mut in_all: usize = 0;
+        for (at, rule) in self.policy().ssh_rules().iter().enumerate() {
+            in_all = in_all.saturating_add(self.ssh_size(at));
+            if in_all > MOST_OF_LOGINS {
+                let message = format!(
+                    "from here on, rules of ssh tell a device more than {MOST_OF_LOGINS} addresses of sources, accounts and \
+                     variables; name fewer sources, or join rules"
+                );
+                return Some(Problem { message, position: Some(rule.origin.position) });
+            }
+        }
+        None
     }
 
     /// Runs one test, which need not be in the policy; `None` if it holds.

@@ -134,6 +134,79 @@ fn verified(text: &str, topology: Topology) -> Result<(), String> {
     })
 }
 
+fn ssh_rule(sources: &str, users: &str) -> String {
+    format!("{{\"action\": \"accept\", \"src\": [{sources}], \"dst\": [\"tag:a\"], \"users\": [{users}]}}")
+}
+
+fn ssh_policy(rules: &[String], rest: &str) -> String {
+    format!("{{\"tagOwners\": {{\"tag:a\": []}}, \"ssh\": [\n{}]{rest}}}", rules.join(",\n"))
+}
+
+#[test]
+fn rules_of_ssh_are_bounded() {
+    let rule = ssh_rule("\"autogroup:member\"", "\"root\"");
+    assert_eq!(
+        refusal(&ssh_policy(&vec![rule.clone(); 1_001], "")),
+        "line 1002, column 1: more than 1000 rules of ssh"
+    );
+    assert!(Policy::parse(&ssh_policy(&vec![rule.clone(); 1_000], "")).is_ok());
+    let large = ssh_rule("\"autogroup:member\"", &listed((0..60_000).map(|at| format!("account{at}"))));
+    let expected = "line 4, column 1: from here on, more than 100000 sources, destinations, accounts, variables and \
+                    recorders in all rules of ssh";
+    assert_eq!(refusal(&ssh_policy(&[rule, large.clone(), large], "")), expected);
+}
+
+#[test]
+fn logins_that_a_device_would_be_told_too_much_of_are_refused_where_the_tailnet_is_known() {
+    let rule = ssh_rule("\"autogroup:member\"", "\"root\"");
+    let text = ssh_policy(&vec![rule; 101], "");
+    let refused = verified(&text, tailnet(5_000, &["tag:a"])).unwrap_err();
+    let expected = "line 101, column 1: from here on, rules of ssh tell a device more than 500000 addresses of sources";
+    assert!(refused.starts_with(expected), "{refused}");
+    assert_eq!(verified(&text, tailnet(4_900, &["tag:a"])), Ok(()));
+    let accounts = listed((0..200).map(|at| format!("account{at}")).chain(["localpart:*@example.com".to_owned()]));
+    let text = ssh_policy(&[ssh_rule("\"autogroup:member\"", &accounts)], "");
+    assert!(verified(&text, tailnet(2_000, &["tag:a"])).is_err(), "each user is told of with all accounts");
+    assert_eq!(verified(&text, tailnet(1_000, &["tag:a"])), Ok(()));
+}
+
+#[test]
+fn devices_that_are_told_the_same_sources_of_logins_share_them() {
+    let rule = ssh_rule("\"autogroup:member\"", "\"root\"");
+    let text = ssh_policy(&vec![rule; 2], "");
+    let mut compiled = Compiled::new(Arc::new(Policy::parse(&text).unwrap()), tailnet(10, &["tag:a", "tag:a"]));
+    let told = |compiled: &Compiled| [compiled.ssh(NodeId(10)), compiled.ssh(NodeId(11))].concat();
+    let before = told(&compiled);
+    assert_eq!((before.len(), before[0].principals.len()), (4, 10));
+    assert!(before.iter().all(|grant| Arc::ptr_eq(&grant.principals, &before[0].principals)));
+    compiled.apply(policy::Change::NodeGone(NodeId(3)));
+    assert!(told(&compiled).iter().all(|grant| grant.principals.len() == 9), "who went is not let in");
+}
+
+#[test]
+fn who_is_in_a_group_is_found_at_once_however_large_it_is() {
+    let members = listed((0..100_000).map(|at| format!("member{at}@example.com")));
+    let accounts = listed((0..2_000).map(|at| format!("account{at}")));
+    let rest = format!(
+        ", \"groups\": {{\"group:g\": [{members}]}},
+        \"sshTests\": [{{\"src\": \"autogroup:member\", \"dst\": [\"tag:a\"], \"deny\": [{accounts}]}}]"
+    );
+    let text = ssh_policy(&[ssh_rule("\"group:g\"", "\"root\"")], &rest);
+    assert_eq!(verified(&text, tailnet(100, &["tag:a"])), Ok(()));
+}
+
+#[test]
+fn a_login_that_is_tried_counts_as_much_as_the_rules_have_to_be_read() {
+    let sources = listed((0..60_000).map(|at| format!("somebody{at}@example.com")));
+    let accounts = listed((0..2_000).map(|at| format!("account{at}")));
+    let test =
+        format!(", \"sshTests\": [{{\"src\": \"u1@example.com\", \"dst\": [\"tag:a\"], \"deny\": [{accounts}]}}]");
+    let message = verified(&ssh_policy(&[ssh_rule(&sources, "\"root\"")], &test), tailnet(2, &["tag:a"])).unwrap_err();
+    assert!(message.contains("not tried"), "{message}");
+    let few = ssh_rule(&listed((0..60).map(|at| format!("somebody{at}@example.com"))), "\"root\"");
+    assert_eq!(verified(&ssh_policy(&[few], &test), tailnet(2, &["tag:a"])), Ok(()));
+}
+
 #[test]
 fn tests_look_at_each_kind_of_device_once() {
     let tests = r#"{"src": "autogroup:member", "accept": ["autogroup:member:22"], "deny": ["tag:a:23", "autogroup:member:23"]}"#;

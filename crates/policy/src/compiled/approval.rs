@@ -35,9 +35,9 @@ impl Compiled {
     fn approvers_of(&self, route: &IpNet) -> impl Iterator<Item = &Alias> {
         let approvers = self.policy.approvers();
         let exit = is_exit_route(route).then_some(&approvers.exit_node);
-        let covering = approvers.routes.iter().filter(move |(prefix, _)| exit.is_none() && prefix.contains(route));
-        let covering: Vec<&Vec<Alias>> = covering.map(|(_, aliases)| aliases).collect();
-        exit.into_iter().chain(covering).flatten()
+        // The networks that a route lies in are few; those that the policy names may be many.
+        let within = std::iter::successors(Some(route.trunc()).filter(|_| exit.is_none()), IpNet::supernet);
+        exit.into_iter().chain(within.filter_map(|prefix| approvers.routes.get(&prefix))).flatten()
     }
 
     /// Whether the policy approves a node as an exit node at once.
@@ -100,9 +100,7 @@ impl Compiled {
             Alias::Anyone | Alias::Auto(Autogroup::DangerAll) => true,
             Alias::User(login) => *login == user.login,
             Alias::UsersOf(domain) => user.login.rsplit_once('@').is_some_and(|(_, of)| *of == **domain),
-            Alias::Group(name) => {
-                self.policy.group(name).unwrap_or_default().iter().any(|member| member.matches(&user.login))
-            }
+            Alias::Group(name) => self.policy.is_in_group(name, &user.login),
             Alias::Auto(Autogroup::Member) => !user.shared,
             Alias::Auto(Autogroup::Shared) => user.shared,
             Alias::Auto(Autogroup::Role(role)) => !user.shared && user.role.includes(*role),

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,8 +8,9 @@ use roaring::RoaringBitmap;
 use super::aliases::{AliasId, Meaning, Membership};
 use super::attributes::FUNNEL;
 use super::sets::hash_addresses;
+use super::ssh::ComparedLists;
 use super::{Compiled, GroupKey};
-use crate::{Alias, Autogroup, Node, NodeId, Policy, Service, User, UserId};
+use crate::{Alias, Node, NodeId, Policy, Service, User, UserId};
 
 /// A change of a tailnet.
 #[derive(Clone, Debug)]
@@ -143,11 +144,12 @@ impl Compiled {
     /// What differs for nodes between two compilations that have the same slots.
     fn compare(&self, next: &Self) -> Affected {
         let mut affected = Affected::default();
+        let mut lists = ComparedLists::default();
         for (slot, id) in self.slots.iter().enumerate().filter_map(|(slot, id)| Some((slot as u32, (*id)?))) {
             if self.filter(id) != next.filter(id) {
                 affected.filters.insert(id);
             }
-            if self.ssh(id) != next.ssh(id) {
+            if self.ssh_differs(next, id, &mut lists) {
                 affected.ssh.insert(id);
             }
             if self.attributes(id) != next.attributes(id) || self.routes_differ(next, slot, id) {
@@ -258,7 +260,7 @@ impl Compiled {
     }
 
     /// The devices of the same user.
-    fn own_slots(&self, slot: u32) -> RoaringBitmap {
+    pub(super) fn own_slots(&self, slot: u32) -> RoaringBitmap {
         let user = self.node_at(slot).and_then(Node::user);
         user.and_then(|user| self.by_user.get(&user)).cloned().unwrap_or_default()
     }
@@ -408,29 +410,6 @@ impl Compiled {
             }
         }
         concerned
-    }
-
-    /// The slots whose SSH rules a slot is part of, as a source, a destination or a recorder.
-    fn ssh_reach(&self, slot: u32) -> RoaringBitmap {
-        let mut reach = RoaringBitmap::new();
-        let tags: BTreeMap<_, _> = self.node_at(slot).into_iter().flat_map(Node::tags).map(|tag| (tag, ())).collect();
-        for rule in self.policy.ssh_rules() {
-            let is_source = rule.sources.iter().any(|alias| self.names(alias, slot));
-            let is_recorder = rule.recorders.iter().any(|tag| tags.contains_key(tag));
-            if is_source || is_recorder {
-                let ids = rule.destinations.iter().filter_map(|alias| self.aliases.id(alias));
-                ids.for_each(|id| reach |= &self.aliases.entry(id).named);
-                if rule.has_local_part() || rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) {
-                    reach |= self.own_slots(slot);
-                }
-                if is_recorder {
-                    let ids = rule.sources.iter().filter_map(|alias| self.aliases.id(alias));
-                    ids.for_each(|id| reach |= &self.aliases.entry(id).named);
-                }
-            }
-        }
-        reach.insert(slot);
-        reach
     }
 }
 

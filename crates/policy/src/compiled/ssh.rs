@@ -1,19 +1,25 @@
-use std::collections::BTreeMap;
+mod sources;
+
+use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use roaring::RoaringBitmap;
 
 use super::Compiled;
 use crate::policy::{SshAction, SshRule, SshUser};
-use crate::{Alias, Autogroup, NodeId, UserId};
+use crate::{Alias, Autogroup, Node, NodeId};
+
+pub(super) use sources::SshTable;
 
 /// A rule of a node's SSH server: who may log in, as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SshGrant {
     /// The rule of the policy that it comes from, numbered as in [`crate::Policy::ssh_rules`].
     pub rule: usize,
-    /// The addresses that may. `autogroup:tagged` lists a node once for each of its tags, as the hosted service does.
-    pub principals: Vec<IpAddr>,
+    /// The addresses that may, ascending; devices that are told the same share them. `autogroup:tagged` lists a node once
+    /// for each of its tags, as the hosted service does.
+    pub principals: Arc<[IpAddr]>,
     /// Which account a name asked for becomes: itself, `=` for any other than those listed, or none when it is empty.
     pub users: BTreeMap<String, String>,
     /// Whether the login has to be confirmed.
@@ -72,113 +78,124 @@ impl Compiled {
         let Some(slot) = self.slot_of.get(&node).copied() else {
             return Vec::new();
         };
+        let is_users = self.node_at(slot).is_some_and(|node| node.user().is_some());
         let mut grants = Vec::new();
-        for (at, rule) in self.ssh_rules_in_order() {
-            if let Some(sources) = self.ssh_sources(rule, slot) {
-                self.add_grants((at, rule), &sources, &mut grants);
+        for (at, rule) in self.in_order(self.ssh_table.rules_about(&self.membership[slot as usize].named)) {
+            let is_source = || self.ssh_sources(at).slots.contains(slot);
+            if let Some(admitted) = admitted(rule, is_users, |alias| self.names(alias, slot), is_source) {
+                self.add_grants((at, rule), (admitted, slot), &mut grants);
             }
         }
         grants
     }
 
+    /// Whether a node's rules are others by another compilation that has the same slots. `known` are lists of sources of
+    /// both that were compared before: many devices have the same, and they are long.
+    pub(super) fn ssh_differs(&self, next: &Self, node: NodeId, known: &mut ComparedLists) -> bool {
+        let (mut before, mut after) = (self.ssh(node), next.ssh(node));
+        if before.len() != after.len() {
+            return true;
+        }
+        before.iter_mut().zip(&mut after).any(|(one, other)| {
+            let lists = [&mut *one, &mut *other].map(|grant| std::mem::take(&mut grant.principals));
+            one != other || !known.are_equal(lists)
+        })
+    }
+
     /// Rules with their numbers, those with a check first.
     pub(super) fn ssh_rules_in_order(&self) -> Vec<(usize, &SshRule)> {
-        let mut rules: Vec<(usize, &SshRule)> = self.policy.ssh_rules().iter().enumerate().collect();
+        self.in_order(0..self.policy.ssh_rules().len())
+    }
+
+    fn in_order(&self, rules: impl IntoIterator<Item = usize>) -> Vec<(usize, &SshRule)> {
+        let all = self.policy.ssh_rules();
+        let mut rules: Vec<(usize, &SshRule)> = rules.into_iter().map(|at| (at, &all[at])).collect();
         rules.sort_by_key(|(_, rule)| rule.action == SshAction::Accept);
         rules
     }
 
-    /// The sources that a rule lets in to a node; `None` if the rule isn't about the node.
-    fn ssh_sources(&self, rule: &SshRule, slot: u32) -> Option<RoaringBitmap> {
-        let sources = self.ssh_source_slots(rule);
-        let is_users = self.node_at(slot).is_some_and(|node| node.user().is_some());
-        match admitted(rule, is_users, |alias| self.names(alias, slot), || sources.contains(slot))? {
-            Admitted::All => Some(sources),
-            Admitted::SameOwner => Some(sources & self.same_owner(slot)),
+    /// How much a device that a rule is about may be told of it: addresses of sources, accounts, variables and addresses of
+    /// recorders, each as often as it is told.
+    pub(crate) fn ssh_size(&self, at: usize) -> usize {
+        let rule = &self.policy.ssh_rules()[at];
+        let (mut grants, mut copies) = (1, 1);
+        if rule.has_local_part() {
+            // What everybody may and what each user may for their login's sake.
+            (grants, copies) = (1 + 2 * self.ssh_sources_by_owner(at).users.len(), 2);
         }
+        let of_a_grant = 1 + rule.users.len() + rule.accept_env.len() + self.recorders(rule).len();
+        self.ssh_sources(at).addresses.len() * copies + grants * of_a_grant
     }
 
-    fn ssh_source_slots(&self, rule: &SshRule) -> RoaringBitmap {
-        let mut sources = RoaringBitmap::new();
-        for alias in &rule.sources {
-            if let Some(id) = self.aliases.id(alias) {
-                sources |= &self.aliases.entry(id).named;
-            }
-        }
-        if let Some(eligible) = self.eligible.get(&rule.postures) {
-            sources &= eligible;
-        }
-        sources
-    }
-
-    /// The devices of the same user; a tagged node alone.
-    fn same_owner(&self, slot: u32) -> RoaringBitmap {
-        let user = self.node_at(slot).and_then(|node| node.user());
-        match user.and_then(|user| self.by_user.get(&user)) {
-            Some(mine) => mine.clone(),
-            None => RoaringBitmap::from_iter([slot]),
-        }
-    }
-
-    fn add_grants(&self, rule: (usize, &SshRule), sources: &RoaringBitmap, grants: &mut Vec<SshGrant>) {
-        let mut add = |slots: &RoaringBitmap, login: Option<&str>| {
+    fn add_grants(&self, rule: (usize, &SshRule), (admitted, slot): (Admitted, u32), grants: &mut Vec<SshGrant>) {
+        let mut add = |principals: &Arc<[IpAddr]>, login: Option<&str>| {
             for users in accounts(&rule.1.users, login) {
-                self.add_grant(rule, self.principals(rule.1, slots), users, grants);
+                self.add_grant(rule, principals.clone(), users, grants);
             }
         };
-        if !rule.1.has_local_part() {
-            return add(sources, None);
+        let by_owner = || self.ssh_sources_by_owner(rule.0);
+        let login = |user| self.topology.users.get(user).map(|user| &*user.login);
+        match (admitted, self.node_at(slot).and_then(Node::user)) {
+            (Admitted::All, _) if !rule.1.has_local_part() => add(&self.ssh_sources(rule.0).addresses, None),
+            (Admitted::All, _) => {
+                by_owner().users.iter().for_each(|(user, principals)| add(principals, login(user)));
+                add(&by_owner().tagged, None);
+            }
+            (Admitted::SameOwner, Some(user)) => {
+                let own = by_owner().users.get(&user);
+                own.into_iter().for_each(|principals| add(principals, login(&user)));
+            }
+            (Admitted::SameOwner, None) => {
+                let itself = RoaringBitmap::from_iter([slot]) & &self.ssh_sources(rule.0).slots;
+                add(&self.principals(rule.0, &itself), None);
+            }
         }
-        let mut by_user: BTreeMap<UserId, RoaringBitmap> = BTreeMap::new();
-        let mut tagged = RoaringBitmap::new();
-        for slot in sources {
-            match self.node_at(slot).and_then(|node| node.user()) {
-                Some(user) => by_user.entry(user).or_default().insert(slot),
-                None => tagged.insert(slot),
-            };
-        }
-        for (user, slots) in by_user {
-            add(&slots, self.topology.users.get(&user).map(|user| &*user.login));
-        }
-        add(&tagged, None);
     }
 
     fn add_grant(
         &self,
         (at, rule): (usize, &SshRule),
-        principals: Vec<IpAddr>,
+        principals: Arc<[IpAddr]>,
         users: BTreeMap<String, String>,
         grants: &mut Vec<SshGrant>,
     ) {
         if principals.is_empty() {
             return;
         }
-        // By number, not by slot: the order must not depend on who came first.
-        let recorders =
-            rule.recorders.iter().filter_map(|tag| self.by_tag.get(tag)).flat_map(|nodes| self.node_ids(nodes));
-        let recorders = recorders.filter_map(|id| self.topology.nodes.get(&id));
         grants.push(SshGrant {
             rule: at,
             principals,
             users,
             action: rule.action,
             accept_env: rule.accept_env.clone(),
-            recorders: recorders.flat_map(|node| node.addresses.iter().copied()).collect(),
+            recorders: self.recorders(rule),
             enforce_recorder: rule.enforce_recorder,
         });
     }
 
-    fn principals(&self, rule: &SshRule, sources: &RoaringBitmap) -> Vec<IpAddr> {
-        let by_tag = rule.sources.contains(&Alias::Auto(Autogroup::Tagged));
-        let mut principals = Vec::new();
-        for slot in sources {
-            let tags = self.node_at(slot).map_or(0, |node| node.tags().count());
-            for _ in 0..if by_tag { tags.max(1) } else { 1 } {
-                principals.extend(self.addresses(slot));
-            }
-        }
-        principals.sort();
-        principals
+    /// The addresses of a rule's recorders, by number, not by slot: the order must not depend on who came first.
+    fn recorders(&self, rule: &SshRule) -> Vec<IpAddr> {
+        let recorders =
+            rule.recorders.iter().filter_map(|tag| self.by_tag.get(tag)).flat_map(|nodes| self.node_ids(nodes));
+        let recorders = recorders.filter_map(|id| self.topology.nodes.get(&id));
+        recorders.flat_map(|node| node.addresses.iter().copied()).collect()
+    }
+}
+
+/// Pairs of lists of sources that were compared; they are kept, so that no other takes their place.
+#[derive(Default)]
+pub(super) struct ComparedLists(HashMap<[usize; 2], ([Arc<[IpAddr]>; 2], bool)>);
+
+impl ComparedLists {
+    fn are_equal(&mut self, lists: [Arc<[IpAddr]>; 2]) -> bool {
+        let key = [0, 1].map(|at: usize| lists[at].as_ptr() as usize);
+        self.0
+            .entry(key)
+            .or_insert_with(|| {
+                let equal = lists[0] == lists[1];
+                (lists, equal)
+            })
+            .1
     }
 }
 

@@ -25,6 +25,12 @@ const MOST_SOURCES: usize = 1_000_000;
 /// The most lists of postures that differ: each is looked up for every device.
 const MOST_POSTURE_LISTS: usize = 100;
 
+/// The most rules of SSH: a device is told all that are about it.
+const MOST_SSH_RULES: usize = 1_000;
+
+/// The most sources, destinations, accounts, variables and recorders of all rules of SSH.
+const MOST_OF_SSH: usize = 100_000;
+
 /// Whether there are more rules than a policy may have; the entry that has too many is told.
 pub(super) fn are_too_many(rules: &[Rule], entry: &Value, problems: &mut Problems<'_>) -> bool {
     if rules.len() > MOST_RULES {
@@ -41,6 +47,30 @@ pub(super) fn check(rules: &[Rule], ssh: &[SshRule], names: &Names, problems: &m
     let of_rules = rules.iter().map(|rule| (&*rule.postures, rule.origin.position));
     let of_ssh = ssh.iter().map(|rule| (&*rule.postures, rule.origin.position));
     check_postures(of_rules.chain(of_ssh), problems);
+    check_ssh(ssh, problems);
+}
+
+fn check_ssh(rules: &[SshRule], problems: &mut Problems<'_>) {
+    if let Some(rule) = rules.get(MOST_SSH_RULES) {
+        problems.at_position(rule.origin.position, format!("more than {MOST_SSH_RULES} rules of ssh"));
+    }
+    let sizes = rules.iter().map(|rule| {
+        let size = rule.sources.len() + rule.destinations.len() + rule.users.len();
+        (size + rule.accept_env.len() + rule.recorders.len(), rule.origin.position)
+    });
+    let what = "sources, destinations, accounts, variables and recorders in all rules of ssh";
+    check_sum(sizes, MOST_OF_SSH, what, problems);
+}
+
+/// Tells of the first place by which there is too much of something.
+fn check_sum(sizes: impl Iterator<Item = (usize, Position)>, most: usize, what: &str, problems: &mut Problems<'_>) {
+    let mut in_all: usize = 0;
+    for (size, position) in sizes {
+        in_all = in_all.saturating_add(size);
+        if in_all > most {
+            return problems.at_position(position, format!("from here on, more than {most} {what}"));
+        }
+    }
 }
 
 fn check_destinations(rules: &[Rule], names: &Names, problems: &mut Problems<'_>) {

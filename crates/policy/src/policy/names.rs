@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use filter::AddressRange;
 
-use super::{Condition, GroupMember, ipset, posture};
+use super::{Condition, Group, GroupMember, ipset, posture};
 use crate::alias::is_host_name;
 use crate::fields::{Fields, string, strings};
 use crate::hujson::{Position, Value};
@@ -13,7 +13,7 @@ use crate::{Alias, Autogroup, Tag};
 /// What a policy gives names to.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Names {
-    pub(super) groups: BTreeMap<Arc<str>, Vec<GroupMember>>,
+    pub(super) groups: BTreeMap<Arc<str>, Group>,
     pub(super) hosts: BTreeMap<Arc<str>, AddressRange>,
     pub(super) tag_owners: BTreeMap<Tag, Vec<Alias>>,
     pub(super) ip_sets: BTreeMap<Arc<str>, Vec<AddressRange>>,
@@ -80,7 +80,7 @@ impl Names {
             for (member, value) in strings(members, problems) {
                 read.extend(group_member(name, member, value, domains, problems));
             }
-            self.groups.insert(name.into(), read);
+            self.groups.insert(name.into(), Group::new(read));
         }
     }
 

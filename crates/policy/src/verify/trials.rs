@@ -6,7 +6,7 @@ use filter::Protocol;
 use roaring::RoaringBitmap;
 
 use crate::compiled::{NodeClasses, Side};
-use crate::policy::PostureValue;
+use crate::policy::{PostureValue, SshRule};
 use crate::{Alias, Autogroup, Compiled, NodeId, Party, SshDecision, internet};
 
 /// How much the tests of one policy may cost: about one for each pair of kinds of devices that is looked at. It takes
@@ -39,6 +39,8 @@ pub(super) struct Trials<'c> {
     /// By text and whether as a source, with the attributes that are asked for.
     crowds: BTreeMap<(String, Option<Attributes>), Crowds>,
     ports: HashMap<(Protocol, u16), Rc<RoaringBitmap>>,
+    /// What one login costs.
+    login: usize,
     left: usize,
 }
 
@@ -50,6 +52,7 @@ impl<'c> Trials<'c> {
             own_rules: compiled.own_device_rules(),
             crowds: BTreeMap::new(),
             ports: HashMap::new(),
+            login: 1 + compiled.policy().ssh_rules().iter().map(|rule| weight(rule, compiled)).sum::<usize>(),
             left: MOST_WORK,
         }
     }
@@ -134,7 +137,7 @@ impl<'c> Trials<'c> {
     ) -> Result<Option<&'static str>, String> {
         for source in sources {
             for destination in destinations {
-                self.spend(1 + self.compiled.policy().ssh_rules().len())?;
+                self.spend(self.login)?;
                 let got = match self.compiled.decide_ssh(source, destination, account) {
                     SshDecision::Accept { .. } => "Accept",
                     SshDecision::Check { .. } => "Check",
@@ -259,6 +262,12 @@ impl<'c> Trials<'c> {
         self.left = self.left.checked_sub(work).ok_or(TOO_MUCH)?;
         Ok(())
     }
+}
+
+/// What it costs to hold a login against a rule: one for a small rule.
+fn weight(rule: &SshRule, compiled: &Compiled) -> usize {
+    let conditions = rule.postures.iter().filter_map(|name| compiled.policy().posture(name)).map(<[_]>::len);
+    1 + (rule.sources.len() + rule.destinations.len()) / 16 + rule.users.len() / 4 + conditions.sum::<usize>() / 4
 }
 
 /// Whether every pair is of one and the same user.

@@ -105,7 +105,7 @@ fn recorded_ssh(rule: &Value) -> Value {
 }
 
 fn our_ssh(grant: &SshGrant) -> Value {
-    let mut principals = grant.principals.clone();
+    let mut principals = grant.principals.to_vec();
     principals.sort();
     let action = if grant.action == SshAction::Accept { "accept" } else { "check" };
     json!({"principals": principals, "users": grant.users, "action": action, "acceptEnv": grant.accept_env})

@@ -37,11 +37,11 @@ impl Tailnet {
     pub(super) fn update_ssh(&self, viewer: &mut Viewer, device: &Device, map: &mut Map) {
         let grants = if device.admitted { self.rules.ssh(device.node.id) } else { Vec::new() };
         let policy = SshPolicy { rules: grants.into_iter().map(rule).collect() };
-        let known = viewer.ssh.as_ref();
-        if known == Some(&policy) || (known.is_none() && policy.rules.is_empty()) {
+        let hash = hash(&policy);
+        if viewer.ssh == Some(hash) || (viewer.ssh.is_none() && policy.rules.is_empty()) {
             return;
         }
-        viewer.ssh = Some(policy.clone());
+        viewer.ssh = Some(hash);
         map.ssh_policy = Some(policy);
     }
 
@@ -70,6 +70,13 @@ impl Tailnet {
     }
 }
 
+/// A hash of what a device is told of logins, taken a rule at a time: all of it as one text may be long.
+fn hash(policy: &SshPolicy) -> [u8; 32] {
+    let texts = policy.rules.iter().map(|rule| serde_json::to_vec(rule).unwrap_or_default());
+    let hashes: Vec<u8> = texts.flat_map(|text| crypto::sha256(&text)).collect();
+    crypto::sha256(&hashes)
+}
+
 fn rule(grant: SshGrant) -> SshRule {
     let action = match grant.action {
         PolicyAction::Accept => accept(&grant),
@@ -79,7 +86,7 @@ fn rule(grant: SshGrant) -> SshRule {
     SshRule {
         rule_expires: None,
         action: Some(action),
-        principals: grant.principals.into_iter().map(principal).collect(),
+        principals: grant.principals.iter().copied().map(principal).collect(),
         ssh_users: grant.users,
         accept_env: grant.accept_env,
     }

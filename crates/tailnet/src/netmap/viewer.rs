@@ -3,7 +3,7 @@ use std::sync::Arc;
 
 use policy::AllowedIps;
 use roaring::RoaringTreemap;
-use tailcfg::{DnsConfig, Node as WireNode, NodeId, SshPolicy, UserId, UserProfile};
+use tailcfg::{DnsConfig, Node as WireNode, NodeId, UserId, UserProfile};
 
 /// What a map stream was last sent, as far as the next message depends on it.
 ///
@@ -18,8 +18,9 @@ pub struct Viewer {
     pub(super) special: BTreeMap<NodeId, AllowedIps>,
     pub(super) self_node: Option<WireNode>,
     pub(super) chunks: BTreeSet<String>,
-    /// None before the first that has rules: a client that was never sent a policy refuses everybody.
-    pub(super) ssh: Option<SshPolicy>,
+    /// The hash of the policy of SSH that it was sent, which may be long. None before the first that has rules: a client that
+    /// was never sent a policy refuses everybody.
+    pub(super) ssh: Option<[u8; 32]>,
     pub(super) profiles: BTreeMap<UserId, Arc<UserProfile>>,
     pub(super) dns: Option<DnsConfig>,
 }
