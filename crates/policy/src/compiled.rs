@@ -11,6 +11,7 @@ mod by_address;
 mod change;
 mod classes;
 mod decide;
+mod eligible;
 mod filters;
 mod reach;
 mod routes;
@@ -38,7 +39,9 @@ pub use ssh::SshGrant;
 use crate::policy::{Effect, Rule};
 use crate::{Alias, Autogroup, Node, NodeId, Policy, Tag, Topology, UserId};
 use aliases::{AliasId, AliasTable, Membership};
+use attributes::AttributeTable;
 use by_address::ByAddress;
+use eligible::Eligible;
 use sets::{DestinationSet, SourceSet};
 use ssh::SshTable;
 
@@ -62,13 +65,14 @@ pub struct Compiled {
     by_user: BTreeMap<UserId, RoaringBitmap>,
     by_tag: BTreeMap<Tag, RoaringBitmap>,
     /// Nodes that have a posture of a list that rules ask for.
-    eligible: BTreeMap<Vec<Arc<str>>, RoaringBitmap>,
+    eligible: Eligible,
     /// Who serves each subnet route.
     subnets: BTreeMap<IpNet, RoaringBitmap>,
     /// The rules whose ports belong together in a filter, by what makes them so: equal sources and protocol.
     groups: BTreeMap<GroupKey, BTreeSet<u32>>,
     at_address: ByAddress,
     ssh_table: SshTable,
+    attribute_table: AttributeTable,
 }
 
 /// What rules must share to be one rule of a filter.
@@ -106,11 +110,12 @@ impl Compiled {
             exit_nodes: RoaringBitmap::new(),
             by_user: BTreeMap::new(),
             by_tag: BTreeMap::new(),
-            eligible: BTreeMap::new(),
+            eligible: Eligible::default(),
             subnets: BTreeMap::new(),
             groups: BTreeMap::new(),
             at_address: ByAddress::default(),
             ssh_table: SshTable::default(),
+            attribute_table: AttributeTable::default(),
         };
         compiled.intern_rules();
         compiled.intern_others();
@@ -175,12 +180,11 @@ impl Compiled {
         for rule in policy.ssh_rules() {
             let (sources, destinations) = (self.intern_all(&rule.sources), self.intern_all(&rule.destinations));
             self.ssh_table.add(rule, sources, &destinations, &mut lists);
-            if !rule.postures.is_empty() {
-                self.eligible.entry(rule.postures.clone()).or_default();
-            }
+            self.eligible.add(&rule.postures);
         }
         for entry in policy.node_attributes() {
-            self.intern_all(&entry.targets);
+            let targets = self.intern_all(&entry.targets);
+            self.attribute_table.add(entry, &targets);
         }
     }
 
@@ -202,9 +206,7 @@ impl Compiled {
         for alias in &key {
             push_once(&mut self.aliases.entries[*alias as usize].source_sets, id);
         }
-        if !postures.is_empty() {
-            self.eligible.entry(postures.to_vec()).or_default();
-        }
+        self.eligible.add(postures);
         self.sources.push(SourceSet::new(key.clone(), postures.to_vec()));
         ids.insert((key, postures.to_vec()), id);
         id
@@ -256,11 +258,8 @@ impl Compiled {
         for subnet in node.subnets() {
             self.subnets.entry(subnet).or_default().insert(slot);
         }
-        for (postures, eligible) in &mut self.eligible {
-            if has_posture(&self.policy, postures, &node) {
-                eligible.insert(slot);
-            }
-        }
+        self.eligible.enter(slot, &node, &self.policy);
+        self.attribute_table.enter(slot, &self.membership[slot as usize].named);
     }
 
     /// Takes a slot's node out of every bitmap that is about single nodes.
@@ -275,7 +274,9 @@ impl Compiled {
             self.aliases.entries[*id as usize].routed.remove(slot);
         }
         self.exit_nodes.remove(slot);
-        let bitmaps = self.by_user.values_mut().chain(self.by_tag.values_mut()).chain(self.eligible.values_mut());
+        self.eligible.withdraw(slot);
+        self.attribute_table.withdraw(slot);
+        let bitmaps = self.by_user.values_mut().chain(self.by_tag.values_mut());
         for bitmap in bitmaps.chain(self.subnets.values_mut()) {
             bitmap.remove(slot);
         }
@@ -432,12 +433,7 @@ fn addresses(slots: &[Option<NodeId>], topology: &Topology, slot: u32) -> Vec<Ip
 }
 
 fn has_posture(policy: &Policy, postures: &[Arc<str>], node: &Node) -> bool {
-    postures.is_empty()
-        || postures.iter().any(|name| {
-            policy
-                .posture(name)
-                .is_some_and(|conditions| conditions.iter().all(|condition| condition.holds(&node.posture)))
-        })
+    postures.is_empty() || postures.iter().any(|name| policy.has_posture(name, node))
 }
 
 fn route_text(route: &IpNet) -> Arc<str> {

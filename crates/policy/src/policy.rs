@@ -28,7 +28,7 @@ pub use tests::{SshTest, Test};
 use crate::fields::Fields;
 use crate::hujson::{Document, Position, format};
 use crate::problem::Problems;
-use crate::{Alias, PolicyError, Problem, Tag};
+use crate::{Alias, Node, PolicyError, Problem, Tag};
 use names::Names;
 
 /// The top-level names of a policy.
@@ -227,6 +227,12 @@ impl Policy {
         self.names.postures.get(name).map(Vec::as_slice)
     }
 
+    /// Whether a node has a posture: none has one that isn't defined.
+    pub fn has_posture(&self, name: &str, node: &Node) -> bool {
+        let conditions = self.posture(name);
+        conditions.is_some_and(|conditions| conditions.iter().all(|condition| condition.holds(&node.posture)))
+    }
+
     /// All postures by name.
     pub fn postures(&self) -> &BTreeMap<Arc<str>, Vec<Condition>> {
         &self.names.postures
@@ -277,6 +283,7 @@ fn read_sections(document: &Document, problems: &mut Problems<'_>) -> Option<(Na
     let ssh_tests = tests::read_ssh(&fields, &names, problems);
     let settings = read_settings(&fields, problems);
     expansion::check(&rules, &ssh, &names, problems);
+    expansion::check_attributes(&node_attributes, problems);
     let domains = domains.found;
     Some((names, Sections { rules, node_attributes, approvers, ssh, tests, ssh_tests, settings, domains, warnings }))
 }

@@ -35,6 +35,13 @@ impl fmt::Display for TestFailure {
     }
 }
 
+/// How many errors of one test are told, and how many of all tests of a policy: beyond that no more tests are tried.
+const MOST_OF_A_TEST: usize = 100;
+const MOST_ERRORS: usize = 1_000;
+
+/// How many bytes of an error are told: it has names from the test, which may be long.
+const LONGEST_ERROR: usize = 1_000;
+
 /// The most that one device may be told of logins by SSH: addresses of sources, accounts and variables, each as often as
 /// it is told.
 const MOST_OF_LOGINS: usize = 500_000;
@@ -60,14 +67,14 @@ impl Compiled {
             return Err(PolicyError::Invalid(problems));
         }
         let mut trials = Trials::new(self);
-        let mut failures = Vec::new();
+        let mut failures = Failures::default();
         for test in self.policy().tests() {
-            failures.extend(run_test(test, &mut trials));
+            failures.add(|| run_test(test, &mut trials));
         }
         for test in self.policy().ssh_tests() {
-            failures.extend(run_ssh_test(test, &mut trials));
+            failures.add(|| run_ssh_test(test, &mut trials));
         }
-        if failures.is_empty() { Ok(()) } else { Err(PolicyError::Tests(failures)) }
+        failures.finish()
     }
 
     /// The rule of SSH by which a device could be told too much: how much depends on who is there.
@@ -179,25 +186,82 @@ impl Compiled {
     }
 }
 
+/// The tests of a policy that failed.
+#[derive(Default)]
+struct Failures {
+    told: Vec<TestFailure>,
+    errors: usize,
+    /// Tests that are not tried, as enough has failed.
+    left_out: usize,
+}
+
+impl Failures {
+    fn add(&mut self, run: impl FnOnce() -> Option<TestFailure>) {
+        if self.errors >= MOST_ERRORS {
+            self.left_out += 1;
+        } else if let Some(failure) = run() {
+            self.errors += failure.errors.len();
+            self.told.push(failure);
+        }
+    }
+
+    fn finish(mut self) -> Result<(), PolicyError> {
+        let Some(last) = self.told.last_mut() else { return Ok(()) };
+        if self.left_out > 0 {
+            last.errors.push(format!("and {} more tests, which were not tried", self.left_out));
+        }
+        Err(PolicyError::Tests(self.told))
+    }
+}
+
+/// What went otherwise than a test wants.
+#[derive(Default)]
+struct Errors {
+    told: Vec<String>,
+    more: usize,
+}
+
+impl Errors {
+    fn add(&mut self, mut error: String) {
+        if self.told.len() >= MOST_OF_A_TEST {
+            self.more += 1;
+            return;
+        }
+        if error.len() > LONGEST_ERROR {
+            error.truncate(error.floor_char_boundary(LONGEST_ERROR));
+            error.push('…');
+        }
+        self.told.push(error);
+    }
+
+    fn finish(mut self, user: &str, position: Option<Position>) -> Option<TestFailure> {
+        if self.more > 0 {
+            self.told.push(format!("and {} more", self.more));
+        }
+        (!self.told.is_empty()).then(|| TestFailure { user: user.to_owned(), errors: self.told, position })
+    }
+}
+
 fn run_test(test: &Test, trials: &mut Trials<'_>) -> Option<TestFailure> {
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let protocols = match &test.protocol {
         None => vec![Protocol::TCP, Protocol::UDP],
         Some(text) => parse_protocol(text).map(|protocol| vec![protocol]).unwrap_or_else(|error| {
-            errors.push(error.to_string());
+            errors.add(error.to_string());
             Vec::new()
         }),
     };
     let source = (test.source.as_str(), &test.attributes);
     if let Err(error) = trials.source(source) {
-        errors.push(format!("src {:?}: {error}", test.source));
+        errors.add(format!("src {:?}: {error}", test.source));
     }
-    if errors.is_empty() {
+    if errors.told.is_empty() {
         for (texts, wanted) in [(&test.accept, true), (&test.deny, false)] {
-            errors.extend(texts.iter().filter_map(|text| try_address(text, source, &protocols, wanted, trials)));
+            let found = texts.iter().filter_map(|text| try_address(text, source, &protocols, wanted, trials));
+            found.for_each(|error| errors.add(error));
         }
     }
-    (!errors.is_empty()).then(|| TestFailure { user: test.source.clone(), errors, position: test.position })
+    errors.finish(&test.source, test.position)
 }
 
 fn try_address(
@@ -228,25 +292,23 @@ fn test_destination(text: &str) -> Result<(&str, u16), String> {
 }
 
 fn run_ssh_test(test: &SshTest, trials: &mut Trials<'_>) -> Option<TestFailure> {
-    let mut errors = Vec::new();
+    let mut errors = Errors::default();
     let wanted = [(&test.accept, "Accept"), (&test.check, "Check"), (&test.deny, "Drop")];
     let accounts = wanted.iter().flat_map(|(accounts, want)| accounts.iter().map(|account| (account.as_str(), *want)));
     let accounts: Vec<(&str, &'static str)> = accounts.collect();
     if let Err(error) = trials.source((&test.source, &test.attributes)) {
-        errors.push(format!("src {:?}: {error}", test.source));
-    } else {
-        for text in &test.destinations {
-            match trials.unlike((&test.source, &test.attributes), text, &accounts) {
-                Err(error) => errors.push(format!("dst {text:?}: {error}")),
-                Ok(unlike) => errors.extend(
-                    unlike
-                        .into_iter()
-                        .map(|(account, want, got)| format!("user {account:?} on {text:?}: want: {want}, got: {got}")),
-                ),
-            }
+        errors.add(format!("src {:?}: {error}", test.source));
+        return errors.finish(&test.source, test.position);
+    }
+    for text in &test.destinations {
+        match trials.unlike((&test.source, &test.attributes), text, &accounts) {
+            Err(error) => errors.add(format!("dst {text:?}: {error}")),
+            Ok(unlike) => unlike.into_iter().for_each(|(account, want, got)| {
+                errors.add(format!("user {account:?} on {text:?}: want: {want}, got: {got}"));
+            }),
         }
     }
-    (!errors.is_empty()).then(|| TestFailure { user: test.source.clone(), errors, position: test.position })
+    errors.finish(&test.source, test.position)
 }
 
 pub(crate) fn users_device(user: User) -> Party {

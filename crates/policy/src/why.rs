@@ -202,8 +202,8 @@ impl Compiled {
                 })?
             }
             Subject::Ssh { destination, account } => {
-                let rules = self.policy().ssh_rules().len();
-                self.for_pairs(sources()?, self.asked(destination)?, rules, |from, to, _| {
+                let looks = self.cost_of_a_login();
+                self.for_pairs(sources()?, self.asked(destination)?, looks, |from, to, _| {
                     self.why_ssh(from, to, account)
                 })?
             }

@@ -812,6 +812,29 @@ fn a_test_may_be_about_somebody_who_is_not_there_yet() {
 }
 
 #[test]
+fn own_devices_in_a_test_are_those_of_each_source_itself() {
+    let of = |sources: &str, wanted: &str| {
+        let text = format!(
+            r#""grants": [{{"src": [{sources}], "dst": ["autogroup:self"], "ip": ["22"]}}],
+               "tests": [{{"src": "autogroup:member", "{wanted}": ["autogroup:self:22"]}}]"#
+        );
+        compile(&text).verify().is_ok()
+    };
+    assert!(of("\"autogroup:member\"", "accept"), "everybody reaches their own, and not each other's");
+    assert!(!of("\"autogroup:member\"", "deny"));
+    assert!(!of("\"ann@example.com\"", "accept"), "others don't");
+    assert!(!of("\"ann@example.com\"", "deny"), "ann does");
+    assert!(of("\"zoe@example.com\"", "deny") && !of("\"zoe@example.com\"", "accept"));
+    let each = |test: &str| {
+        let grants = r#"{"src": ["ann@example.com"], "dst": ["autogroup:self"], "ip": ["22"]},
+                        {"src": ["ben@example.com"], "dst": ["ben@example.com"], "ip": ["22"]}"#;
+        compile(&format!(r#""grants": [{grants}], "tests": [{test}]"#)).verify().is_ok()
+    };
+    assert!(each(r#"{"src": "ann@example.com", "accept": ["autogroup:self:22"], "deny": ["autogroup:self:23"]}"#));
+    assert!(each(r#"{"src": "ben@example.com", "accept": ["autogroup:self:22"], "deny": ["autogroup:self:23"]}"#));
+}
+
+#[test]
 fn a_name_of_the_policy_is_no_devices_full_name() {
     let text = r#"{"hosts": {"web.corp": "10.20.0.9"}, "grants": [{"src": ["*"], "dst": ["web.corp"], "ip": ["22"]}]}"#;
     let compiled = Compiled::new(Arc::new(Policy::parse(text).unwrap()), topology());

@@ -1,13 +1,17 @@
+use std::collections::HashMap;
+
 use filter::CapMap;
 use ipnet::Ipv4Net;
+use roaring::RoaringBitmap;
 
 use super::Compiled;
+use super::aliases::AliasId;
 use super::routes::DISABLE_IPV4;
 use crate::policy::NodeAttributes;
 use crate::{Alias, NodeId, Owner};
 
 /// The attribute that lets a node be reached from the Internet, and what the hosted service tells the node with it.
-pub(super) const FUNNEL: &str = "funnel";
+const FUNNEL: &str = "funnel";
 const FUNNEL_PORTS: &str = "https://tailscale.com/cap/funnel-ports?ports=443,8443,10000";
 const FUNNEL_WITHOUT_HTTPS: &str = "https://tailscale.com/cap/warn-funnel-no-https";
 
@@ -16,6 +20,61 @@ const SUGGEST_EXIT_NODE: &str = "suggest-exit-node";
 
 /// An attribute that matters to other nodes more than to the node itself.
 const SUBDOMAIN_RESOLVE: &str = "dns-subdomain-resolve";
+
+/// The entries of `nodeAttrs` by whom they are for, and the nodes that have what is asked for at every turn.
+#[derive(Clone, Debug, Default)]
+pub(super) struct AttributeTable {
+    /// The numbers of the entries that have an alias among their targets.
+    by_target: HashMap<AliasId, RoaringBitmap>,
+    entries: u32,
+    /// What entries give of the attributes below, and the nodes that have it.
+    given: [(RoaringBitmap, RoaringBitmap); WATCHED.len()],
+}
+
+/// Attributes that are asked of all nodes, or of pairs of them.
+const WATCHED: [&str; 3] = [FUNNEL, SUBDOMAIN_RESOLVE, DISABLE_IPV4];
+
+impl AttributeTable {
+    /// Adds the next entry.
+    pub(super) fn add(&mut self, entry: &NodeAttributes, targets: &[AliasId]) {
+        for target in targets {
+            self.by_target.entry(*target).or_default().insert(self.entries);
+        }
+        for (name, (givers, _)) in WATCHED.iter().zip(&mut self.given) {
+            if entry.attributes.has(name) {
+                givers.insert(self.entries);
+            }
+        }
+        self.entries += 1;
+    }
+
+    /// Enters a node that some aliases mean.
+    pub(super) fn enter(&mut self, slot: u32, aliases: &[AliasId]) {
+        let entries = self.entries_of(aliases);
+        for (givers, nodes) in &mut self.given {
+            if !entries.is_disjoint(givers) {
+                nodes.insert(slot);
+            }
+        }
+    }
+
+    pub(super) fn withdraw(&mut self, slot: u32) {
+        for (_, nodes) in &mut self.given {
+            nodes.remove(slot);
+        }
+    }
+
+    /// The nodes that some entry gives a watched attribute.
+    fn with(&self, watched: &str) -> impl Iterator<Item = &RoaringBitmap> {
+        WATCHED.iter().zip(&self.given).filter(move |(name, _)| **name == watched).map(|(_, (_, nodes))| nodes)
+    }
+
+    fn entries_of(&self, aliases: &[AliasId]) -> RoaringBitmap {
+        let mut entries = RoaringBitmap::new();
+        aliases.iter().filter_map(|alias| self.by_target.get(alias)).for_each(|some| entries |= some);
+        entries
+    }
+}
 
 impl Compiled {
     /// The capabilities that the policy gives a node about itself. What every node of a server has is not among them.
@@ -50,7 +109,7 @@ impl Compiled {
         if self.slot_of.get(&node).is_some_and(|slot| self.exit_nodes.contains(*slot)) {
             told.grant(SUGGEST_EXIT_NODE);
         }
-        if self.attributes(node).has(SUBDOMAIN_RESOLVE) {
+        if self.slot_of.get(&node).is_some_and(|slot| self.is_given(*slot, SUBDOMAIN_RESOLVE)) {
             told.grant(SUBDOMAIN_RESOLVE);
         }
         told
@@ -70,7 +129,16 @@ impl Compiled {
     }
 
     pub(super) fn lacks_ipv4(&self, slot: u32) -> bool {
-        self.policy.settings().disable_ipv4 || self.entries_for(slot).any(|entry| entry.attributes.has(DISABLE_IPV4))
+        self.policy.settings().disable_ipv4 || self.is_given(slot, DISABLE_IPV4)
+    }
+
+    /// The nodes that may be reached from the Internet.
+    pub(super) fn with_funnel(&self) -> impl Iterator<Item = NodeId> {
+        self.attribute_table.with(FUNNEL).flatten().filter_map(|slot| self.slots[slot as usize])
+    }
+
+    fn is_given(&self, slot: u32, watched: &str) -> bool {
+        self.attribute_table.with(watched).any(|nodes| nodes.contains(slot))
     }
 
     /// Whether an alias that the policy uses names a slot's node, or has one of its addresses.
@@ -84,8 +152,13 @@ impl Compiled {
         slot.is_some_and(|slot| entry.targets.iter().any(|alias| self.names(alias, slot)))
     }
 
+    /// The numbers of the entries that are for a slot's node: nodes with the same have the same attributes.
+    pub(super) fn attribute_entries(&self, slot: u32) -> RoaringBitmap {
+        self.attribute_table.entries_of(&self.membership[slot as usize].named)
+    }
+
     fn entries_for(&self, slot: u32) -> impl Iterator<Item = &NodeAttributes> {
-        let entries = self.policy.node_attributes().iter();
-        entries.filter(move |entry| entry.targets.iter().any(|alias| self.names(alias, slot)))
+        let entries = self.attribute_entries(slot).into_iter();
+        entries.map(|at| &self.policy.node_attributes()[at as usize])
     }
 }

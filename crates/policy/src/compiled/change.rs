@@ -1,4 +1,4 @@
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -6,7 +6,6 @@ use ipnet::IpNet;
 use roaring::RoaringBitmap;
 
 use super::aliases::{AliasId, Meaning, Membership};
-use super::attributes::FUNNEL;
 use super::sets::hash_addresses;
 use super::ssh::ComparedLists;
 use super::{Compiled, GroupKey};
@@ -113,8 +112,7 @@ impl Compiled {
             Change::Domains(domains) => self.topology.domains = domains,
             Change::Https(https) => {
                 self.topology.https = https;
-                let nodes = self.topology.nodes.keys().copied();
-                affected.nodes.extend(nodes.filter(|node| self.attributes(*node).has(FUNNEL)));
+                affected.nodes.extend(self.with_funnel());
             }
         }
         affected
@@ -145,6 +143,8 @@ impl Compiled {
     fn compare(&self, next: &Self) -> Affected {
         let mut affected = Affected::default();
         let mut lists = ComparedLists::default();
+        // By the entries for a node: what they give is the same for all that have the same.
+        let mut attributes: HashMap<[Vec<u32>; 2], bool> = HashMap::new();
         for (slot, id) in self.slots.iter().enumerate().filter_map(|(slot, id)| Some((slot as u32, (*id)?))) {
             if self.filter(id) != next.filter(id) {
                 affected.filters.insert(id);
@@ -152,7 +152,9 @@ impl Compiled {
             if self.ssh_differs(next, id, &mut lists) {
                 affected.ssh.insert(id);
             }
-            if self.attributes(id) != next.attributes(id) || self.routes_differ(next, slot, id) {
+            let entries = [self, next].map(|compiled| compiled.attribute_entries(slot).into_iter().collect());
+            let others = *attributes.entry(entries).or_insert_with(|| self.attributes(id) != next.attributes(id));
+            if others || self.routes_differ(next, slot, id) {
                 affected.nodes.insert(id);
             }
             let (before, after) = (self.peer_slots(slot), next.peer_slots(slot));

@@ -2,8 +2,8 @@ use std::collections::{BTreeSet, HashMap};
 
 use ipnet::IpNet;
 
+use super::Compiled;
 use super::aliases::AliasId;
-use super::{Compiled, has_posture};
 use crate::internet;
 use crate::{Node, NodeId};
 
@@ -80,7 +80,7 @@ impl Compiled {
         let mut owner = self.aliases.of_owner(&node.owner, self.topology.user_of(node));
         owner.sort_unstable();
         owner.dedup();
-        let postures = self.eligible.keys().map(|list| has_posture(&self.policy, list, node)).collect();
+        let postures = self.eligible.fulfilled(node, &self.policy);
         Trait { owner, addresses, postures, itself }
     }
 }

@@ -184,18 +184,18 @@ impl Compiled {
 
 /// Pairs of lists of sources that were compared; they are kept, so that no other takes their place.
 #[derive(Default)]
-pub(super) struct ComparedLists(HashMap<[usize; 2], ([Arc<[IpAddr]>; 2], bool)>);
+pub(super) struct ComparedLists(HashMap<[usize; 2], Compared>);
+
+struct Compared {
+    _lists: [Arc<[IpAddr]>; 2],
+    are_equal: bool,
+}
 
 impl ComparedLists {
     fn are_equal(&mut self, lists: [Arc<[IpAddr]>; 2]) -> bool {
         let key = [0, 1].map(|at: usize| lists[at].as_ptr() as usize);
-        self.0
-            .entry(key)
-            .or_insert_with(|| {
-                let equal = lists[0] == lists[1];
-                (lists, equal)
-            })
-            .1
+        let compare = || Compared { are_equal: lists[0] == lists[1], _lists: lists };
+        self.0.entry(key).or_insert_with(compare).are_equal
     }
 }
 

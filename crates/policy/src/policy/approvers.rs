@@ -12,6 +12,15 @@ use crate::problem::Problems;
 
 const APPROVERS: [&str; 4] = ["routes", "exitNode", "services", "appConnectors"];
 
+/// The most networks, services and connectors that `autoApprovers` names.
+const MOST_NAMES: usize = 10_000;
+
+/// The most approvers in one list: a device that offers something is held against all of them.
+const MOST_OF_A_LIST: usize = 1_000;
+
+/// The most approvers in all lists.
+const MOST_APPROVERS: usize = 100_000;
+
 /// Whose devices need not ask: what they advertise is approved at once.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Approvers {
@@ -31,6 +40,9 @@ pub(super) fn read(fields: &Fields<'_>, names: &Names, problems: &mut Problems<'
     let Some(section) = section else {
         return Approvers::default();
     };
+    if is_too_large(&section, problems) {
+        return Approvers::default();
+    }
     let mut approvers = Approvers::default();
     for (text, place, value) in section.map("routes", problems) {
         let prefix = text.trim().parse::<AddressRange>().ok().and_then(|range| range.as_prefix());
@@ -52,6 +64,29 @@ pub(super) fn read(fields: &Fields<'_>, names: &Names, problems: &mut Problems<'
     approvers.services = read_named(&section, "services", &["svc:", "tag:"], names, problems);
     approvers.app_connectors = read_named(&section, "appConnectors", &[""], names, problems);
     approvers
+}
+
+/// Whether there are more names or approvers than may be; the first that is too many is told.
+fn is_too_large(section: &Fields<'_>, problems: &mut Problems<'_>) -> bool {
+    let named = ["routes", "services", "appConnectors"].into_iter();
+    let named = named.filter_map(|field| section.get(field)).flat_map(|value| value.members().unwrap_or_default());
+    let lists = named.map(|member| (1, member.name_value(), member.value()));
+    let exit = section.get("exitNode").map(|value| (0, value, value));
+    let (mut names, mut approvers) = (0, 0);
+    for (name, place, value) in lists.chain(exit) {
+        let listed = value.elements().map_or(0, <[_]>::len);
+        names += name;
+        approvers += listed;
+        let message = match () {
+            () if names > MOST_NAMES => format!("more than {MOST_NAMES} networks, services and connectors"),
+            () if listed > MOST_OF_A_LIST => format!("more than {MOST_OF_A_LIST} approvers in one list; name a group"),
+            () if approvers > MOST_APPROVERS => format!("from here on, more than {MOST_APPROVERS} approvers in all"),
+            () => continue,
+        };
+        problems.at::<()>(place, format!("autoApprovers: {message}"));
+        return true;
+    }
+    false
 }
 
 fn read_named(

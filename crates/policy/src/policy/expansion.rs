@@ -4,7 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::names::Names;
-use super::{Effect, Rule, SshRule};
+use super::{Effect, NodeAttributes, Rule, SshRule};
 use crate::hujson::{Position, Value};
 use crate::problem::Problems;
 use crate::{Alias, Autogroup, internet};
@@ -30,6 +30,15 @@ const MOST_SSH_RULES: usize = 1_000;
 
 /// The most sources, destinations, accounts, variables and recorders of all rules of SSH.
 const MOST_OF_SSH: usize = 100_000;
+
+/// The most entries of `nodeAttrs`: each is looked at for every device that it is for.
+const MOST_ATTRIBUTE_ENTRIES: usize = 10_000;
+
+/// The most targets of all entries of `nodeAttrs`.
+const MOST_TARGETS: usize = 100_000;
+
+/// The most attributes, values of `app` and pools of all entries of `nodeAttrs`: a device may have them all.
+const MOST_ATTRIBUTES: usize = 20_000;
 
 /// Whether there are more rules than a policy may have; the entry that has too many is told.
 pub(super) fn are_too_many(rules: &[Rule], entry: &Value, problems: &mut Problems<'_>) -> bool {
@@ -60,6 +69,20 @@ fn check_ssh(rules: &[SshRule], problems: &mut Problems<'_>) {
     });
     let what = "sources, destinations, accounts, variables and recorders in all rules of ssh";
     check_sum(sizes, MOST_OF_SSH, what, problems);
+}
+
+/// Tells of node attributes that would become too many.
+pub(super) fn check_attributes(entries: &[NodeAttributes], problems: &mut Problems<'_>) {
+    if let Some(entry) = entries.get(MOST_ATTRIBUTE_ENTRIES) {
+        problems.at_position(entry.position, format!("more than {MOST_ATTRIBUTE_ENTRIES} entries of nodeAttrs"));
+    }
+    let targets = entries.iter().map(|entry| (entry.targets.len(), entry.position));
+    check_sum(targets, MOST_TARGETS, "targets in all entries of nodeAttrs", problems);
+    let given = entries.iter().map(|entry| {
+        let values = entry.attributes.0.values().map(|values| 1 + values.as_ref().map_or(0, Vec::len));
+        (values.sum::<usize>() + entry.pools.len(), entry.position)
+    });
+    check_sum(given, MOST_ATTRIBUTES, "attributes, values and pools in all entries of nodeAttrs", problems);
 }
 
 /// Tells of the first place by which there is too much of something.

@@ -10,6 +10,12 @@ use crate::problem::Problems;
 /// The most conditions of all postures together: each is asked of every device.
 const MOST_CONDITIONS: usize = 1_000;
 
+/// The longest condition, in bytes.
+const LONGEST_CONDITION: usize = 4 << 10;
+
+/// The most bytes of all conditions together.
+const MOST_BYTES: usize = 128 << 10;
+
 /// The most postures that one list names.
 const MOST_NAMES: usize = 50;
 
@@ -188,7 +194,7 @@ fn version(text: &str) -> Vec<u64> {
 /// Reads `postures`.
 pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems<'_>) -> BTreeMap<Arc<str>, Vec<Condition>> {
     let mut postures = BTreeMap::new();
-    let mut count = 0;
+    let (mut count, mut bytes) = (0, 0);
     for (name, place, value) in fields.map("postures", problems) {
         if name.strip_prefix("posture:").is_none_or(str::is_empty) {
             problems.at::<()>(place, format!("postures[{name:?}]: names of postures must start with 'posture:'"));
@@ -196,6 +202,15 @@ pub(super) fn read(fields: &Fields<'_>, problems: &mut Problems<'_>) -> BTreeMap
         }
         let mut conditions = Vec::new();
         for (text, value) in strings(value, problems) {
+            bytes += text.len();
+            if text.len() > LONGEST_CONDITION || bytes > MOST_BYTES {
+                let message = match text.len() > LONGEST_CONDITION {
+                    true => format!("a condition of more than {LONGEST_CONDITION} bytes"),
+                    false => format!("from here on, conditions of more than {MOST_BYTES} bytes in all"),
+                };
+                problems.at::<()>(value, format!("postures[{name:?}]: {message}"));
+                return postures;
+            }
             let parsed = Condition::parse(text).or_else(|| {
                 problems.at(
                     value,

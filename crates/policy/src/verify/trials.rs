@@ -6,7 +6,7 @@ use filter::Protocol;
 use roaring::RoaringBitmap;
 
 use crate::compiled::{NodeClasses, Side};
-use crate::policy::{PostureValue, SshRule};
+use crate::policy::PostureValue;
 use crate::{Alias, Autogroup, Compiled, NodeId, Party, SshDecision, internet};
 
 /// How much the tests of one policy may cost: about one for each pair of kinds of devices that is looked at. It takes
@@ -52,7 +52,7 @@ impl<'c> Trials<'c> {
             own_rules: compiled.own_device_rules(),
             crowds: BTreeMap::new(),
             ports: HashMap::new(),
-            login: 1 + compiled.policy().ssh_rules().iter().map(|rule| weight(rule, compiled)).sum::<usize>(),
+            login: 1 + compiled.cost_of_a_login(),
             left: MOST_WORK,
         }
     }
@@ -63,7 +63,7 @@ impl<'c> Trials<'c> {
     }
 
     /// Whether packets of one of these protocols to a port pass from everybody that a text means to everybody that another
-    /// does (`wanted`), or from nobody to nobody.
+    /// does (`wanted`), or from nobody to nobody. `autogroup:self` means each source's own devices.
     pub(super) fn holds(
         &mut self,
         (source, attributes): (&str, &Attributes),
@@ -71,7 +71,9 @@ impl<'c> Trials<'c> {
         wanted: bool,
     ) -> Result<bool, String> {
         let sources = self.crowds(source, Some(attributes))?;
-        let destinations = match Alias::parse(target).map_err(|error| error.to_string())? {
+        let alias = Alias::parse(target).map_err(|error| error.to_string())?;
+        let to_own = alias == Alias::Auto(Autogroup::OwnDevices);
+        let destinations = match alias {
             Alias::Auto(Autogroup::OwnDevices) => self.own_devices(source, attributes)?,
             Alias::Auto(Autogroup::Internet) => self.samples_of_the_internet()?,
             _ => self.crowds(target, None)?,
@@ -85,18 +87,22 @@ impl<'c> Trials<'c> {
             let by_others = source.side.within(&(&open - &self.own_rules));
             self.spend(1)?;
             if by_own.size() + by_others.size() == 0 {
-                if wanted && !destinations.is_empty() {
+                if wanted && destinations.iter().any(|destination| !to_own || share_a_user(source, destination)) {
                     return Ok(false);
                 }
                 continue;
             }
             for destination in destinations.iter() {
+                if to_own && !share_a_user(source, destination) {
+                    self.spend(1)?;
+                    continue;
+                }
                 let rules = by_others.size().max(by_own.size()).min(destination.side.size()) / RULES_OF_A_PAIR;
                 self.spend(1 + usize::try_from(rules).unwrap_or(usize::MAX))?;
                 let others = by_others.meets(&destination.side);
                 let own = !others && by_own.meets(&destination.side);
                 let holds = match wanted {
-                    true => others || (own && is_one_user(source, destination)),
+                    true => others || (own && (to_own || is_one_user(source, destination))),
                     false => !(others || own && share_a_user(source, destination)),
                 };
                 if !holds {
@@ -215,6 +221,7 @@ impl<'c> Trials<'c> {
         for party in self.parties(source)? {
             let user = self.compiled.user_of_party(&party).ok_or("autogroup:self needs a user as src")?;
             let side = self.compiled.destination_side(&super::users_device(user));
+            self.spend(1 + crowds.len() / 10)?;
             match crowds.iter_mut().find(|crowd| crowd.side.is_like(&side)) {
                 Some(crowd) => {
                     crowd.logins.insert(side.login);
@@ -262,12 +269,6 @@ impl<'c> Trials<'c> {
         self.left = self.left.checked_sub(work).ok_or(TOO_MUCH)?;
         Ok(())
     }
-}
-
-/// What it costs to hold a login against a rule: one for a small rule.
-fn weight(rule: &SshRule, compiled: &Compiled) -> usize {
-    let conditions = rule.postures.iter().filter_map(|name| compiled.policy().posture(name)).map(<[_]>::len);
-    1 + (rule.sources.len() + rule.destinations.len()) / 16 + rule.users.len() / 4 + conditions.sum::<usize>() / 4
 }
 
 /// Whether every pair is of one and the same user.

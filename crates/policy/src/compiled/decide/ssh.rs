@@ -28,6 +28,17 @@ impl Compiled {
         SshDecision::Refuse { near_misses: misses }
     }
 
+    /// What [`Compiled::decide_ssh`] costs: about one for each small rule.
+    pub(crate) fn cost_of_a_login(&self) -> usize {
+        let cost = |rule: &SshRule| {
+            let conditions = rule.postures.iter().filter_map(|name| self.policy.posture(name)).map(<[_]>::len);
+            1 + (rule.sources.len() + rule.destinations.len()) / 16
+                + rule.users.len() / 4
+                + conditions.sum::<usize>() / 4
+        };
+        self.policy.ssh_rules().iter().map(cost).sum()
+    }
+
     /// What of a rule doesn't fit, the nearest first.
     fn ssh_lacks(&self, rule: &SshRule, source: &Known, destination: &Known, asked: &str) -> Vec<Lack> {
         let mut lacks = Vec::new();
