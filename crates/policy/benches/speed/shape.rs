@@ -145,9 +145,12 @@ pub(crate) fn grouped() -> Shape {
 pub(crate) fn flat() -> Shape {
     let tags: Vec<String> = (0..TAGS).map(|number| format!("\"{}\": []", tag(number))).collect();
     let routers: Vec<String> = (0..ROUTERS / 2).map(|number| format!("\"{}\": []", router_tag(number))).collect();
+    // As large as a group of the other shape, for questions; no rule is about it.
+    let group: Vec<String> = (35..40).map(|user| format!("\"{}\"", login(user))).collect();
     let text = |port: &str| {
         format!(
-            "{{\"tagOwners\": {{{}, {}}}, \"grants\": [{{\"src\": [\"*\"], \"dst\": [\"*\"], \"ip\": [\"{port}\"]}}]}}",
+            "{{\"groups\": {{\"group:g7\": [{}]}}, \"tagOwners\": {{{}, {}}}, \"grants\": [{{\"src\": [\"*\"], \"dst\": [\"*\"], \"ip\": [\"{port}\"]}}]}}",
+            group.join(", "),
             tags.join(", "),
             routers.join(", ")
         )
