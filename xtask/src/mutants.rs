@@ -47,6 +47,7 @@ const PACKAGES: [(&str, &[&str]); 2] = [
         "policy",
         &[
             "--lib",
+            "--test=bounds",
             "--test=differences",
             "--test=evaluation",
             "--test=examples",

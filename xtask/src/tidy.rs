@@ -2,6 +2,7 @@
 
 mod crates;
 mod files;
+mod mutants;
 mod table;
 
 use std::fmt;
@@ -20,7 +21,8 @@ use table::Table;
 /// Which crate may depend on which and who may name which library stands in ARCHITECTURE.md, in the blocks `edges` and
 /// `only`. Besides: pure crates do no I/O; no mod.rs; a lib.rs has at most 100 lines, any other file of production code 800; no crate is called common, core,
 /// utils, types or errors; every crate takes the workspace's lints; tests await events and do not sleep; no file names a
-/// path of somebody's machine or the host of a package registry.
+/// path of somebody's machine or the host of a package registry; .cargo/mutants.toml alters every file of the policy and the
+/// packet filter, or leaves it out with a reason.
 ///
 /// Where a rule about a line does not apply, say so on it or on the line before: `tidy: sleep, <reason>`, `tidy: path,
 /// <reason>` or `tidy: host, <reason>`.
@@ -77,6 +79,7 @@ pub(crate) fn check(checkout: &Checkout) -> Result<Vec<Violation>> {
     let crates = crates::Crates::read(checkout)?;
     violations.extend(crates.check(&table));
     violations.extend(files::check(checkout, &table)?);
+    violations.extend(mutants::check(checkout)?);
     violations.sort();
     violations.dedup();
     Ok(violations)
