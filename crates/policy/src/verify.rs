@@ -2,8 +2,9 @@
 
 mod trials;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::sync::Arc;
 
 use filter::{PortRange, Protocol};
 
@@ -166,17 +167,25 @@ impl Compiled {
             Alias::Auto(Autogroup::Tagged) => vec![tagged(BTreeSet::new())],
             Alias::User(login) => vec![users_device(self.user_named(login))],
             Alias::UsersOf(domain) => vec![users_device(self.user_named(&format!("somebody@{domain}")))],
-            Alias::Group(name) => {
-                let members = self.policy().group(name).unwrap_or_default().iter().map(|member| match member {
-                    GroupMember::User(login) => self.user_named(login),
-                    GroupMember::UsersOf(domain) => self.user_named(&format!("somebody@{domain}")),
-                });
-                members.map(users_device).collect()
-            }
+            Alias::Group(name) => self.imagined_members(self.policy().group(name).unwrap_or_default()),
             Alias::Auto(Autogroup::Shared) => vec![users_device(User { shared: true, ..User::default() })],
             Alias::Auto(Autogroup::Role(role)) => vec![users_device(User { role: *role, ..User::default() })],
             _ => vec![users_device(User::default())],
         }
+    }
+
+    /// A device of each member of a group, which may be as many as there are users.
+    fn imagined_members(&self, members: &[GroupMember]) -> Vec<Party> {
+        let users: HashMap<&str, &User> =
+            self.topology().users.values().rev().map(|user| (&*user.login, user)).collect();
+        let named = |login: Arc<str>| {
+            users.get(&*login).map(|user| (*user).clone()).unwrap_or_else(|| User { login, ..User::default() })
+        };
+        let members = members.iter().map(|member| match member {
+            GroupMember::User(login) => named(login.clone()),
+            GroupMember::UsersOf(domain) => named(format!("somebody@{domain}").into()),
+        });
+        members.map(users_device).collect()
     }
 
     /// A user of the tailnet, or one as they would be.

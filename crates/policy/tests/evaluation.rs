@@ -835,6 +835,17 @@ fn own_devices_in_a_test_are_those_of_each_source_itself() {
 }
 
 #[test]
+fn a_condition_is_told_in_the_words_of_the_policy() {
+    let text = r#"{"postures": {"posture:a": ["node:os == \"it's\""]},
+        "grants": [{"src": ["*"], "dst": ["*"], "ip": ["22"], "srcPosture": ["posture:a"]}]}"#;
+    let compiled = Compiled::new(Arc::new(Policy::parse(text).unwrap()), topology());
+    let subject = Subject::Packets { destination: "web".to_owned(), protocol: Protocol::TCP, port: 22 };
+    let answer = compiled.explain(&Question { source: "ben".to_owned(), subject }).unwrap().answers.remove(0);
+    let lacks = &answer.nearest[0].lacks[0];
+    assert!(lacks.contains("posture:a wants node:os == \"it's\", which is"), "{lacks}");
+}
+
+#[test]
 fn a_name_of_the_policy_is_no_devices_full_name() {
     let text = r#"{"hosts": {"web.corp": "10.20.0.9"}, "grants": [{"src": ["*"], "dst": ["web.corp"], "ip": ["22"]}]}"#;
     let compiled = Compiled::new(Arc::new(Policy::parse(text).unwrap()), topology());

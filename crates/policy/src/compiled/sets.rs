@@ -6,7 +6,7 @@ use std::sync::{Arc, OnceLock};
 use filter::AddressRange;
 use roaring::RoaringBitmap;
 
-use super::aliases::{AliasId, AliasTable, Meaning};
+use super::aliases::{AliasEntry, AliasId, AliasTable, Meaning};
 use crate::{Tag, internet};
 
 /// A list of sources that rules share.
@@ -34,6 +34,9 @@ pub(super) struct SourceSet {
     /// Rules that have it as the destination, and as a source in the other direction.
     pub(super) reversed_by: Vec<u32>,
 }
+
+/// Ranges with their texts, as they are gathered.
+type Literals = BTreeSet<(AddressRange, Arc<str>)>;
 
 /// A list of destinations that rules share.
 #[derive(Clone, Debug)]
@@ -75,47 +78,14 @@ impl SourceSet {
     ) {
         self.listed.clear();
         self.covers.clear();
-        let mut literals = BTreeSet::new();
         self.everything = false;
-        for id in &self.aliases {
-            let entry = aliases.entry(*id);
-            self.covers |= &entry.named;
-            if let Some(eligible) = eligible {
-                // Devices are asked for, so only addresses of devices count: of one that is named, all; of a range, those
-                // in it.
-                match &entry.meaning {
-                    Meaning::Ranges { ranges, .. } => {
-                        let own = (&entry.named & eligible).into_iter().flat_map(&addresses);
-                        let within = |address: &IpAddr| ranges.iter().any(|(range, _)| range.contains(*address));
-                        let singles = own.filter(within).map(|address| (address.into(), address.to_string().into()));
-                        literals.extend(singles);
-                    }
-                    _ => self.listed |= &entry.named & eligible,
-                }
-                continue;
+        let mut literals = Literals::new();
+        for id in self.aliases.clone() {
+            let entry = aliases.entry(id);
+            match eligible {
+                Some(eligible) => self.add_devices(entry, eligible, &mut literals, &addresses),
+                None => self.add_meaning(entry, routes, &mut literals),
             }
-            self.covers |= &entry.routed;
-            match &entry.meaning {
-                Meaning::Everything => self.everything = true,
-                Meaning::Everyone => {
-                    let own = internet::tailnet().iter().zip(internet::TAILNET_TEXTS);
-                    literals.extend(own.map(|(range, text)| (*range, Arc::from(text))));
-                    literals.extend(routes.iter().cloned());
-                }
-                Meaning::Nodes => self.listed |= &entry.named,
-                Meaning::Ranges { ranges, .. } => literals.extend(ranges.iter().cloned()),
-                Meaning::Service(ranges) => {
-                    literals.extend(ranges.iter().map(|range| (*range, range.to_string().into())));
-                }
-                Meaning::Internet => {
-                    literals.extend(
-                        internet::ranges().iter().zip(internet::TEXTS).map(|(range, text)| (*range, text.into())),
-                    );
-                }
-            }
-        }
-        if let Some(eligible) = eligible {
-            self.covers &= eligible;
         }
         self.literals = literals.into_iter().collect();
         self.literals.dedup_by(|a, b| a.0 == b.0);
@@ -126,6 +96,49 @@ impl SourceSet {
         }
         for slot in &self.listed {
             self.fingerprint = self.fingerprint.wrapping_add(self.node_hash(&hash_addresses(&addresses(slot))));
+        }
+    }
+
+    /// Adds an alias where devices are asked for, so that only addresses of devices count: of one that is named, all; of a
+    /// range, those in it.
+    fn add_devices(
+        &mut self,
+        entry: &AliasEntry,
+        eligible: &RoaringBitmap,
+        literals: &mut Literals,
+        addresses: impl Fn(u32) -> Vec<IpAddr>,
+    ) {
+        let named = &entry.named & eligible;
+        self.covers |= &named;
+        match &entry.meaning {
+            Meaning::Ranges { ranges, .. } => {
+                let own = named.into_iter().flat_map(addresses);
+                let within = |address: &IpAddr| ranges.iter().any(|(range, _)| range.contains(*address));
+                literals.extend(own.filter(within).map(|address| (address.into(), address.to_string().into())));
+            }
+            _ => self.listed |= named,
+        }
+    }
+
+    fn add_meaning(&mut self, entry: &AliasEntry, routes: &[(AddressRange, Arc<str>)], literals: &mut Literals) {
+        self.covers |= &entry.named;
+        self.covers |= &entry.routed;
+        match &entry.meaning {
+            Meaning::Everything => self.everything = true,
+            Meaning::Everyone => {
+                let own = internet::tailnet().iter().zip(internet::TAILNET_TEXTS);
+                literals.extend(own.map(|(range, text)| (*range, Arc::from(text))));
+                literals.extend(routes.iter().cloned());
+            }
+            Meaning::Nodes => self.listed |= &entry.named,
+            Meaning::Ranges { ranges, .. } => literals.extend(ranges.iter().cloned()),
+            Meaning::Service(ranges) => {
+                literals.extend(ranges.iter().map(|range| (*range, range.to_string().into())));
+            }
+            Meaning::Internet => {
+                let ranges = internet::ranges().iter().zip(internet::TEXTS);
+                literals.extend(ranges.map(|(range, text)| (*range, text.into())));
+            }
         }
     }
 

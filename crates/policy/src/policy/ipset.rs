@@ -99,20 +99,14 @@ impl<'v> Resolver<'_, 'v, '_> {
             let Some((text, value)) = sections.get(top.name).and_then(|operations| operations.get(top.at)) else {
                 let Opened { name, so_far, .. } = waiting.pop()?;
                 let ranges = so_far.settle(&mut self.work);
-                let kept = ranges.filter(|ranges| ranges.len() <= self.ranges);
-                let Some(ranges) = kept else {
+                let Some(ranges) = ranges.filter(|ranges| ranges.len() <= self.ranges) else {
                     return self.refuse(name);
                 };
                 self.ranges -= ranges.len();
                 self.done.insert(name.into(), ranges);
                 continue;
             };
-            let text = text.trim();
-            let (removes, target) = match text.split_once(char::is_whitespace) {
-                Some(("add", target)) => (false, target.trim()),
-                Some(("remove", target)) => (true, target.trim()),
-                _ => (false, text),
-            };
+            let (removes, target) = operation(text.trim());
             match self.target(top.name, target, value) {
                 Target::Set(inner) => {
                     self.open(inner, &mut waiting);
@@ -261,6 +255,15 @@ fn before(address: IpAddr) -> Option<IpAddr> {
         IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().checked_sub(1)?).into(),
         IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().checked_sub(1)?).into(),
     })
+}
+
+/// Whether an operation takes something away, and what it is about.
+fn operation(text: &str) -> (bool, &str) {
+    match text.split_once(char::is_whitespace) {
+        Some(("add", target)) => (false, target.trim()),
+        Some(("remove", target)) => (true, target.trim()),
+        _ => (false, text),
+    }
 }
 
 #[cfg(test)]

@@ -1,4 +1,6 @@
-use std::collections::BTreeMap;
+mod acl;
+mod grant;
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -6,13 +8,13 @@ use filter::{CapMap, PortRange, RawJson};
 
 use super::names::{Domains, Names, note_domain};
 use super::{expansion, posture};
-use crate::fields::{Fields, list, map};
+use crate::fields::{Fields, list};
 use crate::hujson::{Position, Value};
 use crate::problem::Problems;
 use crate::{Alias, Autogroup, Ports, Problem, Tag};
 
-/// The capabilities in the service's own domain that a grant may give.
-const OWN_CAPABILITIES: [&str; 6] = ["drive", "relay", "webui", "kubernetes", "tsidp", "secrets"];
+/// What a user's devices are called among themselves.
+const OWN_DEVICES: Alias = Alias::Auto(Autogroup::OwnDevices);
 
 /// Who reaches what: the unit that a policy is compiled and explained by.
 ///
@@ -121,14 +123,14 @@ pub(super) fn read(fields: &Fields<'_>, context: &mut Context<'_>, problems: &mu
     let mut rules = Vec::new();
     for (index, value) in fields.list("grants", problems).iter().enumerate() {
         let origin = Origin { section: Section::Grants, index, destination: None, position: problems.position(value) };
-        rules.extend(read_grant(value, origin, &default_postures, context, problems).unwrap_or_default());
+        rules.extend(grant::read(value, origin, &default_postures, context, problems).unwrap_or_default());
         if expansion::are_too_many(&rules, value, problems) {
             return rules;
         }
     }
     for (index, value) in fields.list("acls", problems).iter().enumerate() {
         let origin = Origin { section: Section::Acls, index, destination: None, position: problems.position(value) };
-        rules.extend(read_acl(value, origin, &default_postures, context, problems).unwrap_or_default());
+        rules.extend(acl::read(value, origin, &default_postures, context, problems).unwrap_or_default());
         if expansion::are_too_many(&rules, value, problems) {
             return rules;
         }
@@ -150,124 +152,6 @@ fn everything(position: Position, postures: Arc<[Arc<str>]>) -> Rule {
         via: Vec::new(),
         effect: Effect::Ports(vec![Ports { protocol: None, ranges: vec![PortRange::ALL] }]),
     }
-}
-
-const GRANT: [&str; 6] = ["src", "dst", "ip", "app", "via", "srcPosture"];
-
-fn read_grant(
-    value: &Value,
-    origin: Origin,
-    default_postures: &Arc<[Arc<str>]>,
-    context: &mut Context<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<Vec<Rule>> {
-    let fields = Fields::read(value, &GRANT, problems)?;
-    let sources = read_sources(fields.strings("src", problems), context, problems);
-    let destinations = read_destinations(fields.strings("dst", problems), context, problems);
-    let ports = read_ip(&fields, problems);
-    let capabilities = read_capabilities(&fields, problems);
-    let via = read_via(&fields, context, problems);
-    let postures = read_postures(&fields, default_postures, context, problems);
-    if is_nothing(fields.get("ip")) && is_nothing(fields.get("app")) {
-        return problems.at(value, "ip and app can not both be empty");
-    }
-    let to_self = destinations.iter().any(|(alias, _)| *alias == Alias::Auto(Autogroup::OwnDevices));
-    if to_self {
-        sources.iter().for_each(|(alias, value)| check_self_source(alias, false, value, problems));
-    }
-    if let Some(via) = fields.get("via").filter(|_| to_self && !via.is_empty()) {
-        let message = "\"via\" is for what lies behind routers: it leaves nothing of autogroup:self";
-        context.warn(via, message, problems);
-    }
-    if fields.get("app").is_some()
-        && let Some((_, value)) = destinations.iter().find(|(alias, _)| *alias == Alias::Auto(Autogroup::Internet))
-    {
-        problems.at::<()>(value, "cannot use app grants with autogroup:internet");
-    }
-    warn_empty(&sources, &destinations, value, context, problems);
-    let shared: Arc<[Alias]> = sources.into_iter().map(|(alias, _)| alias).collect();
-    let rule = |destinations: Vec<Alias>, effect: Effect| Rule {
-        origin,
-        sources: shared.clone(),
-        postures: postures.clone(),
-        destinations,
-        via: via.clone(),
-        effect,
-    };
-    let (own, others): (Vec<_>, Vec<_>) = destinations
-        .iter()
-        .map(|(alias, _)| alias.clone())
-        .partition(|alias| *alias == Alias::Auto(Autogroup::OwnDevices));
-    let mut rules = Vec::new();
-    for destinations in [others, own.into_iter().take(1).collect()] {
-        if destinations.is_empty() {
-            continue;
-        }
-        if !ports.is_empty() {
-            rules.push(rule(destinations.clone(), Effect::Ports(ports.clone())));
-        }
-        if !capabilities.is_empty() {
-            rules.push(rule(destinations, Effect::Capabilities(capabilities.clone().into())));
-        }
-    }
-    Some(rules)
-}
-
-/// Whether a list or an object is missing or has nothing in it.
-fn is_nothing(value: Option<&Value>) -> bool {
-    value.is_none_or(|value| {
-        value.elements().is_some_and(<[_]>::is_empty) || value.members().is_some_and(<[_]>::is_empty)
-    })
-}
-
-const ACL: [&str; 7] = ["action", "proto", "src", "dst", "users", "ports", "srcPosture"];
-
-fn read_acl(
-    value: &Value,
-    origin: Origin,
-    default_postures: &Arc<[Arc<str>]>,
-    context: &mut Context<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<Vec<Rule>> {
-    let fields = Fields::read(value, &ACL, problems)?;
-    let action = fields.string("action", problems).map_or("", |(text, _)| text.trim());
-    if action != "accept" {
-        let place = fields.get("action").unwrap_or(value);
-        problems.at::<()>(place, format!("action={action:?} is not supported"));
-    }
-    let listed = fields.either("src", "users", problems).map(|value| crate::fields::strings(value, problems));
-    let sources = read_sources(listed.unwrap_or_default(), context, problems);
-    let protocol = fields.string("proto", problems).map(|(text, _)| text.trim()).filter(|text| !text.is_empty());
-    let listed = fields.either("dst", "ports", problems).map(|value| crate::fields::strings(value, problems));
-    let mut destinations = Vec::new();
-    for (at, (text, value)) in listed.unwrap_or_default().into_iter().enumerate() {
-        if let Some((alias, ports)) = read_acl_destination(text, protocol, value, context, problems) {
-            destinations.push((at, alias, ports, value));
-        }
-    }
-    let is_self = |alias: &Alias| *alias == Alias::Auto(Autogroup::OwnDevices);
-    if destinations.iter().any(|(_, alias, ..)| is_self(alias)) {
-        sources.iter().for_each(|(alias, value)| check_self_source(alias, true, value, problems));
-    }
-    // The hosted service puts a rule's own-device destinations last, unless all its destinations are autogroups.
-    if destinations.iter().any(|(_, alias, ..)| !matches!(alias, Alias::Auto(_))) {
-        destinations.sort_by_key(|(_, alias, ..)| is_self(alias));
-    }
-    let postures = read_postures(&fields, default_postures, context, problems);
-    let aliases: Vec<(Alias, &Value)> =
-        destinations.iter().map(|(_, alias, _, value)| (alias.clone(), *value)).collect();
-    warn_empty(&sources, &aliases, value, context, problems);
-    // Shared by the rules of all destinations: each having its own would be the product of the two lists.
-    let sources: Arc<[Alias]> = sources.into_iter().map(|(alias, _)| alias).collect();
-    let rules = destinations.into_iter().map(|(at, alias, ports, _)| Rule {
-        origin: Origin { destination: Some(at), ..origin },
-        sources: sources.clone(),
-        postures: postures.clone(),
-        destinations: vec![alias],
-        via: Vec::new(),
-        effect: Effect::Ports(vec![ports]),
-    });
-    Some(rules.collect())
 }
 
 fn read_sources<'v>(
@@ -328,24 +212,6 @@ fn read_destination(
     }
 }
 
-fn read_acl_destination(
-    text: &str,
-    protocol: Option<&str>,
-    value: &Value,
-    context: &mut Context<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<(Alias, Ports)> {
-    let Some((target, ports)) = text.trim().rsplit_once(':') else {
-        return problems.at(value, format!("dst=\"{text}\": ports are missing; write \"{text}:*\" for all of them"));
-    };
-    let ports = match Ports::of(protocol, ports) {
-        Ok(ports) => ports,
-        Err(error) => return problems.at(value, format!("dst=\"{text}\": {error}")),
-    };
-    let bare = target.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(target);
-    Some((read_destination(bare, value, context, problems)?, ports))
-}
-
 fn check_self_source(alias: &Alias, acl: bool, value: &Value, problems: &mut Problems<'_>) {
     let fits = match alias {
         Alias::User(_) | Alias::UsersOf(_) | Alias::Group(_) | Alias::Auto(Autogroup::Member | Autogroup::Role(_)) => {
@@ -359,74 +225,10 @@ fn check_self_source(alias: &Alias, acl: bool, value: &Value, problems: &mut Pro
     }
 }
 
-/// The ports of a grant's `ip`, gathered by protocol in the order of their first mention.
-fn read_ip(fields: &Fields<'_>, problems: &mut Problems<'_>) -> Vec<Ports> {
-    let mut gathered: Vec<Ports> = Vec::new();
-    for (text, value) in fields.strings("ip", problems) {
-        match Ports::parse(text) {
-            Ok(ports) => match gathered.iter_mut().find(|known| known.protocol == ports.protocol) {
-                Some(known) => known.ranges.extend(ports.ranges),
-                None => gathered.push(ports),
-            },
-            Err(error) => {
-                problems.at::<()>(value, format!("ip=\"{text}\": {error}"));
-            }
-        }
-    }
-    gathered
-}
-
-fn read_capabilities(fields: &Fields<'_>, problems: &mut Problems<'_>) -> CapMap {
-    let mut capabilities = BTreeMap::new();
-    let Some(app) = fields.get("app") else {
-        return CapMap::default();
-    };
-    for (name, place, values) in map(app, problems) {
-        if let Err(error) = check_capability(name) {
-            problems.at::<()>(place, format!("app=\"{name}\": {error}"));
-            continue;
-        }
-        capabilities.insert(name.to_owned(), Some(raw_values(values, problems)));
-    }
-    CapMap(capabilities)
-}
-
 /// The values of a capability, each as its JSON without blanks and comments.
 pub(super) fn raw_values(values: &Value, problems: &mut Problems<'_>) -> Vec<RawJson> {
     let document = problems.document();
     list(values, problems).iter().filter_map(|value| RawJson::parse(&document.minify(value)).ok()).collect()
-}
-
-fn check_capability(name: &str) -> Result<(), &'static str> {
-    let bare = name.strip_prefix("https://").unwrap_or(name);
-    let (domain, path) = bare.split_once('/').unwrap_or((bare, ""));
-    if path.is_empty() || !domain.contains('.') {
-        return Err("capability name must have the form {domain}/{path}");
-    }
-    if domain != "tailscale.com" && !domain.ends_with(".tailscale.com") {
-        return Ok(());
-    }
-    let allowed = path.strip_prefix("cap/").is_some_and(|own| OWN_CAPABILITIES.contains(&own));
-    if allowed && domain == bare.split('/').next().unwrap_or_default() && bare == name {
-        return Ok(());
-    }
-    Err("capability name must not be in the tailscale.com domain")
-}
-
-fn read_via(fields: &Fields<'_>, context: &mut Context<'_>, problems: &mut Problems<'_>) -> Vec<Tag> {
-    let mut via = Vec::new();
-    for (text, value) in fields.strings("via", problems) {
-        match Alias::parse(text) {
-            Ok(Alias::Tag(tag)) if context.names.tag_owners.contains_key(&tag) => via.push(tag),
-            Ok(Alias::Tag(_)) => {
-                problems.at::<()>(value, format!("via: tag \"{}\" not found", text.trim()));
-            }
-            _ => {
-                problems.at::<()>(value, format!("via=\"{text}\": via can only be a tag"));
-            }
-        }
-    }
-    via
 }
 
 fn read_postures(

@@ -1,6 +1,6 @@
 use super::who::Asked;
 use super::{aliases, listed};
-use crate::{Compiled, Effect, Lack, NearMiss, Ports, PostureValue, Requirement, SshUser};
+use crate::{Compiled, Effect, Lack, NearMiss, Ports, SshUser};
 
 impl Compiled {
     /// What a rule lacks, each in a sentence that goes with the rule.
@@ -59,10 +59,10 @@ impl Compiled {
             let conditions = self.policy().posture(name)?;
             let condition = conditions.iter().find(|condition| !condition.holds(&node.posture))?;
             let is = match node.posture.get(&condition.key) {
-                Some(value) => format!("is {}", value_text(value)),
+                Some(value) => format!("is {value}"),
                 None => "is not set".to_owned(),
             };
-            Some(format!("{name} wants {} {}, which {is}", condition.key, requirement_text(&condition.requirement)))
+            Some(format!("{name} wants {condition}, which {is}"))
         });
         format!("{} has none of its postures: {}", from.label, listed(failing))
     }
@@ -73,29 +73,5 @@ fn account_text(user: &SshUser) -> String {
         SshUser::Name(name) => name.clone(),
         SshUser::NonRoot => "autogroup:nonroot".to_owned(),
         SshUser::LocalPart(domain) => format!("localpart:*@{domain}"),
-    }
-}
-
-fn value_text(value: &PostureValue) -> String {
-    match value {
-        PostureValue::Text(text) => format!("'{text}'"),
-        PostureValue::Number(number) => number.to_string(),
-        PostureValue::Bool(on) => on.to_string(),
-    }
-}
-
-fn requirement_text(requirement: &Requirement) -> String {
-    let list = |values: &[PostureValue]| format!("[{}]", listed(values.iter().map(value_text)));
-    match requirement {
-        Requirement::Equal(value) => format!("== {}", value_text(value)),
-        Requirement::NotEqual(value) => format!("!= {}", value_text(value)),
-        Requirement::Less(value) => format!("< {}", value_text(value)),
-        Requirement::AtMost(value) => format!("<= {}", value_text(value)),
-        Requirement::Greater(value) => format!("> {}", value_text(value)),
-        Requirement::AtLeast(value) => format!(">= {}", value_text(value)),
-        Requirement::In(values) => format!("IN {}", list(values)),
-        Requirement::NotIn(values) => format!("NOT IN {}", list(values)),
-        Requirement::Set => "IS SET".to_owned(),
-        Requirement::NotSet => "NOT SET".to_owned(),
     }
 }

@@ -1,5 +1,7 @@
-use super::{Known, Lack, NearMiss, Party, SshDecision, has_posture, keep_nearest, same_user};
+use super::{Known, Lack, NearMiss, Party, SshDecision, same_user};
 use crate::Compiled;
+use crate::compiled::has_posture;
+use crate::compiled::nearest::keep_nearest;
 use crate::compiled::ssh::{Admitted, account, accounts, admitted};
 use crate::policy::{SshAction, SshRule};
 
