@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use apiproxy::{Allowed, Cluster, Config, Entrance, Limits, Server};
@@ -46,8 +47,14 @@ fn start(command: &Command, log: &Path) -> Running {
     Running(tied.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
 }
 
+/// A port that nobody has. It lies below those that the kernel gives to whoever connects, so that nobody gets it before the
+/// program that it is for does.
 fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(31);
+    let tries = std::iter::repeat_with(|| first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    let mut ports = tries.map(|offset| 10_000 + u16::try_from(offset).unwrap());
+    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// Certificate and keys of the API server, and the tokens of who may ask it.

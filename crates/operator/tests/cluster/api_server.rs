@@ -4,6 +4,7 @@ use std::fs;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use kube::Client;
@@ -87,8 +88,9 @@ impl ApiServer {
             match client.request_text(request).await {
                 Ok(_) => return,
                 Err(error) if Instant::now() > deadline => {
-                    let log = fs::read_to_string(self.folder.path().join("kube-apiserver.log")).unwrap_or_default();
-                    let end: Vec<&str> = log.lines().rev().take(20).collect();
+                    let log = |name: &str| fs::read_to_string(self.folder.path().join(name)).unwrap_or_default();
+                    let (own, etcd) = (log("kube-apiserver.log"), log("etcd.log"));
+                    let end: Vec<&str> = own.lines().rev().take(20).chain(etcd.lines().rev().take(5)).collect();
                     panic!("the API server does not start: {error}\n{}", end.join("\n"));
                 }
                 // tidy: sleep, the API server tells nobody when it is ready
@@ -129,8 +131,14 @@ fn spawn(program: &Path, folder: &Path, name: &str, arguments: &[String]) -> Chi
         .unwrap()
 }
 
+/// A port that nobody has. It lies below those that the kernel gives to whoever connects, so that nobody gets it before the
+/// program that it is for does.
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+    static TAKEN: AtomicU32 = AtomicU32::new(0);
+    let first = std::process::id().wrapping_mul(31);
+    let tries = std::iter::repeat_with(|| first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000);
+    let mut ports = tries.map(|offset| 10_000 + u16::try_from(offset).unwrap());
+    ports.find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
 }
 
 /// Writes the server's certificate, the key that signs accounts' tokens and the administrator's token; returns the
