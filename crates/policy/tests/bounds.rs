@@ -272,6 +272,19 @@ fn devices_that_are_told_the_same_sources_of_logins_share_them() {
 }
 
 #[test]
+fn rules_of_ssh_of_two_policies_are_compared_once_for_all_devices_that_have_them() {
+    let policy = |account: &str| {
+        let accounts = format!("\"{account}\", \"localpart:*@example.com\"");
+        Arc::new(Policy::parse(&ssh_policy(&[ssh_rule("\"autogroup:member\"", &accounts)], "")).unwrap())
+    };
+    let mut compiled = Compiled::new(policy("deploy"), tailnet(2_000, &["tag:a"; 500]));
+    assert!(compiled.replace_policy(policy("deploy")).ssh.is_empty());
+    let changed = compiled.replace_policy(policy("backup")).ssh;
+    assert_eq!(changed.len(), 2_500, "a rule by local part is about the own devices of its sources too");
+    assert_eq!((compiled.ssh(NodeId(2_000)).len(), compiled.ssh(NodeId(7)).len()), (4_000, 2));
+}
+
+#[test]
 fn who_is_in_a_group_is_found_at_once_however_large_it_is() {
     let members = listed((0..100_000).map(|at| format!("member{at}@example.com")));
     let accounts = listed((0..500).map(|at| format!("account{at}")));

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use roaring::RoaringBitmap;
 
-use super::ssh::ComparedLists;
+use super::ssh::ComparedShare;
 use super::{Affected, Compiled, Pair};
 use crate::NodeId;
 
@@ -12,14 +12,14 @@ impl Compiled {
     /// What differs for nodes between two compilations that have the same slots.
     pub(super) fn compare(&self, next: &Self) -> Affected {
         let mut affected = Affected::default();
-        let mut lists = ComparedLists::default();
+        let mut shares: HashMap<ComparedShare, bool> = HashMap::new();
         // By the entries for a node: what they give is the same for all that have the same.
         let mut attributes: HashMap<[Vec<u32>; 2], bool> = HashMap::new();
         for (slot, id) in self.slots.iter().enumerate().filter_map(|(slot, id)| Some((slot as u32, (*id)?))) {
             if self.filter(id) != next.filter(id) {
                 affected.filters.insert(id);
             }
-            if self.ssh_differs(next, id, &mut lists) {
+            if self.ssh_differs(next, slot, &mut shares) {
                 affected.ssh.insert(id);
             }
             let entries = [self, next].map(|compiled| compiled.attribute_entries(slot).into_iter().collect());

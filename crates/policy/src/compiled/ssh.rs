@@ -8,7 +8,7 @@ use roaring::RoaringBitmap;
 
 use super::Compiled;
 use crate::policy::{SshAction, SshRule, SshUser};
-use crate::{Alias, Autogroup, Node, NodeId};
+use crate::{Alias, Autogroup, Node, NodeId, UserId};
 
 pub(super) use sources::SshTable;
 
@@ -40,6 +40,20 @@ pub(super) enum Admitted {
     /// Those that belong to the same user; of a device without a user, the device itself.
     SameOwner,
 }
+
+/// Whom a rule lets in to a device, so that devices with the same share of it are told the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Share {
+    /// All of its sources.
+    All,
+    /// Those of a user.
+    User(UserId),
+    /// The device of this slot itself.
+    Device(u32),
+}
+
+/// A rule with the shares of it that a device has by two compilations.
+pub(super) type ComparedShare = (usize, Share, Share);
 
 /// Whom of its sources a rule lets in to a device; `None` if the rule isn't about the device. `is_users` tells whether the
 /// device belongs to a user, `means` whether an alias of devices means it, `is_source` whether it is a source of the rule
@@ -75,31 +89,45 @@ impl SshGrant {
 impl Compiled {
     /// The SSH rules of a node, of which the first that fits counts; those with a check come first.
     pub fn ssh(&self, node: NodeId) -> Vec<SshGrant> {
-        let Some(slot) = self.slot_of.get(&node).copied() else {
-            return Vec::new();
-        };
-        let is_users = self.node_at(slot).is_some_and(|node| node.user().is_some());
-        let mut grants = Vec::new();
-        for (at, rule) in self.in_order(self.ssh_table.rules_about(&self.membership[slot as usize].named)) {
-            let is_source = || self.ssh_sources(at).slots.contains(slot);
-            if let Some(admitted) = admitted(rule, is_users, |alias| self.names(alias, slot), is_source) {
-                self.add_grants((at, rule), (admitted, slot), &mut grants);
-            }
-        }
-        grants
+        let slot = self.slot_of.get(&node).copied();
+        let shares = slot.map(|slot| self.ssh_shares(slot)).unwrap_or_default();
+        shares.into_iter().flat_map(|(rule, share)| self.ssh_grants(rule, share)).collect()
     }
 
-    /// Whether a node's rules are others by another compilation that has the same slots. `known` are lists of sources of
-    /// both that were compared before: many devices have the same, and they are long.
-    pub(super) fn ssh_differs(&self, next: &Self, node: NodeId, known: &mut ComparedLists) -> bool {
-        let (mut before, mut after) = (self.ssh(node), next.ssh(node));
-        if before.len() != after.len() {
-            return true;
+    /// Whether a slot's rules are others by another compilation that has the same slots. `known` are shares of rules that
+    /// were compared before: many devices have the same, and they are long.
+    pub(super) fn ssh_differs(&self, next: &Self, slot: u32, known: &mut HashMap<ComparedShare, bool>) -> bool {
+        let (before, after) = (self.ssh_shares(slot), next.ssh_shares(slot));
+        let mut differs = |(rule, one): (usize, Share), (other_rule, other): (usize, Share)| {
+            let compare = || self.ssh_grants(rule, one) != next.ssh_grants(rule, other);
+            rule != other_rule || *known.entry((rule, one, other)).or_insert_with(compare)
+        };
+        before.len() != after.len() || before.into_iter().zip(after).any(|(one, other)| differs(one, other))
+    }
+
+    /// The rules that let somebody in to a slot's node, in order, with whom they let in.
+    fn ssh_shares(&self, slot: u32) -> Vec<(usize, Share)> {
+        let user = self.node_at(slot).and_then(Node::user);
+        let mut shares = Vec::new();
+        for (at, rule) in self.in_order(self.ssh_table.rules_about(&self.membership[slot as usize].named)) {
+            let is_source = || self.ssh_sources(at).slots.contains(slot);
+            let admitted = admitted(rule, user.is_some(), |alias| self.names(alias, slot), is_source);
+            let share = match (admitted, user) {
+                (None, _) => continue,
+                (Some(Admitted::All), _) => Share::All,
+                (Some(Admitted::SameOwner), Some(user)) => Share::User(user),
+                (Some(Admitted::SameOwner), None) => Share::Device(slot),
+            };
+            let is_empty = match share {
+                Share::All => self.ssh_sources(at).slots.is_empty(),
+                Share::User(user) => !self.ssh_sources_by_owner(at).users.contains_key(&user),
+                Share::Device(slot) => !self.ssh_sources(at).slots.contains(slot),
+            };
+            if !is_empty {
+                shares.push((at, share));
+            }
         }
-        before.iter_mut().zip(&mut after).any(|(one, other)| {
-            let lists = [&mut *one, &mut *other].map(|grant| std::mem::take(&mut grant.principals));
-            one != other || !known.are_equal(lists)
-        })
+        shares
     }
 
     /// Rules with their numbers, those with a check first.
@@ -127,29 +155,30 @@ impl Compiled {
         self.ssh_sources(at).addresses.len() * copies + grants * of_a_grant
     }
 
-    fn add_grants(&self, rule: (usize, &SshRule), (admitted, slot): (Admitted, u32), grants: &mut Vec<SshGrant>) {
+    /// What a node is told of a rule.
+    fn ssh_grants(&self, at: usize, share: Share) -> Vec<SshGrant> {
+        let rule = &self.policy.ssh_rules()[at];
+        let mut grants = Vec::new();
         let mut add = |principals: &Arc<[IpAddr]>, login: Option<&str>| {
-            for users in accounts(&rule.1.users, login) {
-                self.add_grant(rule, principals.clone(), users, grants);
+            for users in accounts(&rule.users, login) {
+                self.add_grant((at, rule), principals.clone(), users, &mut grants);
             }
         };
-        let by_owner = || self.ssh_sources_by_owner(rule.0);
+        let by_owner = || self.ssh_sources_by_owner(at);
         let login = |user| self.topology.users.get(user).map(|user| &*user.login);
-        match (admitted, self.node_at(slot).and_then(Node::user)) {
-            (Admitted::All, _) if !rule.1.has_local_part() => add(&self.ssh_sources(rule.0).addresses, None),
-            (Admitted::All, _) => {
+        match share {
+            Share::All if !rule.has_local_part() => add(&self.ssh_sources(at).addresses, None),
+            Share::All => {
                 by_owner().users.iter().for_each(|(user, principals)| add(principals, login(user)));
                 add(&by_owner().tagged, None);
             }
-            (Admitted::SameOwner, Some(user)) => {
+            Share::User(user) => {
                 let own = by_owner().users.get(&user);
                 own.into_iter().for_each(|principals| add(principals, login(&user)));
             }
-            (Admitted::SameOwner, None) => {
-                let itself = RoaringBitmap::from_iter([slot]) & &self.ssh_sources(rule.0).slots;
-                add(&self.principals(rule.0, &itself), None);
-            }
+            Share::Device(slot) => add(&self.principals(at, &RoaringBitmap::from_iter([slot])), None),
         }
+        grants
     }
 
     fn add_grant(
@@ -179,23 +208,6 @@ impl Compiled {
             rule.recorders.iter().filter_map(|tag| self.by_tag.get(tag)).flat_map(|nodes| self.node_ids(nodes));
         let recorders = recorders.filter_map(|id| self.topology.nodes.get(&id));
         recorders.flat_map(|node| node.addresses.iter().copied()).collect()
-    }
-}
-
-/// Pairs of lists of sources that were compared; they are kept, so that no other takes their place.
-#[derive(Default)]
-pub(super) struct ComparedLists(HashMap<[usize; 2], Compared>);
-
-struct Compared {
-    _lists: [Arc<[IpAddr]>; 2],
-    are_equal: bool,
-}
-
-impl ComparedLists {
-    fn are_equal(&mut self, lists: [Arc<[IpAddr]>; 2]) -> bool {
-        let key = [0, 1].map(|at: usize| lists[at].as_ptr() as usize);
-        let compare = || Compared { are_equal: lists[0] == lists[1], _lists: lists };
-        self.0.entry(key).or_insert_with(compare).are_equal
     }
 }
 

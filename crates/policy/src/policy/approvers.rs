@@ -77,11 +77,14 @@ fn is_too_large(section: &Fields<'_>, problems: &mut Problems<'_>) -> bool {
         let listed = value.elements().map_or(0, <[_]>::len);
         names += name;
         approvers += listed;
-        let message = match () {
-            () if names > MOST_NAMES => format!("more than {MOST_NAMES} networks, services and connectors"),
-            () if listed > MOST_OF_A_LIST => format!("more than {MOST_OF_A_LIST} approvers in one list; name a group"),
-            () if approvers > MOST_APPROVERS => format!("from here on, more than {MOST_APPROVERS} approvers in all"),
-            () => continue,
+        let message = if names > MOST_NAMES {
+            format!("more than {MOST_NAMES} networks, services and connectors")
+        } else if listed > MOST_OF_A_LIST {
+            format!("more than {MOST_OF_A_LIST} approvers in one list; name a group")
+        } else if approvers > MOST_APPROVERS {
+            format!("from here on, more than {MOST_APPROVERS} approvers in all")
+        } else {
+            continue;
         };
         problems.at::<()>(place, format!("autoApprovers: {message}"));
         return true;
