@@ -387,15 +387,11 @@ impl Api for Rest {
     }
 
     async fn list_services(&self, by: By<ReadServices>, at: InTailnet) -> Result<Json<ServiceList>, ApiError> {
-        self.look_at(by.identity(), &at, |tailnet| {
-            Ok(Json(ServiceList { vip_services: tailnet.services().map(settings::service).collect() }))
-        })
+        self.look_at(by.identity(), &at, |tailnet| Ok(Json(settings::services(tailnet))))
     }
 
     async fn get_service(&self, by: By<ReadServices>, at: OfService) -> Result<Json<VirtualService>, ApiError> {
-        let OfService { tailnet, service } = at;
-        self.look_at(by.identity(), &InTailnet { tailnet }, |tailnet| {
-            settings::find_service(tailnet, &service).map(Json)
-        })
+        let (within, name) = (InTailnet { tailnet: at.tailnet }, at.service);
+        self.look_at(by.identity(), &within, |tailnet| settings::find_service(tailnet, &name).map(Json))
     }
 }

@@ -1,8 +1,8 @@
 //! Settings and services in the API's words.
 
 use api::{
-    ApiError, ExternalTailnets, SetTailnetNames, TailnetNames, TailnetSettings, VirtualService, WriteFeatureSettings,
-    WriteNetworkLogs, WriteNetworkingSettings, WritePolicy, WriteSettings,
+    ApiError, ExternalTailnets, ServiceList, SetTailnetNames, TailnetNames, TailnetSettings, VirtualService,
+    WriteFeatureSettings, WriteNetworkLogs, WriteNetworkingSettings, WritePolicy, WriteSettings,
 };
 use tailnet::{Command, DomainError, Service, Settings, SettingsPatch, Tailnet, TailnetRecord};
 
@@ -91,6 +91,11 @@ pub(super) fn set_names(record: &TailnetRecord, set: SetTailnetNames) -> Result<
     Ok(Command::SetNames { name: set.name.unwrap_or_else(|| record.name.clone()), domain })
 }
 
+/// All services in the API's words.
+pub(super) fn services(tailnet: &Tailnet) -> ServiceList {
+    ServiceList { vip_services: tailnet.services().map(service).collect() }
+}
+
 /// A service in the API's words, by its name.
 pub(super) fn find_service(tailnet: &Tailnet, name: &str) -> Result<VirtualService, ApiError> {
     let found = tailnet.services().find(|known| known.name.as_str() == name);
@@ -98,7 +103,7 @@ pub(super) fn find_service(tailnet: &Tailnet, name: &str) -> Result<VirtualServi
 }
 
 /// A virtual service.
-pub(super) fn service(service: &Service) -> VirtualService {
+fn service(service: &Service) -> VirtualService {
     VirtualService {
         name: service.name.to_string(),
         addrs: service.addresses.both().iter().map(ToString::to_string).collect(),
