@@ -32,7 +32,7 @@ use roaring::RoaringBitmap;
 
 pub use approval::OwnerIdentity;
 pub use change::{Affected, Change, Pair};
-pub(crate) use classes::NodeClasses;
+pub(crate) use classes::{Mark, NodeClasses};
 pub use decide::{CapabilityDecision, Decision, Lack, NearMiss, Party, Query, SshDecision};
 pub(crate) use nearest::NEAREST;
 pub(crate) use reach::Side;
@@ -63,7 +63,7 @@ pub struct Compiled {
     /// One for each rule of the policy, in its order.
     rules: Vec<CompiledRule>,
     /// Rules about the devices of one user among themselves.
-    own_rules: Vec<u32>,
+    own_rules: RoaringBitmap,
     exit_nodes: RoaringBitmap,
     by_user: BTreeMap<UserId, RoaringBitmap>,
     by_tag: BTreeMap<Tag, RoaringBitmap>,
@@ -109,7 +109,7 @@ impl Compiled {
             sources: Vec::new(),
             destinations: Vec::new(),
             rules: Vec::new(),
-            own_rules: Vec::new(),
+            own_rules: RoaringBitmap::new(),
             exit_nodes: RoaringBitmap::new(),
             by_user: BTreeMap::new(),
             by_tag: BTreeMap::new(),

@@ -28,10 +28,12 @@ mod internet;
 mod policy;
 mod ports;
 mod problem;
+mod ranges;
 mod report;
 mod topology;
 mod verify;
 mod why;
+mod words;
 
 pub use alias::{Alias, AliasError, Autogroup, Role, Tag};
 pub use compiled::{

@@ -22,6 +22,7 @@ pub use attributes::NodeAttributes;
 pub use group::{Group, GroupMember};
 pub use posture::{Condition, PostureValue, Requirement};
 pub use rules::{Effect, Origin, Rule, Section};
+pub(crate) use ssh::DEFAULT_CHECK;
 pub use ssh::{SshAction, SshRule, SshUser};
 pub use tests::{SshTest, Test};
 

@@ -324,7 +324,8 @@ pub(crate) fn users_device(user: User) -> Party {
     Party::Device(device(Owner::Tags(BTreeSet::new())), Some(user))
 }
 
-fn device(owner: Owner) -> Node {
+/// A device that isn't there, of an owner.
+pub(crate) fn device(owner: Owner) -> Node {
     Node {
         name: "test".into(),
         addresses: Vec::new(),

@@ -8,10 +8,12 @@ mod question;
 mod who;
 
 use std::fmt;
+use std::time::Duration;
 
 use filter::Protocol;
 use ipnet::IpNet;
 
+use crate::words::{listed, period};
 use crate::{Alias, Compiled, NearMiss, Party, Query, SshDecision, Tag, internet};
 use cite::Entry;
 use who::Asked;
@@ -345,8 +347,7 @@ impl fmt::Display for Answer {
             Verdict::Yes => write!(formatter, "yes{by}"),
             Verdict::Check(0) => write!(formatter, "yes{by}, after a check each time"),
             Verdict::Check(seconds) => {
-                let (hours, minutes) = (seconds / 3600, seconds % 3600 / 60);
-                let period = if minutes == 0 { format!("{hours}h") } else { format!("{hours}h{minutes}m") };
+                let period = period(Duration::from_secs(seconds));
                 write!(formatter, "yes{by}, after a check that holds for {period}")
             }
         }
@@ -362,15 +363,17 @@ impl fmt::Display for Citation {
     }
 }
 
-/// Names in a list that stays readable.
-fn listed(names: impl IntoIterator<Item = String>) -> String {
-    let names: Vec<String> = names.into_iter().collect();
-    let shown = names.len().min(6);
-    let rest = names.len() - shown;
-    let text = names[..shown].join(", ");
-    if rest == 0 { text } else { format!("{text} and {rest} more") }
+fn aliases(aliases: &[Alias]) -> String {
+    listed(aliases)
 }
 
-fn aliases(aliases: &[Alias]) -> String {
-    listed(aliases.iter().map(ToString::to_string))
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_a_check_holds_is_told_to_the_second() {
+        let answer = Answer { verdict: Verdict::Check(90), ..Answer::yes(Vec::new()) };
+        assert_eq!(answer.to_string(), "yes, after a check that holds for 1m30s");
+    }
 }

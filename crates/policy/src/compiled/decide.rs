@@ -1,5 +1,6 @@
 mod ssh;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -157,10 +158,15 @@ impl Compiled {
         decision
     }
 
+    /// The devices of a user.
+    pub(crate) fn nodes_of_user(&self, user: UserId) -> BTreeSet<NodeId> {
+        self.by_user.get(&user).map(|slots| self.node_ids(slots)).unwrap_or_default()
+    }
+
     /// The rules of which a user's devices are a source: those that the user has, and any that they might have.
     pub fn rules_of_user(&self, user: UserId) -> Vec<usize> {
         let Some(known) = self.topology.users.get(&user) else { return Vec::new() };
-        let devices = self.by_user.get(&user).map(|slots| self.node_ids(slots)).unwrap_or_default();
+        let devices = self.nodes_of_user(user);
         let any = crate::verify::users_device(known.clone());
         let parties = devices.into_iter().map(Party::Node).chain([any]);
         let rules = parties.map(|party| self.rules_from(&party)).fold(RoaringBitmap::new(), |all, some| all | some);

@@ -64,7 +64,7 @@ impl Compiled {
         for rule in self.rules_for(receiver.slot) {
             self.gather_rule(rule, &receiver, &mut gathered);
         }
-        for rule in self.own_rules.iter().copied() {
+        for rule in &self.own_rules {
             self.gather_own(rule, &receiver, &mut gathered);
         }
         for rule in self.reversed_rules_for(receiver.slot) {

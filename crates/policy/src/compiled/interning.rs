@@ -33,7 +33,7 @@ impl Compiled {
             if let Some(destination) = destination {
                 self.destinations[destination as usize].rules.push(at);
             } else {
-                self.own_rules.push(at);
+                self.own_rules.insert(at);
             }
             let has_reverse =
                 matches!(&rule.effect, Effect::Capabilities(all) if filters::counterparts(all).next().is_some());

@@ -2,6 +2,7 @@ use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use filter::AddressRange;
 use roaring::RoaringBitmap;
 
 use super::aliases::{AliasId, Meaning};
@@ -41,6 +42,20 @@ impl Side {
         !self.v4.is_disjoint(&other.v4) || !self.v6.is_disjoint(&other.v6)
     }
 
+    /// Enters the rules of another side.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.v4 |= &other.v4;
+        self.v6 |= &other.v6;
+    }
+
+    /// Its rules without whose they are, in as little room as they take.
+    pub(crate) fn shared(mut self) -> Self {
+        self.v4.optimize();
+        self.v6.optimize();
+        self.login = None;
+        self
+    }
+
     /// How many rules there are, about.
     pub(crate) fn size(&self) -> u64 {
         self.v4.len().max(self.v6.len())
@@ -64,18 +79,41 @@ impl Side {
 impl Compiled {
     /// The rules that match a pair.
     pub(crate) fn rules_between(&self, source: &Side, destination: &Side) -> RoaringBitmap {
-        let mut rules = source.common(destination);
-        if source.login.is_none() || source.login != destination.login {
-            for own in &self.own_rules {
-                rules.remove(*own);
-            }
-        }
-        rules
+        let rules = source.common(destination);
+        let is_own = source.login.is_some() && source.login == destination.login;
+        if is_own { rules } else { rules - &self.own_rules }
     }
 
     /// The rules about the devices of one user among themselves.
-    pub(crate) fn own_device_rules(&self) -> RoaringBitmap {
-        self.own_rules.iter().copied().collect()
+    pub(crate) fn own_device_rules(&self) -> &RoaringBitmap {
+        &self.own_rules
+    }
+
+    /// The ranges that its rules name, by alias.
+    pub(crate) fn named_ranges(&self) -> impl Iterator<Item = AddressRange> {
+        self.aliases.entries.iter().flat_map(|entry| entry.meaning.ranges()).map(|(range, _)| *range)
+    }
+
+    /// The networks behind routers.
+    pub(crate) fn served_networks(&self) -> impl Iterator<Item = AddressRange> {
+        self.subnets.keys().copied().map(AddressRange::prefix)
+    }
+
+    /// Whether somebody leads to the Internet.
+    pub(crate) fn has_exit_node(&self) -> bool {
+        !self.exit_nodes.is_empty()
+    }
+
+    /// Whether a rule leads to anything that there is or, by its tag or address, could be.
+    pub(crate) fn leads_anywhere(&self, at: u32) -> bool {
+        let Some(destination) = self.rules[at as usize].destination else { return false };
+        let rule = &self.policy.rules()[at as usize];
+        let could_be = |alias: &Alias| {
+            use Alias::{Anyone, Auto, Host, IpSet, Literal, Service, Tag};
+            matches!(alias, Anyone | Auto(Autogroup::Internet) | Host(_) | IpSet(_) | Literal(_) | Service(_) | Tag(_))
+        };
+        let is_named = rule.via.is_empty() && rule.destinations.iter().any(could_be);
+        is_named || !self.destinations[destination as usize].receivers.is_empty()
     }
 
     /// The rules of which a party is a source.
@@ -141,7 +179,6 @@ impl Compiled {
             None => self.aliases.id(&Alias::Anyone).into_iter().collect(),
         };
         owned.retain(|id| self.aliases.entry(*id).meaning != Meaning::Everything);
-        let own_devices = if known.user.is_some() { self.own_device_rules() } else { RoaringBitmap::new() };
         for address in &known.addresses {
             let mut ids = owned.clone();
             if let Some(address) = address {
@@ -151,7 +188,11 @@ impl Compiled {
                     ids.extend(self.aliases.id(&Alias::Auto(Autogroup::Internet)));
                 }
             }
-            side.enter(*address, &(&own_devices | self.rules_of_destinations(&ids, &known, *address)));
+            let mut rules = self.rules_of_destinations(&ids, &known, *address);
+            if known.user.is_some() {
+                rules |= &self.own_rules;
+            }
+            side.enter(*address, &rules);
         }
         side
     }

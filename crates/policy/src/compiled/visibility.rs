@@ -37,7 +37,7 @@ impl Compiled {
         let user = |slot: u32| self.node_at(slot).and_then(|node| node.user());
         if user(one).is_some() && user(one) == user(other) {
             let own = self.own_rules.iter().filter(|rule| lets_in(rule, one) || lets_in(rule, other));
-            rules.extend(own.map(|rule| *rule as usize));
+            rules.extend(own.map(|rule| rule as usize));
         }
         rules.sort_unstable();
         rules.dedup();
@@ -75,7 +75,7 @@ impl Compiled {
         };
         let mut peers = RoaringBitmap::new();
         for rule in &self.own_rules {
-            let from = &self.sources[self.rules[*rule as usize].source as usize].covers & mine;
+            let from = &self.sources[self.rules[rule as usize].source as usize].covers & mine;
             if from.contains(slot) {
                 return mine.clone();
             }

@@ -5,6 +5,7 @@ use roaring::RoaringBitmap;
 
 use crate::Compiled;
 use crate::policy::Effect;
+use crate::ranges::{subtract, union};
 
 /// How many ranges of ports are told of one pair.
 const MOST_RANGES: usize = 50;
@@ -23,7 +24,7 @@ impl Allowed {
         for rule in rules {
             allowed.add(&compiled.policy().rules()[rule as usize].effect);
         }
-        allowed.ports.values_mut().for_each(join);
+        allowed.ports.values_mut().for_each(|ranges| *ranges = union(std::mem::take(ranges)));
         allowed
     }
 
@@ -77,35 +78,17 @@ impl Allowed {
     }
 }
 
-/// Sorts ranges and joins those that touch.
-fn join(ranges: &mut Vec<PortRange>) {
-    ranges.sort();
-    let mut joined: Vec<PortRange> = Vec::with_capacity(ranges.len());
-    for range in ranges.iter() {
-        match joined.last_mut() {
-            Some(last) if u32::from(range.first) <= u32::from(last.last) + 1 => last.last = last.last.max(range.last),
-            _ => joined.push(*range),
+/// How much there is to look at in rules.
+pub(super) fn weight(rules: &RoaringBitmap, compiled: &Compiled) -> u64 {
+    let of = |rule: u32| match &compiled.policy().rules()[rule as usize].effect {
+        Effect::Ports(all) => all.iter().map(|ports| ports.ranges.len() as u64).sum::<u64>(),
+        Effect::Capabilities(all) => {
+            let values = all.0.iter().map(|(name, values)| {
+                let values = values.iter().flatten().map(|value| value.as_str().len());
+                (name.len() + values.sum::<usize>()) as u64 / 16
+            });
+            1 + values.sum::<u64>()
         }
-    }
-    *ranges = joined;
-}
-
-/// What is left of ranges without others; both are disjoint and ascending.
-fn subtract(from: &[PortRange], holes: &[PortRange]) -> Vec<PortRange> {
-    let mut left = Vec::new();
-    let mut next = 0;
-    for range in from {
-        while holes.get(next).is_some_and(|hole| hole.last < range.first) {
-            next += 1;
-        }
-        // The part of the range that no hole was cut into yet.
-        let mut rest = Some(*range);
-        for hole in &holes[next..] {
-            let Some(part) = rest.filter(|part| part.last >= hole.first) else { break };
-            left.extend((part.first < hole.first).then(|| PortRange { last: hole.first - 1, ..part }));
-            rest = (part.last > hole.last).then(|| PortRange { first: hole.last + 1, ..part });
-        }
-        left.extend(rest);
-    }
-    left
+    };
+    rules.iter().map(of).sum()
 }

@@ -2,29 +2,38 @@
 //! and settings. Entry by entry.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::sync::Arc;
 
 use super::{Found, Reach};
 use crate::{Alias, GroupMember, Policy};
 
-/// How many bytes the entries of one policy are written out to; those after are not compared.
+/// How many bytes the entries of one policy are written out to; where one has more, they are not compared.
 const MOST_TEXT: usize = 16 << 20;
+
+/// What an entry takes besides its texts.
+const ENTRY: usize = 32;
 
 /// Somebody, what about, and what they may.
 type Entry = (String, String, String);
 
 /// Compares all that is said of each entry.
 pub(super) fn compare(old: &Policy, new: &Policy, found: &mut Found) {
-    let changed = changed_groups(old, new);
+    let changed = Changed::between(old, new);
     let (was, is) = (Entries::of(old, &changed), Entries::of(new, &changed));
-    found.cut_short |= was.cut_short || is.cut_short;
     let reach = |(source, destination, what): &Entry| Reach {
         source: source.clone(),
         destination: destination.clone(),
         what: what.clone(),
     };
-    is.all.difference(&was.all).for_each(|entry| found.opens(reach(entry)));
-    was.all.difference(&is.all).for_each(|entry| found.closes(reach(entry)));
+    if was.cut_short || is.cut_short {
+        // What one list has room for and the other hasn't would look like a difference.
+        found.cut_short = true;
+        found.changes("tags, approvals and attributes: too many to compare".to_owned());
+    } else {
+        is.all.difference(&was.all).for_each(|entry| found.opens(reach(entry)));
+        was.all.difference(&is.all).for_each(|entry| found.closes(reach(entry)));
+    }
     let (was, is) = (settings(old), settings(new));
     for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {
         let text =
@@ -36,13 +45,32 @@ pub(super) fn compare(old: &Policy, new: &Policy, found: &mut Found) {
     }
 }
 
-/// Groups that have other members: what names them means somebody else.
-fn changed_groups(old: &Policy, new: &Policy) -> BTreeSet<Arc<str>> {
-    let members = |policy: &Policy, name: &str| -> Option<BTreeSet<GroupMember>> {
-        policy.group(name).map(|members| members.iter().cloned().collect())
-    };
-    let names = old.groups().keys().chain(new.groups().keys());
-    names.filter(|name| members(old, name) != members(new, name)).cloned().collect()
+/// Names that mean somebody else than they did.
+struct Changed {
+    groups: BTreeSet<Arc<str>>,
+    hosts: BTreeSet<Arc<str>>,
+    sets: BTreeSet<Arc<str>>,
+}
+
+impl Changed {
+    fn between(old: &Policy, new: &Policy) -> Self {
+        let members = |policy: &Policy, name: &str| -> Option<BTreeSet<GroupMember>> {
+            policy.group(name).map(|members| members.iter().cloned().collect())
+        };
+        let groups = old.groups().keys().chain(new.groups().keys());
+        let hosts = old.hosts().keys().chain(new.hosts().keys());
+        let sets = [old, new].into_iter().flat_map(Policy::node_attributes).flat_map(|entry| &entry.targets);
+        let sets = sets.filter_map(|alias| match alias {
+            Alias::IpSet(name) => Some(name),
+            _ => None,
+        });
+        let sets: BTreeSet<&Arc<str>> = sets.collect();
+        Self {
+            groups: groups.filter(|name| members(old, name) != members(new, name)).cloned().collect(),
+            hosts: hosts.filter(|name| old.host(name) != new.host(name)).cloned().collect(),
+            sets: sets.into_iter().filter(|name| old.ip_set(name) != new.ip_set(name)).cloned().collect(),
+        }
+    }
 }
 
 struct Entries {
@@ -53,7 +81,7 @@ struct Entries {
 }
 
 impl Entries {
-    fn of(policy: &Policy, changed: &BTreeSet<Arc<str>>) -> Self {
+    fn of(policy: &Policy, changed: &Changed) -> Self {
         let mut entries = Self { all: BTreeSet::new(), left: MOST_TEXT, cut_short: false };
         let mut add = |aliases: &[Alias], destination: &str, what: &str| {
             aliases.iter().for_each(|alias| entries.add(alias, destination, what, policy, changed));
@@ -84,24 +112,29 @@ impl Entries {
         entries
     }
 
-    fn add(&mut self, alias: &Alias, destination: &str, what: &str, policy: &Policy, changed: &BTreeSet<Arc<str>>) {
-        let sources: Vec<String> = match alias {
-            Alias::Group(name) if changed.contains(name) => {
-                let members = policy.group(name).unwrap_or_default().iter();
-                members.take(self.left).map(ToString::to_string).collect()
+    /// Enters an alias, or whom it means where that is somebody else by the other policy.
+    fn add(&mut self, alias: &Alias, destination: &str, what: &str, policy: &Policy, changed: &Changed) {
+        let mut enter = |source: &dyn fmt::Display| self.enter(source.to_string(), destination, what);
+        let is_entered = match alias {
+            Alias::Group(name) if changed.groups.contains(name) => {
+                policy.group(name).unwrap_or_default().iter().try_for_each(|member| enter(member))
             }
-            _ => vec![alias.to_string()],
+            Alias::Host(name) if changed.hosts.contains(name) => {
+                policy.host(name).iter().try_for_each(|range| enter(range))
+            }
+            Alias::IpSet(name) if changed.sets.contains(name) => {
+                policy.ip_set(name).unwrap_or_default().iter().try_for_each(|range| enter(range))
+            }
+            _ => enter(alias),
         };
-        let text = destination.len() + what.len();
-        for source in sources {
-            let cost = text + source.len();
-            self.cut_short |= cost > self.left;
-            if self.cut_short {
-                return;
-            }
-            self.left -= cost;
-            self.all.insert((source, destination.to_owned(), what.to_owned()));
-        }
+        self.cut_short |= is_entered.is_none();
+    }
+
+    /// `None` where there is no room.
+    fn enter(&mut self, source: String, destination: &str, what: &str) -> Option<()> {
+        self.left = self.left.checked_sub(ENTRY + source.len() + destination.len() + what.len())?;
+        self.all.insert((source, destination.to_owned(), what.to_owned()));
+        Some(())
     }
 }
 

@@ -4,53 +4,60 @@ use std::sync::Arc;
 use roaring::RoaringBitmap;
 
 use crate::policy::{Rule, SshRule};
-use crate::{Alias, Compiled};
+use crate::{Alias, Compiled, Tag};
 
-/// What the aliases, lists and rules of two policies mean, each by a number: equal numbers mean the same, whatever it is
-/// called. Every name is written out once, however many rules have it.
+/// What the aliases, postures, lists and rules of two policies mean, each by a number: equal numbers mean the same, whatever
+/// it is called. Every name is written out once, however many rules have it.
 #[derive(Default)]
 pub(super) struct Meanings {
     numbers: HashMap<String, u32>,
-    lists: HashMap<(Vec<u32>, String), u32>,
+    lists: HashMap<(Vec<u32>, Vec<u32>), u32>,
 }
+
+/// A rule by its sources with their postures, its destinations with their routers, and what it gives.
+type Numbers = (u32, u32, u32);
 
 /// The rules of one policy by what they mean.
 pub(super) struct RuleMeanings {
     /// By rule: its sources with their postures, and its destinations with their routers.
     pub(super) sides: Vec<(u32, u32)>,
-    effects: Vec<String>,
-    /// By SSH rule: everything.
-    ssh: Vec<(u32, u32, String)>,
+    effects: Vec<u32>,
+    ssh: Vec<Numbers>,
+}
+
+/// The names of one policy that are numbered already.
+struct Names<'c, 'm> {
+    compiled: &'c Compiled,
+    meanings: &'m mut Meanings,
+    aliases: HashMap<&'c Alias, u32>,
+    postures: HashMap<&'c str, u32>,
+    tags: HashMap<&'c Tag, u32>,
 }
 
 impl RuleMeanings {
     pub(super) fn of(compiled: &Compiled, meanings: &mut Meanings) -> Self {
-        let policy = compiled.policy();
-        let mut aliases = HashMap::new();
+        let mut names = Names::new(compiled, meanings);
+        let rules = compiled.policy().rules();
         let mut last: Option<(&Rule, u32)> = None;
-        let mut sides = Vec::with_capacity(policy.rules().len());
-        for rule in policy.rules() {
+        let (mut sides, mut effects) = (Vec::with_capacity(rules.len()), Vec::with_capacity(rules.len()));
+        for rule in rules {
             // The rules of one ACL share their sources, which may be as many as they are.
             let shared = |(other, _): &(&Rule, u32)| {
                 Arc::ptr_eq(&other.sources, &rule.sources) && Arc::ptr_eq(&other.postures, &rule.postures)
             };
             let sources = match last.filter(shared) {
                 Some((_, sources)) => sources,
-                None => meanings.list(&rule.sources, &postures(&rule.postures, compiled), compiled, &mut aliases),
+                None => names.sources(&rule.sources, &rule.postures),
             };
             last = Some((rule, sources));
-            let destinations =
-                meanings.list(&rule.destinations, &format!("via {:?}", rule.via), compiled, &mut aliases);
-            sides.push((sources, destinations));
+            sides.push((sources, names.destinations(&rule.destinations, &rule.via)));
+            effects.push(names.meanings.number(format!("{:?}", rule.effect)));
         }
-        let effects = policy.rules().iter().map(|rule| format!("{:?}", rule.effect)).collect();
-        let ssh = policy.ssh_rules().iter().map(|rule| {
+        let ssh = compiled.policy().ssh_rules().iter().map(|rule| {
             let SshRule { users, action, accept_env, recorders, enforce_recorder, .. } = rule;
-            (
-                meanings.list(&rule.sources, &postures(&rule.postures, compiled), compiled, &mut aliases),
-                meanings.list(&rule.destinations, "", compiled, &mut aliases),
-                format!("{users:?} {action:?} {accept_env:?} {recorders:?} {enforce_recorder}"),
-            )
+            let how = format!("{users:?} {action:?} {accept_env:?} {recorders:?} {enforce_recorder}");
+            let sources = names.sources(&rule.sources, &rule.postures);
+            (sources, names.destinations(&rule.destinations, &[]), names.meanings.number(how))
         });
         let ssh = ssh.collect();
         Self { sides, effects, ssh }
@@ -58,17 +65,19 @@ impl RuleMeanings {
 
     /// The rules that another policy has no counterpart of.
     pub(super) fn changed(&self, other: &Self) -> RoaringBitmap {
-        let known: HashSet<(&(u32, u32), &String)> = other.sides.iter().zip(&other.effects).collect();
-        let rules = self.sides.iter().zip(&self.effects).zip(0_u32..);
-        rules.filter(|(rule, _)| !known.contains(rule)).map(|(_, at)| at).collect()
+        let known: HashSet<Numbers> = other.numbers().collect();
+        self.numbers().zip(0_u32..).filter(|(rule, _)| !known.contains(rule)).map(|(_, at)| at).collect()
+    }
+
+    fn numbers(&self) -> impl Iterator<Item = Numbers> {
+        self.sides.iter().zip(&self.effects).map(|((sources, destinations), effect)| (*sources, *destinations, *effect))
     }
 
     /// The same of SSH rules. Where their order differs, all of them count: the first that fits decides.
     pub(super) fn changed_ssh(&self, other: &Self) -> Vec<usize> {
-        let known: HashSet<&(u32, u32, String)> = other.ssh.iter().collect();
-        let own: HashSet<&(u32, u32, String)> = self.ssh.iter().collect();
-        let common = |rules: &[(u32, u32, String)]| -> Vec<(u32, u32, String)> {
-            rules.iter().filter(|rule| known.contains(rule) && own.contains(rule)).cloned().collect()
+        let [known, own]: [HashSet<Numbers>; 2] = [other, self].map(|rules| rules.ssh.iter().copied().collect());
+        let common = |rules: &[Numbers]| -> Vec<Numbers> {
+            rules.iter().filter(|rule| known.contains(rule) && own.contains(rule)).copied().collect()
         };
         let reordered = common(&self.ssh) != common(&other.ssh);
         let rules = self.ssh.iter().enumerate();
@@ -77,24 +86,46 @@ impl RuleMeanings {
 }
 
 impl Meanings {
-    fn list<'c>(
-        &mut self,
-        list: &'c [Alias],
-        rest: &str,
-        compiled: &'c Compiled,
-        aliases: &mut HashMap<&'c Alias, u32>,
-    ) -> u32 {
-        let mut numbers = Vec::with_capacity(list.len());
-        for alias in list {
-            numbers.push(*aliases.entry(alias).or_insert_with(|| self.number(meaning(alias, compiled))));
-        }
-        let next = self.lists.len() as u32;
-        *self.lists.entry((numbers, rest.to_owned())).or_insert(next)
-    }
-
     fn number(&mut self, text: String) -> u32 {
         let next = self.numbers.len() as u32;
         *self.numbers.entry(text).or_insert(next)
+    }
+
+    fn list(&mut self, members: Vec<u32>, conditions: Vec<u32>) -> u32 {
+        let next = self.lists.len() as u32;
+        *self.lists.entry((members, conditions)).or_insert(next)
+    }
+}
+
+impl<'c, 'm> Names<'c, 'm> {
+    fn new(compiled: &'c Compiled, meanings: &'m mut Meanings) -> Self {
+        Self { compiled, meanings, aliases: HashMap::new(), postures: HashMap::new(), tags: HashMap::new() }
+    }
+
+    fn sources(&mut self, sources: &'c [Alias], postures: &'c [Arc<str>]) -> u32 {
+        let members = self.aliases(sources);
+        let (meanings, policy) = (&mut *self.meanings, self.compiled.policy());
+        let number = |name: &'c Arc<str>| {
+            let entry = self.postures.entry(name);
+            *entry.or_insert_with(|| meanings.number(format!("posture {:?}", policy.posture(name))))
+        };
+        let conditions = postures.iter().map(number).collect();
+        self.meanings.list(members, conditions)
+    }
+
+    fn destinations(&mut self, destinations: &'c [Alias], via: &'c [Tag]) -> u32 {
+        let members = self.aliases(destinations);
+        let meanings = &mut *self.meanings;
+        let number = |tag: &'c Tag| *self.tags.entry(tag).or_insert_with(|| meanings.number(format!("via {tag}")));
+        let conditions = via.iter().map(number).collect();
+        self.meanings.list(members, conditions)
+    }
+
+    fn aliases(&mut self, aliases: &'c [Alias]) -> Vec<u32> {
+        let (meanings, compiled) = (&mut *self.meanings, self.compiled);
+        let number =
+            |alias: &'c Alias| *self.aliases.entry(alias).or_insert_with(|| meanings.number(meaning(alias, compiled)));
+        aliases.iter().map(number).collect()
     }
 }
 
@@ -107,9 +138,4 @@ fn meaning(alias: &Alias, compiled: &Compiled) -> String {
         Alias::IpSet(name) => format!("{:?}", policy.ip_set(name)),
         _ => alias.to_string(),
     }
-}
-
-fn postures(names: &[Arc<str>], compiled: &Compiled) -> String {
-    let postures: Vec<_> = names.iter().map(|name| compiled.policy().posture(name)).collect();
-    format!("{postures:?}")
 }

@@ -1,5 +1,4 @@
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use filter::AddressRange;
@@ -8,6 +7,7 @@ use crate::fields::{Fields, strings};
 use crate::hujson::Value;
 use crate::internet;
 use crate::problem::Problems;
+use crate::ranges::{subtract, union};
 use crate::{Alias, Autogroup};
 
 /// The most ranges that all sets together may have once they are resolved.
@@ -205,56 +205,6 @@ impl Ranges {
         self.apply(work)?;
         Some(self.settled)
     }
-}
-
-/// The same addresses as disjoint, ascending ranges that don't touch.
-fn union(mut ranges: Vec<AddressRange>) -> Vec<AddressRange> {
-    ranges.sort();
-    let mut out: Vec<AddressRange> = Vec::new();
-    for range in ranges {
-        match out.last_mut() {
-            Some(last) if last.overlaps(&range) || after(last.last()) == Some(range.first()) => {
-                *last = AddressRange::new(last.first(), last.last().max(range.last())).unwrap_or(*last);
-            }
-            _ => out.push(range),
-        }
-    }
-    out
-}
-
-/// What is left of ranges without others; both are disjoint and ascending, and so is the result.
-fn subtract(from: &[AddressRange], holes: &[AddressRange]) -> Vec<AddressRange> {
-    let mut left = Vec::with_capacity(from.len());
-    let mut next = 0;
-    for range in from {
-        while holes.get(next).is_some_and(|hole| hole.last() < range.first()) {
-            next += 1;
-        }
-        // The part of the range that no hole was cut into yet.
-        let mut rest = Some(*range);
-        for hole in &holes[next..] {
-            let Some(part) = rest.filter(|part| part.overlaps(hole)) else { break };
-            let below = before(hole.first()).and_then(|end| AddressRange::new(part.first(), end));
-            left.extend(below);
-            rest = after(hole.last()).and_then(|start| AddressRange::new(start, part.last()));
-        }
-        left.extend(rest);
-    }
-    left
-}
-
-fn after(address: IpAddr) -> Option<IpAddr> {
-    Some(match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().checked_add(1)?).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().checked_add(1)?).into(),
-    })
-}
-
-fn before(address: IpAddr) -> Option<IpAddr> {
-    Some(match address {
-        IpAddr::V4(address) => Ipv4Addr::from_bits(address.to_bits().checked_sub(1)?).into(),
-        IpAddr::V6(address) => Ipv6Addr::from_bits(address.to_bits().checked_sub(1)?).into(),
-    })
 }
 
 /// Whether an operation takes something away, and what it is about.

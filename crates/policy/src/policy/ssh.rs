@@ -10,7 +10,7 @@ use crate::problem::Problems;
 use crate::{Alias, Autogroup, Tag};
 
 /// How long a check holds where a rule doesn't say.
-const DEFAULT_CHECK: Duration = Duration::from_secs(12 * 3600);
+pub(crate) const DEFAULT_CHECK: Duration = Duration::from_secs(12 * 3600);
 
 /// The longest that a check may hold.
 const LONGEST_CHECK: Duration = Duration::from_secs(168 * 3600);

@@ -49,7 +49,7 @@ impl<'c> Trials<'c> {
         Self {
             compiled,
             classes: NodeClasses::new(compiled),
-            own_rules: compiled.own_device_rules(),
+            own_rules: compiled.own_device_rules().clone(),
             crowds: BTreeMap::new(),
             ports: HashMap::new(),
             login: 1 + compiled.cost_of_a_login(),
