@@ -14,7 +14,8 @@ use std::sync::Arc;
 
 use filter::{AddressRange, Protocol};
 use policy::{
-    Compiled, Difference, NodeId, Party, Policy, Query, Reach, SshAction, SshDecision, Topology, parse_protocol,
+    Compiled, Difference, NodeId, Party, Policy, Query, Reach, SshAction, SshDecision, SshUser, Topology,
+    parse_protocol,
 };
 use proptest::prelude::*;
 use world::{ACCOUNTS, SHOP, World};
@@ -113,6 +114,13 @@ impl Edit {
     fn has(&self, from: &Subject, to: &Subject, capability: &str) -> [bool; 2] {
         [&self.old, &self.new]
             .map(|compiled| compiled.decide_capabilities(&from.party, &to.party).capabilities.has(capability))
+    }
+
+    /// Whether some rule of SSH names an account; root is never meant without that.
+    fn names_account(&self, account: &str) -> bool {
+        let name = SshUser::Name(account.to_owned());
+        let mut rules = [&self.old, &self.new].into_iter().flat_map(|compiled| compiled.policy().ssh_rules());
+        account == "root" || rules.any(|rule| rule.users.contains(&name))
     }
 
     /// How a login is let through by either policy, after the account's name.
@@ -252,7 +260,8 @@ fn check_logins(edit: &Edit, difference: &Difference) -> Result<(), TestCaseErro
                 [(false, &difference.closed), (true, &difference.opened)].into_iter().zip(&logins)
             {
                 let Some(words) = words else { continue };
-                let any = if account == "root" { account } else { "any account but root" };
+                // One that some rule names is told by its name.
+                let any = if edit.names_account(account) { account } else { "any account but root" };
                 let said = [account, any].map(|account| format!("ssh {account}{words}"));
                 let is_said = |reach: &&Reach| {
                     reach.source == *source && reach.destination == *destination && said.contains(&reach.what)
