@@ -295,7 +295,8 @@ fn relay_map() -> Value {
         })
     };
     json!({
-        "HomeParams": {"RegionScore": {"901": 4.0}},
+        // All are as near as can be: without UDP a handshake on a busy machine takes many times as long as the one before.
+        "HomeParams": {"RegionScore": {"901": 1000.0}},
         "Regions": {
             "900": region(900, "near", RELAY1_NAME, lab::CONTROL, RELAY1_PORT),
             "901": region(901, "far", RELAY2_NAME, lab::RELAY2, RELAY2_PORT),
