@@ -37,9 +37,9 @@ struct Places {
     taken: Arc<Mutex<BTreeMap<TailnetId, usize>>>,
     most: usize,
     most_of_one: usize,
-    /// Whose places these are, and what is done with them there.
-    policies: &'static str,
-    done: &'static str,
+    /// What is said to a tailnet that has taken all of its own, and where all are taken.
+    own_are_taken: &'static str,
+    all_are_taken: &'static str,
 }
 
 /// A place at the desk or in the queue, or one for a large policy.
@@ -51,14 +51,22 @@ pub(crate) struct Place {
 
 impl Default for PolicyDesk {
     fn default() -> Self {
-        let places = |most, most_of_one, policies, done| {
-            let taken = Arc::default();
-            Places { taken, most, most_of_one, policies, done }
-        };
         Self {
             turn: Arc::new(Semaphore::new(1)),
-            places: places(MOST, MOST_OF_ONE, "policies", "checked"),
-            large: places(MOST_LARGE, MOST_LARGE_OF_ONE, "large policies", "read"),
+            places: Places {
+                taken: Arc::default(),
+                most: MOST,
+                most_of_one: MOST_OF_ONE,
+                own_are_taken: "too many policies of this tailnet are being checked",
+                all_are_taken: "too many policies of this server are being checked",
+            },
+            large: Places {
+                taken: Arc::default(),
+                most: MOST_LARGE,
+                most_of_one: MOST_LARGE_OF_ONE,
+                own_are_taken: "too many large policies of this tailnet are being read",
+                all_are_taken: "too many large policies of this server are being read",
+            },
         }
     }
 }
@@ -96,17 +104,16 @@ impl PolicyDesk {
 impl Places {
     fn take(&self, tailnet: TailnetId) -> Result<Place, ApiError> {
         let mut taken = self.taken.lock().unwrap_or_else(PoisonError::into_inner);
-        let busy = |status, whose: &str| {
-            let Self { policies, done, .. } = self;
-            let message = format!("too many {policies} of {whose} are being {done}; try again in {RETRY} seconds");
-            ApiError { retry_after: Some(RETRY), ..ApiError::new(status, message) }
+        let busy = |status, why: &str| ApiError {
+            retry_after: Some(RETRY),
+            ..ApiError::new(status, format!("{why}; try again in {RETRY} seconds"))
         };
         let of_one = taken.get(&tailnet).copied().unwrap_or_default();
         if of_one >= self.most_of_one {
-            return Err(busy(StatusCode::TOO_MANY_REQUESTS, "this tailnet"));
+            return Err(busy(StatusCode::TOO_MANY_REQUESTS, self.own_are_taken));
         }
         if taken.values().sum::<usize>() >= self.most {
-            return Err(busy(StatusCode::SERVICE_UNAVAILABLE, "this server"));
+            return Err(busy(StatusCode::SERVICE_UNAVAILABLE, self.all_are_taken));
         }
         taken.insert(tailnet, of_one + 1);
         Ok(Place { tailnet, taken: Arc::clone(&self.taken) })
