@@ -54,6 +54,7 @@ const PACKAGES: [(&str, &[&str]); 2] = [
             "--test=properties",
             "--test=reference",
             "--test=refusals",
+            "--test=told",
         ],
     ),
 ];
