@@ -549,6 +549,8 @@ fn users_are_meant_by_login_domain_group_role_and_membership() {
         assert_eq!([imagined(1), imagined(2), imagined(3)], [ann, ben, guest], "{alias}");
     }
     assert!(grants("").rules_of_user(UserId(99)).is_empty());
+    let by_address = grants(r#"{"src": ["100.64.0.1"], "dst": ["tag:web"], "ip": ["22"]}"#);
+    assert_eq!([by_address.rules_of_user(UserId(1)), by_address.rules_of_user(UserId(2))], [vec![0], vec![]]);
 }
 
 #[test]

@@ -332,6 +332,7 @@ fn names_of_groups_hosts_tags_and_postures_are_checked() {
     ] {
         assert!(refusal(text).contains(message), "{}", refusal(text));
     }
+    assert!(Policy::parse(r#"{"OneCGNATRoute": ""}"#).is_ok(), "an empty text is as if it weren't there");
 }
 
 #[test]
@@ -399,6 +400,7 @@ fn a_test_that_fails_says_what_it_wanted_and_got() {
         (r#"{"src": "u@example.com", "deny": ["tag:a:22"]}"#, r#"address "tag:a:22": want: Drop, got: Accept"#),
         (r#"{"src": "u@example.com", "accept": ["tag:a:*"]}"#, r#"address "tag:a:*": a test names exactly one port"#),
         (r#"{"src": "tag:none", "accept": ["tag:a:22"]}"#, r#"src "tag:none": tag not found: "tag:none""#),
+        (r#"{"src": "group:none", "accept": ["tag:a:22"]}"#, r#"src "group:none": group not found: "group:none""#),
         (r#"{"src": "", "accept": ["tag:a:22"]}"#, r#"src "": "": invalid address"#),
     ] {
         assert_eq!(failures(test), [message]);
