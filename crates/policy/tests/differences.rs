@@ -90,6 +90,11 @@ fn who_loses_their_own_devices_or_everything_is_told() {
     let cut = old.would_cut_off(&compile(r#"{"grants": []}"#), UserId(1)).unwrap();
     assert!(cut.own_devices && cut.everything);
     assert_eq!(old.would_cut_off(&compile(BEFORE), UserId(1)), None);
+    let to_bob = compile(r#"{"grants": [{"src": ["ann@example.com"], "dst": ["bob@example.com"], "ip": ["22"]}]}"#);
+    let cut = old.would_cut_off(&to_bob, UserId(1)).unwrap();
+    assert!(cut.own_devices && !cut.everything, "bob has a device");
+    let to_nobody = compile(r#"{"grants": [{"src": ["ann@example.com"], "dst": ["eve@example.com"], "ip": ["22"]}]}"#);
+    assert!(old.would_cut_off(&to_nobody, UserId(1)).unwrap().everything, "eve has none");
     let more = BEFORE.replace("tcp:22", "tcp:20-25");
     assert_eq!(old.would_cut_off(&compile(&more), UserId(1)), None);
 }
