@@ -87,6 +87,7 @@ fn who_loses_their_own_devices_or_everything_is_told() {
     let without_own = BEFORE.replace(r#""dst": ["autogroup:self"]"#, r#""dst": ["tag:db"]"#);
     let cut = old.would_cut_off(&compile(&without_own), UserId(2)).unwrap();
     assert!(cut.own_devices && !cut.everything);
+    assert!(cut.warning("bob@example.com").starts_with("this policy parts the devices of bob@example.com: "));
     let cut = old.would_cut_off(&compile(r#"{"grants": []}"#), UserId(1)).unwrap();
     assert!(cut.own_devices && cut.everything);
     assert_eq!(old.would_cut_off(&compile(BEFORE), UserId(1)), None);

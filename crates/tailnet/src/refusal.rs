@@ -269,14 +269,6 @@ pub enum Refusal {
     /// The tailnet is not the one any more that a policy was tried on.
     #[error("too much changed in the tailnet while the policy was tried; nothing was set: try again")]
     TailnetChanged,
-    /// The policy would leave its author with access to nothing.
-    #[error(
-        "this policy cuts {author} off: none of their devices could reach anything that they reach now; confirm to set it all the same"
-    )]
-    PolicyCutsAuthorOff {
-        /// The author.
-        author: String,
-    },
 
     /// A setting is out of range.
     #[error("{what} is {given}: {want}")]
@@ -353,8 +345,7 @@ impl Refusal {
             | Self::UserExists { .. }
             | Self::LastOwner { .. }
             | Self::Full { .. }
-            | Self::TailnetChanged
-            | Self::PolicyCutsAuthorOff { .. } => RefusalKind::Conflict,
+            | Self::TailnetChanged => RefusalKind::Conflict,
             Self::PolicyChanged { .. } => RefusalKind::Precondition,
             Self::PoolExhausted(_) => RefusalKind::Exhausted,
             Self::NoNodeKey

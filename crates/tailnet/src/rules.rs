@@ -197,13 +197,6 @@ impl Rules {
     }
 }
 
-/// Whether a policy leaves a user, who reaches something by the one in force, with nothing to reach, or parts their own
-/// devices.
-pub(crate) fn cuts_off(in_force: &Compiled, by: &Compiled, author: UserId) -> bool {
-    let cut = in_force.would_cut_off(by, policy::UserId(author.0));
-    cut.is_some_and(|cut| cut.everything || cut.own_devices)
-}
-
 /// Which of the routes that a device offers a policy approves at once.
 pub(crate) fn auto_approved(compiled: &Compiled, node: &Node) -> BTreeSet<IpNet> {
     let owner = as_policy_owner(&node.owner);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use policy::{Compiled, Difference, Policy, PolicyError, Test};
+use policy::{Compiled, CutOff, Difference, Policy, PolicyError, Test};
 use tailcfg::{DerpMap, UserId};
 
 use crate::refusal::Refusal;
@@ -35,8 +35,8 @@ pub struct PolicyReview {
     pub etag: String,
     /// What is odd about it.
     pub warnings: Vec<String>,
-    /// Whether it cuts its author off.
-    pub cuts_author_off: bool,
+    /// What it takes away from its author, if that is their own devices or everything.
+    pub cuts_author_off: Option<CutOff>,
 }
 
 impl PolicyTrial {
@@ -68,7 +68,8 @@ impl PolicyTrial {
         let compiled = Compiled::new(policy, self.compiled.topology().clone());
         compiled.verify()?;
         crate::relays::told(&self.relays, compiled.policy()).map_err(PolicyError::from)?;
-        let cuts_author_off = author.is_some_and(|author| crate::rules::cuts_off(&self.compiled, &compiled, author));
+        let cuts_author_off =
+            author.and_then(|author| self.compiled.would_cut_off(&compiled, policy::UserId(author.0)));
         let rules = Rules::of(compiled);
         let warnings = rules.policy().warnings().iter().map(ToString::to_string).collect();
         Ok(TriedPolicy { review: PolicyReview { etag: rules.etag().to_owned(), warnings, cuts_author_off }, rules })

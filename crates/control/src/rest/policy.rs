@@ -177,10 +177,10 @@ pub(super) fn validate(
         data.push(Finding { warnings: tried.review.warnings.clone(), ..Finding::default() });
     }
     let users = &trial.compiled().topology().users;
-    let cut_off = author.filter(|_| tried.review.cuts_author_off);
-    if let Some(user) = cut_off.and_then(|id| users.get(&::policy::UserId(id.0))) {
+    let user = author.and_then(|id| users.get(&::policy::UserId(id.0)));
+    if let (Some(user), Some(cut_off)) = (user, &tried.review.cuts_author_off) {
         let login = user.login.to_string();
-        let warning = Refusal::PolicyCutsAuthorOff { author: login.clone() }.to_string();
+        let warning = cut_off.warning(&login);
         data.push(Finding { user: login, warnings: vec![warning], ..Finding::default() });
     }
     let message = if data.is_empty() { String::new() } else { "warning(s) found".to_owned() };

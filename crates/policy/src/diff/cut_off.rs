@@ -17,6 +17,18 @@ pub struct CutOff {
     pub everything: bool,
 }
 
+impl CutOff {
+    /// What the user is told of it.
+    pub fn warning(&self, user: &str) -> String {
+        match self.everything {
+            true => {
+                format!("this policy cuts {user} off: none of their devices could reach anything that they reach now")
+            }
+            false => format!("this policy parts the devices of {user}: they could not reach each other any more"),
+        }
+    }
+}
+
 /// What a user's devices reach.
 #[derive(Default)]
 struct Reached {
