@@ -1,6 +1,9 @@
 //! What a compiled policy tells the nodes of a small tailnet: filters, routes, logins, approvals, and who hears of changes.
 #![expect(clippy::unwrap_used, reason = "a scenario test")]
 
+mod changes;
+mod logins;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +25,13 @@ const GUEST: NodeId = NodeId(7);
 
 const HEAD: &str = r#""groups": {"group:dev": ["ann@example.com", "user:*@example.net"]}, "hosts": {"office": "10.20.0.0/16"},
     "tagOwners": {"tag:web": [], "tag:db": [], "tag:exit": []}, "postures": {"posture:linux": ["node:os == 'linux'"]},"#;
+
+const SSH: &str = r#""grants": [], "ssh": [
+    {"action": "accept", "src": ["ann@example.com"], "dst": ["tag:web"], "users": ["root", "autogroup:nonroot"],
+     "acceptEnv": ["GIT_*"], "recorder": ["tag:exit"], "enforceRecorder": true},
+    {"action": "check", "checkPeriod": "20h", "src": ["ben@example.com"], "dst": ["tag:db"], "users": ["postgres"]},
+    {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self"], "users": ["autogroup:nonroot"]},
+    {"action": "accept", "src": ["ben@example.com"], "dst": ["tag:exit"], "users": ["localpart:*@example.com"]}]"#;
 
 fn tag(name: &str) -> Tag {
     Tag::parse(name).unwrap()
@@ -333,136 +343,6 @@ fn attributes_are_those_of_every_entry_that_means_the_node() {
     assert!(!with_https.attributes(WEB).has("https://tailscale.com/cap/warn-funnel-no-https"));
 }
 
-const SSH: &str = r#""grants": [], "ssh": [
-    {"action": "accept", "src": ["ann@example.com"], "dst": ["tag:web"], "users": ["root", "autogroup:nonroot"],
-     "acceptEnv": ["GIT_*"], "recorder": ["tag:exit"], "enforceRecorder": true},
-    {"action": "check", "checkPeriod": "20h", "src": ["ben@example.com"], "dst": ["tag:db"], "users": ["postgres"]},
-    {"action": "accept", "src": ["autogroup:member"], "dst": ["autogroup:self"], "users": ["autogroup:nonroot"]},
-    {"action": "accept", "src": ["ben@example.com"], "dst": ["tag:exit"], "users": ["localpart:*@example.com"]}]"#;
-
-#[test]
-fn logins_are_told_to_the_devices_they_lead_to_those_with_a_check_first() {
-    let compiled = compile(SSH);
-    let told = |node| -> Vec<String> {
-        let grants = compiled.ssh(node).into_iter();
-        grants
-            .map(|grant| {
-                let from: Vec<String> = grant.principals.iter().map(ToString::to_string).collect();
-                let users: Vec<String> =
-                    grant.users.iter().map(|(name, account)| format!("{name}={account}")).collect();
-                let recorders: Vec<String> = grant.recorders.iter().map(ToString::to_string).collect();
-                let action = if grant.action == SshAction::Accept { "accept" } else { "check" };
-                let enforced = if grant.enforce_recorder { "!" } else { "" };
-                format!("{action} {} as {} {}{enforced}", from.join(" "), users.join(" "), recorders.join(" "))
-            })
-            .collect()
-    };
-    let ann = "100.64.0.1 100.64.0.2 fd7a:115c:a1e0::1 fd7a:115c:a1e0::2";
-    let ben = "100.64.0.3 fd7a:115c:a1e0::3";
-    let by_ann = format!("accept {ann} as *== root=root 100.64.0.6 fd7a:115c:a1e0::6!");
-    assert_eq!(told(WEB), std::slice::from_ref(&by_ann));
-    assert_eq!(told(DB), [format!("check {ben} as postgres=postgres root= "), by_ann]);
-    assert_eq!(told(PHONE), [format!("accept {ann} as *== root= ")]);
-    let by_local_part = [format!("accept {ben} as root= "), format!("accept {ben} as ben=ben ")];
-    assert_eq!(told(EXIT), by_local_part);
-    assert_eq!(told(BEN), [[format!("accept {ben} as *== root= ")].as_slice(), &by_local_part].concat());
-    assert_eq!(told(GUEST), Vec::<String>::new());
-    assert_eq!(told(NodeId(99)), Vec::<String>::new());
-    assert_eq!(compiled.ssh(WEB)[0].accept_env, ["GIT_*"]);
-}
-
-#[test]
-fn logins_are_decided_by_the_same_rules() {
-    let compiled = compile(SSH);
-    let asked = |from, to, account: &str| compiled.decide_ssh(&Party::Node(from), &Party::Node(to), account);
-    let refused = |decision: SshDecision| match decision {
-        SshDecision::Refuse { near_misses } => (near_misses[0].rule, near_misses[0].lacks.clone()),
-        allowed => panic!("{allowed:?}"),
-    };
-    assert_eq!(asked(LAPTOP, WEB, "root"), SshDecision::Accept { rule: 0 });
-    assert_eq!(asked(BEN, DB, "postgres"), SshDecision::Check { rule: 1, period: Duration::from_secs(20 * 3600) });
-    assert_eq!(asked(LAPTOP, PHONE, "ann"), SshDecision::Accept { rule: 2 });
-    assert_eq!(asked(BEN, EXIT, "ben"), SshDecision::Accept { rule: 3 });
-    assert_eq!(refused(asked(BEN, EXIT, "ann")), (3, vec![Lack::Account]));
-    assert_eq!(refused(asked(LAPTOP, PHONE, "root")), (2, vec![Lack::Account]));
-    assert_eq!(refused(asked(LAPTOP, BEN, "ann")), (0, vec![Lack::Destination]));
-    assert_eq!(refused(asked(WEB, WEB, "root")), (0, vec![Lack::Source]));
-    let nobody = compiled.decide_ssh(&Party::Address("1.1.1.1".parse().unwrap()), &Party::Node(WEB), "root");
-    // Rules with a check are looked at first.
-    assert_eq!(refused(nobody), (1, vec![Lack::Destination, Lack::Source]));
-}
-
-/// What becomes of a login, with the rule's number or what the nearest lacks.
-fn login(compiled: &Compiled, from: NodeId, to: NodeId, account: &str) -> String {
-    match compiled.decide_ssh(&Party::Node(from), &Party::Node(to), account) {
-        SshDecision::Accept { rule } => format!("accept {rule}"),
-        SshDecision::Check { rule, .. } => format!("check {rule}"),
-        SshDecision::Refuse { near_misses } => format!("refuse {:?}", near_misses[0].lacks),
-    }
-}
-
-#[test]
-fn a_rule_by_local_part_also_holds_among_the_own_devices_of_its_sources() {
-    let compiled = compile(
-        r#""grants": [], "ssh": [{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"],
-            "users": ["localpart:*@example.com", "root"], "srcPosture": ["posture:linux"]}]"#,
-    );
-    let compiled = |owner: u64| {
-        let mut compiled = compiled.clone();
-        let moved =
-            Node { owner: Owner::User(UserId(owner)), posture: nodes()[2].1.posture.clone(), ..nodes()[1].1.clone() };
-        compiled.apply(Change::Node(PHONE, Box::new(moved)));
-        compiled
-    };
-    let bens = compiled(2);
-    assert_eq!(login(&bens, BEN, PHONE, "root"), "accept 0", "as the phone itself is told: {:?}", bens.ssh(PHONE));
-    assert_eq!(login(&bens, BEN, PHONE, "ben"), "accept 0");
-    assert_eq!(login(&bens, BEN, PHONE, "ann"), "refuse [Account]");
-    assert_eq!(login(&bens, BEN, WEB, "root"), "accept 0");
-    assert_eq!(login(&bens, LAPTOP, PHONE, "root"), "refuse [Posture, Destination]");
-    // Neither a device of somebody else nor one that isn't a source itself takes part.
-    let anns = compiled(1);
-    assert_eq!(login(&anns, PHONE, LAPTOP, "root"), "refuse [Destination]");
-    assert_eq!(login(&anns, PHONE, BEN, "root"), "refuse [Destination]");
-}
-
-#[test]
-fn a_check_needs_a_user_and_comes_before_what_needs_none() {
-    let compiled = compile(
-        r#""grants": [], "ssh": [
-            {"action": "accept", "src": ["autogroup:tagged"], "dst": ["tag:db"], "users": ["root", "backup"]},
-            {"action": "check", "src": ["tag:exit", "ben@example.com"], "dst": ["tag:db"], "users": ["root"]}],
-           "sshTests": [{"src": "tag:exit", "dst": ["tag:db"], "accept": ["backup"], "deny": ["root"]},
-                        {"src": "ben@example.com", "dst": ["tag:db"], "check": ["root"]}]"#,
-    );
-    assert_eq!(login(&compiled, EXIT, DB, "root"), "refuse [User]");
-    assert_eq!(login(&compiled, EXIT, DB, "backup"), "accept 0");
-    assert_eq!(login(&compiled, WEB, DB, "root"), "accept 0");
-    assert_eq!(login(&compiled, BEN, DB, "root"), "check 1");
-    compiled.verify().unwrap();
-    let subject = Subject::Ssh { destination: "db".to_owned(), account: "root".to_owned() };
-    let answer = compiled.explain(&Question { source: "exit".to_owned(), subject }).unwrap().answers.remove(0);
-    let words = "it asks for a check, and exit has no user who could confirm it";
-    assert_eq!((answer.to_string(), &answer.nearest[0].lacks), ("no".to_owned(), &vec![words.to_owned()]));
-}
-
-#[test]
-fn the_devices_of_users_are_logged_in_to_by_the_same_user_only_however_they_are_named() {
-    for destination in ["autogroup:self", "autogroup:member", "autogroup:admin"] {
-        let rule = format!(
-            r#"{{"action": "accept", "src": ["autogroup:member"], "dst": ["{destination}"], "users": ["root"]}}"#
-        );
-        let compiled = compile(&format!(r#""grants": [], "ssh": [{rule}]"#));
-        assert_eq!(login(&compiled, LAPTOP, PHONE, "root"), "accept 0", "{destination}");
-        assert_eq!(login(&compiled, LAPTOP, BEN, "root"), "refuse [Destination]", "{destination}");
-        assert_eq!(login(&compiled, BEN, LAPTOP, "root"), "refuse [Destination]", "{destination}");
-        let told: Vec<String> = compiled.ssh(PHONE)[0].principals.iter().map(ToString::to_string).collect();
-        assert_eq!(told, ["100.64.0.1", "100.64.0.2", "fd7a:115c:a1e0::1", "fd7a:115c:a1e0::2"], "{destination}");
-        let bens = compiled.ssh(BEN).iter().map(|grant| grant.principals.len()).sum::<usize>();
-        assert_eq!(bens, if destination == "autogroup:admin" { 0 } else { 2 }, "{destination}");
-    }
-}
-
 #[test]
 fn own_devices_are_behind_no_router() {
     let compiled = grants(
@@ -595,104 +475,6 @@ fn refusals_name_what_is_nearest() {
 }
 
 #[test]
-fn who_hears_of_a_changed_device_is_who_is_concerned() {
-    let mut compiled = compile(&SSH.replace(
-        r#""grants": []"#,
-        r#""grants": [{"src": ["tag:web"], "dst": ["tag:db"], "ip": ["22"]}, {"src": ["ben@example.com"], "dst": ["tag:exit"], "ip": ["22"]}]"#,
-    ));
-    // Nobody's rule changes with a name.
-    let renamed = Node { name: "other".into(), ..nodes()[3].1.clone() };
-    let affected = compiled.apply(Change::Node(WEB, Box::new(renamed)));
-    assert_eq!(affected.nodes, [WEB].into());
-    assert!(affected.met.is_empty() && affected.parted.is_empty());
-    // A new device of Ben's may log in where he may.
-    let tablet = node(NodeId(8), "tablet", Owner::User(UserId(2)), &[]);
-    let affected = compiled.apply(Change::Node(NodeId(8), Box::new(tablet)));
-    assert_eq!(affected.nodes, [NodeId(8)].into());
-    assert_eq!(affected.met, [Pair::new(NodeId(8), EXIT)].into());
-    assert!(affected.filters.contains(&EXIT) && !affected.filters.contains(&DB) && !affected.filters.contains(&LAPTOP));
-    for node in [DB, EXIT, BEN, NodeId(8)] {
-        assert!(affected.ssh.contains(&node), "{node:?} learns of a login: {:?}", affected.ssh);
-    }
-    assert!(!affected.ssh.contains(&LAPTOP));
-    assert!(affected.concerned().is_superset(&[DB, EXIT, BEN, NodeId(8)].into()));
-    let affected = compiled.apply(Change::NodeGone(NodeId(8)));
-    assert_eq!((affected.parted, affected.nodes), ([Pair::new(EXIT, NodeId(8))].into(), [].into()));
-    assert_eq!(compiled.apply(Change::NodeGone(NodeId(8))), Default::default());
-    // The recorder's address is told with the logins that it records.
-    let affected = compiled.apply(Change::NodeGone(EXIT));
-    assert!(affected.ssh.is_superset(&[WEB, DB].into()), "{:?}", affected.ssh);
-}
-
-#[test]
-fn who_hears_of_routers_services_users_and_policies_is_who_is_concerned() {
-    let mut compiled = grants(
-        r#"{"src": ["ben@example.com"], "dst": ["office", "svc:shop"], "ip": ["22"]}, {"src": ["autogroup:admin"], "dst": ["tag:exit"], "ip": ["22"]}"#,
-    );
-    let route: IpNet = "10.20.0.0/16".parse().unwrap();
-    assert_eq!(compiled.apply(Change::Routers(route, vec![DB])).nodes, [WEB, DB].into());
-    assert_eq!(routes_told(&compiled, BEN, DB), [route]);
-    assert_eq!(compiled.apply(Change::Routers(route, Vec::new())).nodes, [DB].into());
-    assert!(compiled.topology().routers.is_empty());
-    compiled.apply(Change::Routers(route, vec![WEB, DB]));
-    let moved = Service { hosts: [DB].into(), ..compiled.topology().services["svc:shop"].clone() };
-    let affected = compiled.apply(Change::Service("svc:shop".into(), Some(moved)));
-    assert_eq!((affected.filters, affected.nodes), ([WEB, DB].into(), [].into()));
-    assert!(filter(&compiled, DB)[0].contains("100.64.1.1:22"));
-    let affected = compiled.apply(Change::Service("svc:shop".into(), None));
-    assert_eq!(affected.filters, [DB].into());
-    let promoted = User { role: Role::Admin, ..compiled.topology().users[&UserId(2)].clone() };
-    assert_eq!(compiled.apply(Change::User(UserId(2), promoted)).met, [Pair::new(BEN, EXIT)].into());
-    let affected = compiled.apply(Change::UserGone(UserId(2)));
-    assert_eq!(affected.parted, [Pair(BEN, WEB), Pair(BEN, DB), Pair(BEN, EXIT)].into());
-    let text = format!(
-        r#"{{{HEAD} "grants": [{{"src": ["ann@example.com"], "dst": ["office"], "ip": ["22"]}}], "nodeAttrs": [{{"target": ["tag:exit"], "attr": ["x"]}}]}}"#
-    );
-    let affected = compiled.replace_policy(Arc::new(Policy::parse(&text).unwrap()));
-    assert_eq!(affected.filters, [WEB, DB, EXIT].into());
-    assert_eq!(affected.nodes, [EXIT].into());
-    assert_eq!(affected.parted, [Pair(LAPTOP, EXIT), Pair(PHONE, EXIT)].into());
-    assert_eq!(affected.met.len(), 4);
-}
-
-#[test]
-fn a_policy_that_only_sends_a_route_elsewhere_tells_of_the_routers() {
-    let direct = r#"{"src": ["ben@example.com"], "dst": ["tag:web", "office"], "ip": ["22"]}"#;
-    let mut compiled = grants(direct);
-    let by_db = format!(
-        r#"{{{HEAD} "grants": [{{"src": ["ben@example.com"], "dst": ["tag:web"], "ip": ["22"]}},
-        {{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"], "via": ["tag:db"]}}]}}"#
-    );
-    let affected = compiled.replace_policy(Arc::new(Policy::parse(&by_db).unwrap()));
-    assert_eq!(affected.nodes, [WEB, DB].into());
-    assert!(affected.met.is_empty() && affected.parted.is_empty());
-    assert_eq!((routes_told(&compiled, BEN, WEB), routes_told(&compiled, BEN, DB).len()), (vec![], 1));
-}
-
-#[test]
-fn a_router_that_a_via_turns_to_as_another_changes_is_named_too() {
-    let mut compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"], "via": ["tag:web"]}"#);
-    let route: IpNet = "10.20.0.0/16".parse().unwrap();
-    compiled.apply(Change::Routers(route, Vec::new()));
-    assert_eq!((routes_told(&compiled, BEN, WEB), routes_told(&compiled, BEN, DB)), (vec![route], vec![]));
-    let retagged = Node { owner: tagged(&["tag:exit"]), ..nodes()[3].1.clone() };
-    let affected = compiled.apply(Change::Node(WEB, Box::new(retagged)));
-    assert_eq!(routes_told(&compiled, BEN, DB), [route]);
-    assert_eq!(affected.nodes, [WEB, DB].into());
-    // So too where they share more than one route.
-    let mut compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"], "via": ["tag:web"]}"#);
-    for (id, name, tags) in [(WEB, "web", &["tag:web"]), (DB, "db", &["tag:web"])] {
-        let both = node(id, name, tagged(tags), &["10.20.0.0/16", "10.30.0.0/16"]);
-        compiled.apply(Change::Node(id, Box::new(both)));
-    }
-    assert_eq!(compiled.apply(Change::NodeGone(WEB)).nodes, [DB].into());
-    // Without a choice, nobody else is named.
-    let mut compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["office"], "ip": ["22"]}"#);
-    let renamed = Node { name: "other".into(), ..nodes()[3].1.clone() };
-    assert_eq!(compiled.apply(Change::Node(WEB, Box::new(renamed))).nodes, [WEB].into());
-}
-
-#[test]
 fn what_is_said_of_an_address_is_where_it_lies() {
     let compiled = grants(r#"{"src": ["ben@example.com"], "dst": ["*"], "ip": ["*"]}"#);
     let notes = |destination: &str| {
@@ -760,14 +542,6 @@ fn what_a_rule_lacks_is_told_in_words() {
 }
 
 #[test]
-fn a_posture_is_asked_of_those_who_log_in() {
-    let rule = r#"{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"], "users": ["root"], "srcPosture": ["posture:linux"]}"#;
-    let compiled = compile(&format!(r#""grants": [], "ssh": [{rule}]"#));
-    let told: Vec<String> = compiled.ssh(WEB)[0].principals.iter().map(ToString::to_string).collect();
-    assert_eq!(told, ["100.64.0.3", "fd7a:115c:a1e0::3"]);
-}
-
-#[test]
 fn of_a_rules_addresses_a_node_gets_those_that_it_answers_for() {
     let compiled = grants(
         r#"{"src": ["tag:exit"], "dst": ["tag:web", "10.99.0.0/16", "10.20.1.0/24", "100.64.0.5"], "ip": ["22"]},
@@ -786,17 +560,6 @@ fn a_rule_without_sources_gives_nobody_anything() {
     let compiled = grants(r#"{"src": [], "dst": ["tag:web"], "ip": ["22"], "app": {"example.com/x": []}}"#);
     assert_eq!(filter(&compiled, WEB), Vec::<String>::new());
     assert!(compiled.peers(WEB).is_empty());
-}
-
-#[test]
-fn rules_that_come_to_have_the_sources_of_others_concern_their_own_receivers_only() {
-    let mut compiled = grants(
-        r#"{"src": ["tag:db"], "dst": ["tag:exit"], "ip": ["22"]}, {"src": ["tag:web"], "dst": ["ben@example.com"], "ip": ["22"]}"#,
-    );
-    let given_away = Node { owner: Owner::User(UserId(3)), ..nodes()[3].1.clone() };
-    let affected = compiled.apply(Change::Node(WEB, Box::new(given_away)));
-    assert_eq!(affected.filters, [BEN, WEB].into());
-    assert_eq!(affected.parted, [Pair(BEN, WEB)].into());
 }
 
 #[test]
@@ -935,23 +698,6 @@ fn an_attribute_that_no_entry_gives_is_said_to_follow_from_something_else() {
     let answer = compiled.explain(&Question { source: "web".to_owned(), subject }).unwrap().answers.remove(0);
     let note = "it follows from a setting, or from another attribute".to_owned();
     assert_eq!((answer.to_string().as_str(), answer.notes), ("yes", vec![note]));
-}
-
-#[test]
-fn what_else_a_rule_says_of_a_login_is_noted() {
-    let open = r#""grants": [{"src": ["*"], "dst": ["*"], "ip": ["22"]}]"#;
-    let compiled = compile(&SSH.replace(r#""grants": []"#, open));
-    let notes = |compiled: &Compiled, source: &str, destination: &str, account: &str| {
-        let subject = Subject::Ssh { destination: destination.to_owned(), account: account.to_owned() };
-        compiled.explain(&Question { source: source.to_owned(), subject }).unwrap().answers.remove(0).notes
-    };
-    let recorded = "the session is recorded by exit; one that isn't recorded is refused";
-    assert_eq!(notes(&compiled, "laptop", "web", "root"), ["it may set these environment variables: GIT_*", recorded]);
-    assert_eq!(notes(&compiled, "laptop", "phone", "ann"), Vec::<String>::new());
-    let mut alone = compiled.clone();
-    alone.apply(Change::NodeGone(EXIT));
-    let nobody = "the session is recorded by nobody yet, as no device has tag:exit; one that isn't recorded is refused";
-    assert_eq!(notes(&alone, "laptop", "web", "root")[1], nobody);
 }
 
 #[test]
