@@ -129,11 +129,6 @@ impl Topology {
     pub fn user_of(&self, node: &Node) -> Option<&User> {
         self.users.get(&node.user()?)
     }
-
-    /// The node that has this address.
-    pub fn node_at(&self, address: IpAddr) -> Option<(NodeId, &Node)> {
-        self.nodes.iter().find(|(_, node)| node.addresses.contains(&address)).map(|(id, node)| (*id, node))
-    }
 }
 
 /// Whether a route is one of those that make an exit node: everything, of one family.

@@ -161,7 +161,7 @@ pub(super) fn validate(
         PolicyCheck::Policy(text) => trial.try_policy(&text, author),
         // Its tests of SSH stay: the API has no way to give others.
         PolicyCheck::Tests(text) => match Test::parse_list(&text) {
-            Ok(tests) => trial.try_tests(tests, author),
+            Ok(tests) => trial.try_tests(tests),
             Err(error) => return Err(ApiError::bad_request(format!("the tests can't be read: {error}"))),
         },
     };

@@ -26,7 +26,7 @@ impl ByAddress {
 }
 
 impl Compiled {
-    /// The node that has an address, as [`crate::Topology::node_at`] finds it, without a walk over all nodes.
+    /// The node that has an address; of several the one with the lowest number.
     pub(crate) fn node_by_address(&self, address: IpAddr) -> Option<(NodeId, &Node)> {
         let index = self.at_address.0.get_or_init(|| {
             let mut index = HashMap::new();

@@ -31,8 +31,8 @@ pub(super) fn compare(old: &Policy, new: &Policy, found: &mut Found) {
         found.cut_short = true;
         found.changes("tags, approvals and attributes: too many to compare".to_owned());
     } else {
-        is.all.difference(&was.all).for_each(|entry| found.opens(reach(entry)));
-        was.all.difference(&is.all).for_each(|entry| found.closes(reach(entry)));
+        is.all.difference(&was.all).for_each(|entry| found.tells(reach(entry), true));
+        was.all.difference(&is.all).for_each(|entry| found.tells(reach(entry), false));
     }
     let (was, is) = (settings(old), settings(new));
     for name in was.keys().chain(is.keys()).collect::<BTreeSet<_>>() {

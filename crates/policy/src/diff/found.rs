@@ -61,16 +61,15 @@ pub(super) struct Found {
 }
 
 impl Found {
-    pub(super) fn opens(&mut self, reach: Reach) {
-        if self.has_room(reach.source.len() + reach.destination.len() + reach.what.len()) {
-            self.opened.reaches.insert(reach);
+    /// Tells something that the new policy opens, or the old one gave.
+    pub(super) fn tells(&mut self, reach: Reach, is_new: bool) {
+        if self.has_room(size(&reach)) {
+            self.side(is_new).reaches.insert(reach);
         }
     }
 
-    pub(super) fn closes(&mut self, reach: Reach) {
-        if self.has_room(reach.source.len() + reach.destination.len() + reach.what.len()) {
-            self.closed.reaches.insert(reach);
-        }
+    fn side(&mut self, is_new: bool) -> &mut Side {
+        if is_new { &mut self.opened } else { &mut self.closed }
     }
 
     pub(super) fn changes(&mut self, what: String) {
@@ -82,7 +81,7 @@ impl Found {
     /// Tells something of a pair, for which there must be room.
     pub(super) fn tells_pair(&mut self, (from, to): (&Label, &Label), what: &str, is_new: bool) {
         self.text += from.size() + to.size() + what.len();
-        let side = if is_new { &mut self.opened } else { &mut self.closed };
+        let side = self.side(is_new);
         if !side.pairs.contains_key(what) {
             side.pairs.insert(what.to_owned(), BTreeMap::new());
         }
@@ -99,10 +98,9 @@ impl Found {
     /// A rule that is told as it stands has room where pairs have none any more.
     pub(super) fn tells_whole(&mut self, reach: Reach, is_new: bool) {
         self.cut_short = true;
-        self.whole += reach.source.len() + reach.destination.len() + reach.what.len();
+        self.whole += size(&reach);
         if self.whole <= MOST_TEXT {
-            let side = if is_new { &mut self.opened } else { &mut self.closed };
-            side.reaches.insert(reach);
+            self.side(is_new).reaches.insert(reach);
         }
     }
 
@@ -142,6 +140,11 @@ impl Side {
         }
         self.reaches.into_iter().collect()
     }
+}
+
+/// How many bytes it takes to tell.
+fn size(reach: &Reach) -> usize {
+    reach.source.len() + reach.destination.len() + reach.what.len()
 }
 
 /// The same parties, with neighbouring ranges as one.

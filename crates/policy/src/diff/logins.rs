@@ -10,7 +10,7 @@ use super::found::Found;
 use super::{Comparison, Reach};
 use crate::policy::{DEFAULT_CHECK, SshAction, SshRule, SshUser};
 use crate::words::{listed, period};
-use crate::{Alias, Autogroup, Compiled, Party, SshDecision};
+use crate::{Alias, Compiled, Party, SshDecision};
 
 /// How many rules are looked at, once for each pair of kinds and account and once for each alias and kind.
 const MOST_WORK: usize = 5_000_000;
@@ -120,8 +120,7 @@ impl<'a, 'c> Logins<'a, 'c> {
     fn compare_rule(&mut self, rule: &SshRule, at: usize, found: &mut Found) -> Option<()> {
         let sources = self.kinds_of(&rule.sources, at)?;
         let destinations = self.kinds_of(&rule.destinations, at)?;
-        // Accounts by the user's own name are given on the user's own devices too.
-        let has_own = rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) || rule.has_local_part();
+        let has_own = rule.is_about_own_devices();
         let accounts = self.accounts_of(rule);
         let (mut fresh, mut logins) = (HashSet::new(), Vec::new());
         for from in sources {
@@ -268,8 +267,8 @@ impl<'a, 'c> Logins<'a, 'c> {
             destination: to.label.to_string(),
             what: what.clone(),
         };
-        login.words[0].iter().for_each(|what| found.closes(reach(what)));
-        login.words[1].iter().for_each(|what| found.opens(reach(what)));
+        login.words[0].iter().for_each(|what| found.tells(reach(what), false));
+        login.words[1].iter().for_each(|what| found.tells(reach(what), true));
     }
 }
 

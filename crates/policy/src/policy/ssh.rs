@@ -46,6 +46,12 @@ impl SshRule {
     pub fn has_local_part(&self) -> bool {
         self.users.iter().any(|user| matches!(user, SshUser::LocalPart(_)))
     }
+
+    /// Whether it is about devices of its sources' users, whatever these are called: accounts by the user's own name are given
+    /// there too.
+    pub(crate) fn is_about_own_devices(&self) -> bool {
+        self.has_local_part() || self.destinations.contains(&Alias::Auto(Autogroup::OwnDevices))
+    }
 }
 
 /// What happens at a login that a rule allows.

@@ -78,7 +78,7 @@ impl SshTable {
         for tag in rule.recorders.iter().collect::<BTreeSet<_>>() {
             self.by_recorder.entry(tag.clone()).or_default().push(at);
         }
-        if rule.has_local_part() || rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) {
+        if rule.is_about_own_devices() {
             self.about_own.push(at);
         }
         let by_tag = rule.sources.contains(&Alias::Auto(Autogroup::Tagged));
@@ -163,7 +163,7 @@ impl Compiled {
         for at in by_source.chain(&recorded).copied().collect::<BTreeSet<usize>>() {
             let rule = &self.policy.ssh_rules()[at];
             aliases.extend(&rule.destinations);
-            if rule.has_local_part() || rule.destinations.contains(&Alias::Auto(Autogroup::OwnDevices)) {
+            if rule.is_about_own_devices() {
                 reach |= self.own_slots(slot);
             }
             if recorded.contains(&at) {
