@@ -53,9 +53,14 @@ impl Namespace {
         Self(self.0.try_clone().unwrap())
     }
 
-    /// Runs `ip` inside and returns what it prints.
+    /// Runs the Debian tree's `ip` inside and returns what it prints. It sees this machine's files, as arguments name some,
+    /// but its libraries are the tree's.
     pub(crate) fn ip(&self, arguments: &str) -> String {
-        self.program(Command::new("ip").args(arguments.split_whitespace()))
+        let tree = debian_tree();
+        let mut command = Command::new(tree.join("lib64/ld-linux-x86-64.so.2"));
+        command.arg("--library-path").arg(tree.join("usr/lib/x86_64-linux-gnu"));
+        command.arg(tree.join("usr/bin/ip")).args(arguments.split_whitespace());
+        succeeded(&format!("ip {arguments}"), self.run(|| command.output().unwrap()))
     }
 
     /// Joins this namespace's new interface `here` to the other's new interface `there`.
@@ -86,12 +91,6 @@ impl Namespace {
             child.wait_with_output().unwrap()
         });
         succeeded(&format!("{program:?}"), output)
-    }
-
-    fn program(&self, command: &mut Command) -> String {
-        let name = format!("{command:?}");
-        let output = self.run(|| command.output().expect("the package iproute2 is installed"));
-        succeeded(&name, output)
     }
 }
 
