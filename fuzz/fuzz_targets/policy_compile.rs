@@ -4,7 +4,7 @@
 
 // Property tests use the rest of it.
 #[expect(dead_code, reason = "shared with the property tests")]
-#[path = "../../crates/policy/tests/properties/world.rs"]
+#[path = "../../crates/policy/tests/policy/world.rs"]
 mod world;
 
 use std::collections::BTreeSet;

@@ -63,7 +63,14 @@ pub(super) fn captures(context: &Context<'_>) -> Result<Counts> {
     ensure!(file.is_file(), "{CAPTURES} names {}, which is no file", file.display());
     context.progress.step("captures", |step| {
         let mut cargo = context.checkout.cargo(context.cache, step)?;
-        cargo.env(CAPTURES, &file).args(["test", "--package=policy", "--test=captures", "--", "--nocapture"]);
+        cargo.env(CAPTURES, &file).args([
+            "test",
+            "--package=policy",
+            "--test=policy",
+            "--",
+            "captures::",
+            "--nocapture",
+        ]);
         let status = step.status(cargo.args(context.options))?;
         let log = fs::read_to_string(step.log()).with_context(|| format!("reading {}", step.log().display()))?;
         let report = replayed(&log);

@@ -1,5 +1,4 @@
 //! docs/policy.md: every example in it is read, and what it says of it must be so.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -10,7 +9,7 @@ use policy::{
     Service, Subject, Tag, TestFailure, Topology, User, UserId, parse_protocol,
 };
 
-const REFERENCE: &str = include_str!("../../../docs/policy.md");
+const REFERENCE: &str = include_str!("../../../../docs/policy.md");
 
 /// A policy of the page with the commands under it and what they answer.
 struct Example {

@@ -1,7 +1,6 @@
 //! The form that a policy's ETag is taken of, compared with the formatter that other tools of this protocol use.
 //!
 //! `TOWLINE_FORMAT_PAIRS` may name a file of more comparisons: one JSON list a line, a text and that formatter's answer.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
 
 use policy::hujson::{Document, format};
 

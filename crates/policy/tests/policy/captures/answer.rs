@@ -8,7 +8,7 @@ use ipnet::IpNet;
 use policy::{AllowedIps, SshAction, SshGrant};
 use serde_json::{Value, json};
 
-use crate::capture::{Answer, PeerAnswer};
+use super::capture::{Answer, PeerAnswer};
 
 /// What the service tells every node, whatever its policy.
 const BASELINE: [&str; 11] = [

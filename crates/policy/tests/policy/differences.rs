@@ -1,6 +1,6 @@
 //! What a change of policy opens and closes, and what it takes from whom.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use policy::{Compiled, Difference, Node, NodeId, Owner, Policy, Tag, Topology, User, UserId};
@@ -130,6 +130,11 @@ fn logins_are_told_by_user_tag_and_account() {
     assert_eq!(accepted, expected);
     let longer = changes(SSH, &[(r#""action": "check""#, r#""action": "check", "checkPeriod": "90m""#)]);
     assert!(longer.contains("ssh ubuntu (check for 1h30m)"), "{longer}");
+    let members =
+        SSH.replace(r#""src": ["group:dev"]"#, r#""src": ["autogroup:member"]"#).replace("group:dev", "group:ops");
+    let both = changes(&members, &[(r#"["ubuntu"]"#, r#"["ubuntu", "root"]"#)]);
+    let expected = "  ann@example.com -> tag:web: ssh root (check)\n  bob@example.com -> tag:web: ssh root (check)\n";
+    assert_eq!(both, format!("It opens:\n{expected}"));
     let elsewhere = changes(SSH, &[(r#""dst": ["tag:web"]"#, r#""dst": ["tag:db"]"#)]);
     assert!(elsewhere.contains("It opens:\n  ann@example.com -> tag:db: ssh ubuntu (check)\n"), "{elsewhere}");
     let own = changes(SSH, &[(r#""users": ["autogroup:nonroot"]"#, r#""users": ["root"]"#)]);
@@ -253,6 +258,16 @@ fn a_network_that_is_widened_or_narrowed_is_told_by_what_it_gains_or_loses() {
         "It opens:\n  ann@example.com -> autogroup:internet: *\n"
     );
     assert_eq!(told(r#""10.0.0.0/8""#, r#""10.0.0.0/9", "10.128.0.0/9""#), "It opens and closes nothing.\n");
+    let internet = r#"{"src": ["bob@example.com"], "dst": ["autogroup:internet"], "ip": ["*"]}"#;
+    let mut of_both_families = topology();
+    for node in of_both_families.nodes.values_mut() {
+        let IpAddr::V4(address) = node.addresses[0] else { unreachable!() };
+        node.addresses.push(format!("fd7a:115c:a1e0::{:x}", address.octets()[3]).parse().unwrap());
+    }
+    for network in ["203.0.112.0/24", "2001:4860::/32"] {
+        let told = grants(internet, &format!("{internet}, {}", to(&format!("{network:?}"))), &of_both_families);
+        assert_eq!(told, format!("It opens:\n  ann@example.com -> {network}: *\n"));
+    }
     let from = |sources: &str| format!(r#"{{"src": [{sources}], "dst": ["tag:web"], "ip": ["22"]}}"#);
     let wider = "It opens:\n  10.1.0.0-10.255.255.255 -> tag:web: 22\n";
     assert_eq!(grants(&from(r#""10.0.0.0/16""#), &from(r#""10.0.0.0/8""#), &topology()), wider);

@@ -1,5 +1,4 @@
 //! What a compiled policy tells the nodes of a small tailnet: filters, routes, logins, approvals, and who hears of changes.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
 
 mod changes;
 mod logins;

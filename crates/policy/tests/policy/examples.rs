@@ -1,5 +1,4 @@
 //! The policies in `examples/`, and the one that a new tailnet has.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
 
 use std::sync::Arc;
 
@@ -7,9 +6,9 @@ use filter::Protocol;
 use policy::hujson::{Document, Value};
 use policy::{Compiled, Node, NodeId, Owner, OwnerIdentity, Party, Policy, Query, Role, Tag, Topology, User, UserId};
 
-const POLICY: &str = include_str!("../../../examples/policy.hujson");
-const GRANTS: &str = include_str!("../../../examples/article-grants.hujson");
-const AUTO_APPROVERS: &str = include_str!("../../../examples/article-auto-approvers.hujson");
+const POLICY: &str = include_str!("../../../../examples/policy.hujson");
+const GRANTS: &str = include_str!("../../../../examples/article-grants.hujson");
+const AUTO_APPROVERS: &str = include_str!("../../../../examples/article-auto-approvers.hujson");
 
 const ADMIN: NodeId = NodeId(1);
 const MEMBER: NodeId = NodeId(2);

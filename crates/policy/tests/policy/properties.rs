@@ -1,15 +1,11 @@
 //! What must hold of any policy and any tailnet.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
-
-#[path = "properties/random.rs"]
-mod random;
-#[path = "properties/world.rs"]
-mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use crate::random::{ChangeSpec, change, world};
+use crate::world::{self, ACCOUNTS, Packet, SHOP, USERS, World};
 use filter::{AddressRange, CapMap, Filter, Flow, FlowTable, Payload, Protocol, Rule, Standing};
 use ipnet::IpNet;
 use policy::{
@@ -17,8 +13,6 @@ use policy::{
     SshDecision, SshGrant, SshTest, Subject, Tag, Topology, User, UserId, Verdict,
 };
 use proptest::prelude::*;
-use random::{ChangeSpec, change, world};
-use world::{ACCOUNTS, Packet, SHOP, USERS, World};
 
 fn compile(world: &World) -> Compiled {
     Compiled::new(Arc::new(Policy::parse(&world.text()).unwrap()), world.topology())

@@ -1,5 +1,4 @@
 //! Policies whose texts are short and whose meaning is large: they are refused, or cost what their text costs.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
 
 use std::fmt::Write;
 use std::sync::Arc;

@@ -1,24 +1,17 @@
 //! What is told of a change of policy is what changes: of any two policies on any small tailnet, by the decisions of either.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
-
-#[path = "properties/random.rs"]
-#[expect(dead_code, reason = "other properties use the rest")]
-mod random;
-#[path = "properties/world.rs"]
-#[expect(dead_code, reason = "other properties use the rest")]
-mod world;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use crate::random;
+use crate::world::{ACCOUNTS, SHOP, World};
 use filter::{AddressRange, Protocol};
 use policy::{
     Compiled, Difference, NodeId, Party, Policy, Query, Reach, SshAction, SshDecision, SshUser, Topology,
     parse_protocol,
 };
 use proptest::prelude::*;
-use world::{ACCOUNTS, SHOP, World};
 
 /// Ports at the edges of those that the policies name.
 const PROBES: [(Protocol, u16); 10] = [

@@ -1,5 +1,4 @@
 //! Policies that are refused, with the message that their author reads.
-#![expect(clippy::unwrap_used, reason = "a scenario test")]
 
 use std::sync::Arc;
 
