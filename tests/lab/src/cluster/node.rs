@@ -167,8 +167,8 @@ fn kubelet_config() -> String {
         // The disk is the whole machine's: how full it is says nothing about the laboratory.
         "evictionHard": {
             "memory.available": "100Mi",
-            "nodefs.available": "1%",
-            "imagefs.available": "1%",
+            "nodefs.available": "200Mi",
+            "imagefs.available": "200Mi",
             "nodefs.inodesFree": "1%",
         },
         "imageGCHighThresholdPercent": 100,

@@ -53,6 +53,7 @@ fn prepare(folder: &WorldFolder, options: &Options) -> Result<WorldRecord> {
     require(&options.cache, &["coredns"])?;
     if cluster {
         require(&options.cache, &cluster::PROGRAMS)?;
+        require_room(&folder.disk(), free_on_the_disk_of(&folder.disk())?)?;
     }
     let record = WorldRecord {
         version: RECORD_VERSION,
@@ -64,6 +65,29 @@ fn prepare(folder: &WorldFolder, options: &Options) -> Result<WorldRecord> {
     };
     write_record(&record_path(folder), &record)?;
     Ok(record)
+}
+
+/// What the nodes of a cluster unpack and write, and as much again before kubelets find their disk too full.
+const ROOM_FOR_A_CLUSTER: u64 = 4 << 30;
+
+/// Checks that the disk has room for a cluster: where it has not, kubelets end pods, which looks like anything but that.
+fn require_room(folder: &Path, free: u64) -> Result<()> {
+    let gigabytes = |bytes: u64| bytes as f64 / f64::from(1 << 30);
+    ensure!(
+        free >= ROOM_FOR_A_CLUSTER,
+        "the disk of {} has {:.1} GiB free, and a cluster needs {:.0}: make room there, and try again",
+        folder.display(),
+        gigabytes(free),
+        gigabytes(ROOM_FOR_A_CLUSTER)
+    );
+    Ok(())
+}
+
+fn free_on_the_disk_of(folder: &Path) -> Result<u64> {
+    let there = folder.ancestors().find(|folder| folder.exists()).unwrap_or(folder);
+    let found = rustix::fs::statvfs(there);
+    let found = found.with_context(|| format!("asking how full the disk of {} is", there.display()))?;
+    Ok(found.f_bavail.saturating_mul(found.f_frsize))
 }
 
 /// Checks that the cache holds the tree and some programs.
@@ -235,4 +259,21 @@ fn hand_out_certificates(world: &World) -> Result<()> {
 
 fn drawn(plan: &Plan, name: &str) -> bool {
     plan.find(name).is_some()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_disk_without_room_for_a_cluster_is_named() {
+        let folder = Path::new("/var/lib/world");
+        assert!(require_room(folder, ROOM_FOR_A_CLUSTER).is_ok());
+        let refused = require_room(folder, 1_610_612_736).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("the disk of /var/lib/world has 1.5 GiB free, and a cluster needs 4:"),
+            "{refused}"
+        );
+        assert!(free_on_the_disk_of(Path::new("/not/there")).unwrap() > 0);
+    }
 }
