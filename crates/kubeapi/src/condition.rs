@@ -24,6 +24,8 @@ pub mod proxy {
     pub const FAILED: &str = "ProxyFailed";
     /// The Service asks for what can't be.
     pub const INVALID: &str = "ProxyInvalid";
+    /// Ours: the proxy is in the tailnet, and nothing there leads to its target.
+    pub const TARGET_MISSING: &str = "TargetMissing";
 }
 
 /// Reasons of [`CONNECTOR_READY`].

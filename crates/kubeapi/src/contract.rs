@@ -60,8 +60,10 @@
 //! | `pod_uid` | `POD_UID` of the pod that wrote these |
 //! | `tailscale_capver` | its capability version, in decimal; believed only when `pod_uid` is the living pod's |
 //! | `reissue_authkey` | there while the proxy can't log in with what it was given: the auth key that failed, whole, or `no-authkey` when it has none |
+//! | `towline_missing_target` (ours) | there while nothing of the tailnet leads to the target of an egress: JSON with `pod` (the pod's UID), `target` (as the pod was given it) and `problem` (`unknown`, `routes-not-accepted`, `other-family`); believed only when `pod` is `pod_uid` and `target` is the Service's |
 //!
-//! At its start a proxy removes `device_fqdn`, `device_ips`, `tailscale_capver` and `reissue_authkey`, writes `pod_uid`, and
+//! At its start a proxy removes `device_fqdn`, `device_ips`, `tailscale_capver`, `reissue_authkey` and
+//! `towline_missing_target`, writes `pod_uid`, and
 //! keeps `device_id`. It writes `reissue_authkey` when control refuses its key, when its node key is expired or its node
 //! was deleted (then it forgets its machine and node keys first and removes `device_id`), and removes it once it is logged
 //! in. After it wrote it, it waits for another `AuthKey` in its configuration without ending.
@@ -70,7 +72,7 @@
 //!
 //! The readiness probe runs `/towline proxy health` in the container: an exec probe, because an egress proxy forwards every
 //! port. It exits with 0 only when traffic can flow: logged in with an address, rules or listeners in place, and, for an
-//! egress by name, the name is one of the tailnet's. Else it exits with 1 and one line that says what is missing. Liveness
+//! egress, something of the tailnet leads to the target. Else it exits with 1 and one line that says what is missing. Liveness
 //! is the same command with `--alive`: 0 while the process answers at all, whatever control or relays do.
 //!
 //! # End

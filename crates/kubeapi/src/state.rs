@@ -4,6 +4,10 @@ use std::net::IpAddr;
 use k8s_openapi::ByteString;
 use serde::Deserialize;
 
+mod target;
+
+pub use target::{MissingTarget, TargetProblem};
+
 /// What a proxy said about itself in its state Secret.
 ///
 /// A proxy may write what it likes there, so every value is bounded and one that does not parse counts as absent.
@@ -19,6 +23,8 @@ pub struct ProxyState {
     pub pod: Option<PodIdentity>,
     /// Whether it wants another auth key.
     pub reissue: Option<Reissue>,
+    /// Why its target is not there, of an egress.
+    pub missing_target: Option<MissingTarget>,
 }
 
 /// The pod that wrote a state, and what it can do.
@@ -62,6 +68,8 @@ pub mod keys {
     pub const CAPABILITY_VERSION: &str = "tailscale_capver";
     /// The auth key that does not work.
     pub const REISSUE_AUTH_KEY: &str = "reissue_authkey";
+    /// Ours: why the target of an egress is not there.
+    pub const MISSING_TARGET: &str = "towline_missing_target";
     /// The name of the key with the profile in use.
     pub const CURRENT_PROFILE: &str = "_current-profile";
     /// What stands in [`REISSUE_AUTH_KEY`] when there is no key.
@@ -119,12 +127,15 @@ impl ProxyState {
             keys::NO_AUTH_KEY => Reissue::NoKey,
             _ => Reissue::Failed(key),
         });
+        let missing_target =
+            data.get(keys::MISSING_TARGET).and_then(|bytes| MissingTarget::read(&bytes.0, pod.as_ref()?.uid.as_str()));
         Self {
             device_id: device_id.filter(|id| is_id(id)),
             device_fqdn: fqdn.map(|name| name.trim_end_matches('.').to_owned()).filter(|name| is_name(name)),
             device_ips: ips.filter(|ips| ips.len() <= MAX_IPS).unwrap_or_default(),
             pod,
             reissue,
+            missing_target,
         }
     }
 
@@ -202,7 +213,8 @@ mod tests {
         fn any_state_is_read(
             pairs in proptest::collection::btree_map(
                 proptest::sample::select(vec![
-                    "device_id", "device_fqdn", "device_ips", "pod_uid", "reissue_authkey", "_current-profile", "p",
+                    "device_id", "device_fqdn", "device_ips", "pod_uid", "reissue_authkey", "towline_missing_target",
+                    "_current-profile", "p",
                 ]),
                 proptest::collection::vec(any::<u8>(), 0..80),
                 0..7,

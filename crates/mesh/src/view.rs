@@ -88,6 +88,27 @@ impl Mesh {
             mtu: MTU,
         })
     }
+
+    /// The peer that packets for an address are meant for: it has the address, or serves a route to it that this node
+    /// accepts. Whether the peer is there at the moment is not asked.
+    pub fn peer_toward(&self, address: IpAddr) -> Option<&Arc<Node>> {
+        let netmap = self.netmap()?;
+        let exit = self.exit_node();
+        let own = netmap.node_at(address).filter(|node| node.id != netmap.node().id);
+        own.or_else(|| {
+            let leads = |peer: &&Arc<Node>| is_toward(peer, address, self.preferences(), exit.is(peer));
+            netmap.peers().values().find(leads)
+        })
+    }
+
+    /// The peer that serves a route to an address, which this node need not accept. A way to the whole internet counts
+    /// only where this node uses it.
+    pub fn router_toward(&self, address: IpAddr) -> Option<&Arc<Node>> {
+        let serves = |peer: &&Arc<Node>| {
+            peer.allowed_ips().iter().any(|prefix| prefix.prefix_len() > 0 && prefix.contains(&address))
+        };
+        self.peer_toward(address).or_else(|| self.netmap()?.peers().values().find(serves))
+    }
 }
 
 impl PeerView {
@@ -113,14 +134,21 @@ impl PeerView {
 /// What of a peer's allowed prefixes the node uses: the peer's own addresses and those of services always, subnets when
 /// routes are accepted, default routes when it is the exit node.
 pub(crate) fn accepted(peer: &Node, preferences: &Preferences, is_exit: bool) -> Vec<IpNet> {
-    let wanted = |prefix: &&IpNet| {
-        let single = prefix.prefix_len() == prefix.max_prefix_len();
-        match prefix.prefix_len() {
-            0 => is_exit,
-            _ if peer.addresses.contains(prefix) => true,
-            _ if single && is_mesh_address(prefix.addr()) => true,
-            _ => preferences.route_all,
-        }
-    };
+    let wanted = |prefix: &&IpNet| is_accepted(peer, prefix, preferences, is_exit);
     peer.allowed_ips().iter().filter(wanted).map(IpNet::trunc).collect()
+}
+
+fn is_accepted(peer: &Node, prefix: &IpNet, preferences: &Preferences, is_exit: bool) -> bool {
+    let single = prefix.prefix_len() == prefix.max_prefix_len();
+    match prefix.prefix_len() {
+        0 => is_exit,
+        _ if peer.addresses.contains(prefix) => true,
+        _ if single && is_mesh_address(prefix.addr()) => true,
+        _ => preferences.route_all,
+    }
+}
+
+fn is_toward(peer: &Node, address: IpAddr, preferences: &Preferences, is_exit: bool) -> bool {
+    let holds = |prefix: &IpNet| prefix.contains(&address) && is_accepted(peer, prefix, preferences, is_exit);
+    peer.allowed_ips().iter().any(holds)
 }

@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use kubeapi::state_keys as keys;
+use kubeapi::{MissingTarget, state_keys as keys};
 use node::{CAPABILITY_VERSION, Snapshot, StateChange};
 
 use crate::secret::SecretStore;
@@ -27,7 +27,13 @@ impl Account {
 
     /// Takes back what an earlier pod said, but for the device: the operator would else believe it of this one.
     pub(crate) fn begin(&self) -> Result<(), node::StoreError> {
-        let removed = [keys::DEVICE_FQDN, keys::DEVICE_IPS, keys::CAPABILITY_VERSION, keys::REISSUE_AUTH_KEY];
+        let removed = [
+            keys::DEVICE_FQDN,
+            keys::DEVICE_IPS,
+            keys::CAPABILITY_VERSION,
+            keys::REISSUE_AUTH_KEY,
+            keys::MISSING_TARGET,
+        ];
         let mut change = nothing(removed);
         change.insert(keys::POD_UID.to_owned(), Some(self.pod_uid.clone().into_bytes()));
         self.store.put(&change)
@@ -47,6 +53,12 @@ impl Account {
             (keys::POD_UID.to_owned(), Some(self.pod_uid.clone().into_bytes())),
         ]);
         self.store.put(&change)
+    }
+
+    /// Tells why the target is not there, or that it is.
+    pub(crate) fn misses(&self, target: Option<&MissingTarget>) -> Result<(), node::StoreError> {
+        let value = target.map(|target| target.write(&self.pod_uid));
+        self.store.put(&[(keys::MISSING_TARGET.to_owned(), value)].into())
     }
 
     /// Asks for another key in place of the one that does not work, if there is one. With `forget` the node's own keys
@@ -96,4 +108,40 @@ impl Device {
 
 fn nothing<const N: usize>(names: [&str; N]) -> StateChange {
     names.into_iter().map(|name| (name.to_owned(), None)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use kubeapi::TargetProblem;
+
+    use super::*;
+    use crate::fake_api_server::{kept, present, serve};
+
+    #[tokio::test]
+    async fn a_missing_target_is_told_as_this_pods_word_and_taken_back() {
+        let (api, client) = serve(present()).await;
+        let store = SecretStore::open(client, "tailscale", "p-0", |_| {}).await;
+        let account = Account::new(store.clone(), "pod-1");
+        let missing = MissingTarget { target: "100.64.0.9".to_owned(), problem: TargetProblem::Unknown };
+        account.misses(Some(&missing)).unwrap();
+        store.settled().await;
+        assert_eq!(
+            kept(&api, keys::MISSING_TARGET).as_deref(),
+            Some(r#"{"pod":"pod-1","target":"100.64.0.9","problem":"unknown"}"#)
+        );
+        account.misses(None).unwrap();
+        store.settled().await;
+        assert_eq!(kept(&api, keys::MISSING_TARGET), None);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_pod_said_of_its_target_goes_when_the_next_begins() {
+        let mut server = present();
+        server.data.insert(keys::MISSING_TARGET.to_owned(), "e30=".to_owned());
+        let (api, client) = serve(server).await;
+        let store = SecretStore::open(client, "tailscale", "p-0", |_| {}).await;
+        Account::new(store.clone(), "pod-2").begin().unwrap();
+        store.settled().await;
+        assert_eq!(kept(&api, keys::MISSING_TARGET), None);
+    }
 }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kubeapi::NodeConfig;
+use kubeapi::{MissingTarget, NodeConfig};
 use node::{Destination as Listening, Node, Snapshot};
 use telemetry::Condition;
 use tokio::sync::watch;
@@ -14,7 +14,7 @@ use crate::egress::{Egress, Way};
 use crate::membership::Duty;
 use crate::relay::Relay;
 use crate::rules::{self, Rules, Translation};
-use crate::target;
+use crate::target::{self, Nowhere};
 
 /// How long flows that are open may go on after the proxy was told to end.
 const DRAIN: Duration = Duration::from_secs(20);
@@ -28,8 +28,8 @@ pub(crate) struct Forwarder {
     routes: watch::Sender<Vec<IpNet>>,
     /// Whether rules or listeners are in place.
     ready: Condition,
-    /// Whether the target of an egress by name is there.
-    target: Option<Condition>,
+    /// Why the target of an egress is not there, when that is known.
+    missing: Option<MissingTarget>,
     way: watch::Sender<Way>,
     rules: Option<Rules>,
     ends: CancellationToken,
@@ -42,14 +42,13 @@ pub(crate) struct Equipment {
     pub(crate) backends: Backends,
     pub(crate) routes: watch::Sender<Vec<IpNet>>,
     pub(crate) ready: Condition,
-    pub(crate) target: Option<Condition>,
 }
 
 impl Forwarder {
     pub(crate) fn new(config: Config, equipment: Equipment) -> Self {
-        let Equipment { relay, backends, routes, ready, target } = equipment;
+        let Equipment { relay, backends, routes, ready } = equipment;
         let (way, ends, complaint) = (watch::Sender::default(), CancellationToken::new(), String::new());
-        Self { config, relay, backends, routes, ready, target, way, rules: None, ends, complaint }
+        Self { config, relay, backends, routes, ready, missing: None, way, rules: None, ends, complaint }
     }
 
     /// Makes rules and ways what they should be now.
@@ -60,19 +59,16 @@ impl Forwarder {
             return;
         }
         let done = match self.config.purpose.clone() {
-            Purpose::Egress { target, .. } => target::locate(&target, snapshot)
-                .map(|targets| {
-                    if let Some(condition) = &self.target {
-                        condition.met();
-                    }
-                    Way { targets, own: own.clone() }
-                })
-                .inspect_err(|reason| {
-                    if let Some(condition) = &self.target {
-                        condition.unmet(reason.clone());
-                    }
-                })
-                .and_then(|way| self.lead(way)),
+            Purpose::Egress { target, .. } => {
+                let records =
+                    |name: &str| snapshot.names.addresses_of(name).map(<[IpAddr]>::to_vec).unwrap_or_default();
+                let found = target::locate(&target, &snapshot.mesh, records);
+                self.missing = missing(&found);
+                match found {
+                    Ok(targets) => self.lead(Way { targets, own: own.clone() }),
+                    Err(nowhere) => Err(nowhere.to_string()),
+                }
+            }
             Purpose::Ingress(_) => self.translate_ingress(&own),
             Purpose::Connector => Ok(()),
         };
@@ -93,9 +89,6 @@ impl Forwarder {
 
     /// Leads an egress to where its target is now.
     fn lead(&mut self, way: Way) -> Result<(), String> {
-        if way.pairs().is_empty() {
-            return Err("the target has no address of a family that this node has".to_owned());
-        }
         if let Some(rules) = &mut self.rules {
             rules.apply(&Translation::egress(&way, &self.config.pod.addresses))?;
         }
@@ -161,6 +154,10 @@ impl Duty for Forwarder {
         self.settle(snapshot);
     }
 
+    fn missing_target(&self) -> Option<&MissingTarget> {
+        self.missing.as_ref()
+    }
+
     async fn end(&mut self, drains: bool) {
         if drains {
             match &mut self.rules {
@@ -175,6 +172,14 @@ impl Duty for Forwarder {
         if let Some(mut rules) = self.rules.take() {
             rules.remove();
         }
+    }
+}
+
+/// What the operator is told of where a target is.
+fn missing(found: &Result<Vec<IpAddr>, Nowhere>) -> Option<MissingTarget> {
+    match found {
+        Err(Nowhere::Missing(target, problem)) => Some(MissingTarget { target: target.to_string(), problem: *problem }),
+        Ok(_) | Err(Nowhere::NotKnown(_)) => None,
     }
 }
 

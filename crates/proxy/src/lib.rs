@@ -58,6 +58,6 @@ pub use arguments::{Arguments, Probe, Task};
 pub use config::{Config, Destination, Member, Pod, Port, Purpose, Target, Transport};
 pub use environment::{Environment, EnvironmentError};
 pub use health::{Unwell, ask};
-pub use kubeapi::NodeConfig;
+pub use kubeapi::{MissingTarget, NodeConfig};
 pub use membership::{Duty, Membership, Surroundings};
 pub use run::run;

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dial::{Resolve, Roots};
-use kubeapi::NodeConfig;
+use kubeapi::{MissingTarget, NodeConfig};
 use node::{Node, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telemetry::{Condition, Health, Shutdown};
@@ -57,6 +57,11 @@ pub trait Duty: Send {
 
     /// Takes how the node stands: whenever that changes, and every few seconds.
     fn stands(&mut self, snapshot: &Snapshot);
+
+    /// Why what it leads to is not in the tailnet, as [`Duty::stands`] found last.
+    fn missing_target(&self) -> Option<&MissingTarget> {
+        None
+    }
 
     /// Ends its work. `drains` says that the node goes on meanwhile, and what is under way may end by itself.
     fn end(&mut self, drains: bool) -> impl Future<Output = ()> + Send;

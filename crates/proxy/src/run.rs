@@ -8,7 +8,7 @@ use tokio::sync::watch;
 
 use crate::arguments::health_socket;
 use crate::backends::{self, Backends};
-use crate::config::{Config, Destination, Purpose, Target};
+use crate::config::{Config, Destination, Purpose};
 use crate::forwarder::{Equipment, Forwarder};
 use crate::health;
 use crate::membership::{Membership, Surroundings};
@@ -47,8 +47,6 @@ where
     }
     let metrics = Metrics::new();
     let ready = health.condition("traffic");
-    let by_name = matches!(&config.purpose, Purpose::Egress { target: Target::Name(_), .. });
-    let target = by_name.then(|| health.condition("target"));
     let relay = Relay::new(Traffic::register(&metrics));
     let socket = health_socket(&run_folder);
     let listener = health::bind(&socket).with_context(|| format!("opening {} for probes", socket.display()))?;
@@ -62,7 +60,7 @@ where
     let backends = backends(&config, &resolver, &health, &shutdown, offered);
     tracing::info!(pod = config.pod.name, app = config.app, user_space = config.user_space, "the proxy starts");
     if let Some(membership) = open(config.member(), surroundings).await? {
-        membership.keep(Forwarder::new(config, Equipment { relay, backends, routes, ready, target })).await;
+        membership.keep(Forwarder::new(config, Equipment { relay, backends, routes, ready })).await;
     }
     tracing::info!("the proxy has ended");
     Ok(())

@@ -27,7 +27,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>, n
     let before = connector.status.clone().unwrap_or_default();
     let (ready, name) = match outcome {
         Outcome::Ready => (true, reason::CREATED),
-        Outcome::Pending => (false, reason::CREATING),
+        Outcome::Pending | Outcome::TargetMissing => (false, reason::CREATING),
         Outcome::Failed => (false, reason::CREATION_FAILED),
         Outcome::Invalid => (false, reason::INVALID),
         Outcome::NotOurs => return Status { outcome, apply: None, events: Vec::new() },
@@ -44,7 +44,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>, n
                 events.push(Note::warning(event::NOT_IN_FORCE, &message));
             }
             Outcome::Ready => events.push(Note::normal(name, &message)),
-            Outcome::Pending | Outcome::NotOurs => {}
+            Outcome::Pending | Outcome::TargetMissing | Outcome::NotOurs => {}
         }
     }
     let mut status = match wanted {

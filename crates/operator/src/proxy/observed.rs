@@ -2,9 +2,9 @@ use std::sync::Arc;
 
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::Secret;
-use kubeapi::{NodeConfig, ProxyState, config_file_name, label};
+use kubeapi::{NodeConfig, ProxyState, TargetProblem, config_file_name, label};
 
-use super::CredentialRecord;
+use super::{CredentialRecord, Target};
 
 /// What there is of a proxy.
 #[derive(Debug, Clone, Default)]
@@ -73,6 +73,14 @@ impl ObservedProxy {
             return Progress::Waiting("its device is in the tailnet, and its pod is not ready yet");
         }
         Progress::Ready
+    }
+
+    /// Why nothing of the tailnet leads to an egress' target, as its device says that is in: it knows before its pod's
+    /// probe shows it. What it said of another target counts for nothing.
+    pub fn misses(&self, target: &Target) -> Option<TargetProblem> {
+        let said = self.said();
+        let missing = said.missing_target.as_ref().filter(|_| self.stateful_set.is_some() && said.is_logged_in())?;
+        missing.is_about(&target.to_string()).then_some(missing.problem)
     }
 
     /// Whether the one pod is the newest and ready.

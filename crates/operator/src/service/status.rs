@@ -3,12 +3,13 @@ use std::net::IpAddr;
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kubeapi::condition::{self, proxy as reason};
-use kubeapi::{class, condition::event};
+use kubeapi::{TargetProblem, class, condition::event};
 use serde_json::{Value, json};
 
+use super::validate::target_annotation;
 use super::{Observed, Plan, Wanted};
 use crate::event::Note;
-use crate::proxy::Progress;
+use crate::proxy::{Progress, Proxy, Target, Traffic};
 
 /// What went wrong on the way.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,6 +27,8 @@ pub enum Outcome {
     Ready,
     /// Something is still to come.
     Pending,
+    /// The proxy is there, and what it leads to is not.
+    TargetMissing,
     /// It failed.
     Failed,
     /// It can't be.
@@ -54,6 +57,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, plan: &Plan, trouble: Option
     let (ready, name) = match outcome {
         Outcome::Ready => (true, reason::CREATED),
         Outcome::Pending => (false, reason::PENDING),
+        Outcome::TargetMissing => (false, reason::TARGET_MISSING),
         Outcome::Failed => (false, reason::FAILED),
         Outcome::Invalid => (false, reason::INVALID),
         Outcome::NotOurs => {
@@ -68,7 +72,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, plan: &Plan, trouble: Option
     if old.is_none_or(|old| old.reason != new.reason || old.message != new.message) {
         match outcome {
             Outcome::Invalid => events.push(Note::warning(event::INVALID_SERVICE, &message)),
-            Outcome::Failed => events.push(Note::warning(reason::FAILED, &message)),
+            Outcome::Failed | Outcome::TargetMissing => events.push(Note::warning(name, &message)),
             Outcome::Ready if not_in_force(trouble).is_some() => {
                 events.push(Note::warning(event::NOT_IN_FORCE, &message))
             }
@@ -84,14 +88,42 @@ fn judge(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>) -> (Ou
         Wanted::Nothing => (Outcome::NotOurs, String::new()),
         Wanted::Never(problems) => (Outcome::Invalid, problems.join("; ")),
         Wanted::Later(reason) => (Outcome::Pending, reason.clone()),
-        Wanted::Proxy(_) => match (observed.proxy.progress(), trouble) {
+        Wanted::Proxy(proxy) => match (observed.proxy.progress(), missing_target(observed, proxy), trouble) {
             // What runs, runs: trouble with the server does not end it.
-            (Progress::Ready, _) => (Outcome::Ready, ready_message(observed, trouble)),
-            (_, Some(trouble)) if trouble.passing => (Outcome::Pending, trouble.message.clone()),
-            (_, Some(trouble)) => (Outcome::Failed, trouble.message.clone()),
-            (Progress::Waiting(reason), None) => (Outcome::Pending, reason.to_owned()),
+            (Progress::Ready, None, _) => (Outcome::Ready, ready_message(observed, trouble)),
+            (_, _, Some(trouble)) if !trouble.passing => (Outcome::Failed, trouble.message.clone()),
+            (_, Some(message), _) => (Outcome::TargetMissing, message),
+            (_, None, Some(trouble)) => (Outcome::Pending, trouble.message.clone()),
+            (Progress::Waiting(reason), None, None) => (Outcome::Pending, reason.to_owned()),
         },
     }
+}
+
+/// Why nothing leads to the target of an egress, as its proxy tells, and what to do.
+fn missing_target(observed: &Observed, proxy: &Proxy) -> Option<String> {
+    let Traffic::Egress { target, .. } = &proxy.traffic else { return None };
+    let problem = observed.proxy.misses(target)?;
+    let device = observed.proxy.said().device_fqdn.unwrap_or_default();
+    Some(match problem {
+        TargetProblem::Unknown => {
+            let what = match target {
+                Target::Name(name) => name.as_str().to_owned(),
+                Target::Address(address) => format!("with the address {address}"),
+            };
+            format!(
+                "the tailnet has no device {what} that the proxy {device} may see: correct the annotation {}, or let the \
+                 policy allow the proxy to reach it",
+                target_annotation(&observed.service)
+            )
+        }
+        TargetProblem::RoutesNotAccepted => format!(
+            "{target} is behind a router, and the proxy {device} takes no routes: set tailscale.acceptRoutes in its \
+             ProxyClass"
+        ),
+        TargetProblem::OtherFamily => format!(
+            "the proxy {device} has no address of the family that {target} has: lead to an address of the other family"
+        ),
+    })
 }
 
 /// What is to be said of something that runs, and not as it should: a change of it was refused.

@@ -74,6 +74,13 @@ pub(crate) fn hostname_text(service: &Service) -> String {
     text(service, annotation::HOSTNAME).map_or_else(|| super::owner(service).host_name().to_string(), str::to_owned)
 }
 
+/// The annotation that names the target of an egress.
+pub(super) fn target_annotation(service: &Service) -> &'static str {
+    let is_there = |key: &&str| has(service, key);
+    let addresses = [annotation::TAILNET_IP, annotation::TAILNET_IP_OLD];
+    addresses.into_iter().find(is_there).unwrap_or(annotation::TAILNET_FQDN)
+}
+
 /// Everything that is wrong with what a Service asks for, each as a sentence that names it.
 pub(super) fn problems_of(service: &Service, settings: &Settings) -> Vec<String> {
     let mut problems = Vec::new();

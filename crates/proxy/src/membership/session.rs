@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubeapi::NodeConfig;
+use kubeapi::{MissingTarget, NodeConfig};
 use node::{AuthKey, ControlUrl, Node, Snapshot, Wishes};
 use serde_json::{Value, json};
 
@@ -40,6 +40,8 @@ pub(super) struct Session<'a, D> {
     settings: Arc<NodeConfig>,
     standing: Option<Standing>,
     device: Option<Device>,
+    /// What the operator was told last of the target.
+    missing: Option<Option<MissingTarget>>,
 }
 
 impl<'a, D: Duty> Session<'a, D> {
@@ -54,7 +56,7 @@ impl<'a, D: Duty> Session<'a, D> {
             Ok(node) => node,
             Err(error) => return End::Failed(error.to_string()),
         };
-        let mut session = Self { membership, duty, node, settings, standing: None, device: None };
+        let mut session = Self { membership, duty, node, settings, standing: None, device: None, missing: None };
         let end = match session.begin().await {
             Ok(()) => session.attend().await,
             Err(reason) => End::Failed(reason),
@@ -130,7 +132,20 @@ impl<'a, D: Duty> Session<'a, D> {
             }
         }
         self.duty.stands(snapshot);
+        self.tell_of_target();
         None
+    }
+
+    /// Tells the operator whether what the duty leads to is there.
+    fn tell_of_target(&mut self) {
+        let missing = self.duty.missing_target().cloned();
+        if self.missing.as_ref() == Some(&missing) {
+            return;
+        }
+        match self.membership.account.misses(missing.as_ref()) {
+            Ok(()) => self.missing = Some(missing),
+            Err(error) => tracing::error!(%error, "the operator can't be told of the target"),
+        }
     }
 
     /// Tells the operator who the node is.

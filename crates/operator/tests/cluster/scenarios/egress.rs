@@ -22,6 +22,18 @@ pub(crate) async fn play(stage: &Stage) {
     stage.join(&set, "nEgress").await;
     stage.service_is("tailscale-robbinsdale", "True", "ProxyCreated").await;
 
+    // The device leaves, which the proxy knows before its pod's probe tells, and comes back.
+    let missing = kubeapi::MissingTarget {
+        target: "robbinsdale.taila31de.ts.net".to_owned(),
+        problem: kubeapi::TargetProblem::Unknown,
+    };
+    let missing = String::from_utf8(missing.write("p")).unwrap();
+    stage.say(&set, json!({"towline_missing_target": missing})).await;
+    let told = stage.service_is("tailscale-robbinsdale", "False", "TargetMissing").await;
+    assert!(told.message.contains("no device robbinsdale.taila31de.ts.net"), "{}", told.message);
+    stage.say(&set, json!({"towline_missing_target": null})).await;
+    stage.service_is("tailscale-robbinsdale", "True", "ProxyCreated").await;
+
     // A user applies the manifest again: the placeholder does not stay.
     let again = json!({"spec": {"externalName": "placeholder"}});
     let merge = kube::api::Patch::Merge(again);
