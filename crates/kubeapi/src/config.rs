@@ -99,6 +99,20 @@ impl std::fmt::Debug for NodeConfig {
     }
 }
 
+/// What a log says of it: what is set, and of the key only that there is one.
+impl std::fmt::Display for NodeConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "none".to_owned());
+        write!(f, "host name {}, server {}", text(&self.hostname), text(&self.server_url))?;
+        f.write_str(if self.auth_key.is_some() { ", with an auth key" } else { ", without an auth key" })?;
+        if let Some(routes) = self.advertise_routes.as_ref().filter(|routes| !routes.is_empty()) {
+            let routes: Vec<String> = routes.iter().map(ToString::to_string).collect();
+            write!(f, ", routes {}", routes.join(" "))?;
+        }
+        if self.accept_routes == Some(true) { f.write_str(", takes routes of others") } else { Ok(()) }
+    }
+}
+
 /// A boolean that may be absent: written as the text `true` or `false`, read as text or boolean.
 mod tri_state {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -163,9 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn a_configuration_does_not_show_its_key() {
-        let mut config = NodeConfig::of_proxy("https://a", "b");
+    fn a_configuration_is_told_in_words_and_without_its_key() {
+        let mut config = NodeConfig::of_proxy("https://control.example.com", "home-web");
+        assert_eq!(config.to_string(), "host name home-web, server https://control.example.com, without an auth key");
         config.auth_key = Some("tskey-auth-secret".to_owned());
+        config.advertise_routes = Some(vec!["10.0.0.0/16".parse().unwrap(), "fd00::/64".parse().unwrap()]);
+        config.accept_routes = Some(true);
+        assert_eq!(
+            config.to_string(),
+            "host name home-web, server https://control.example.com, with an auth key, routes 10.0.0.0/16 fd00::/64, \
+             takes routes of others"
+        );
         assert!(!format!("{config:?}").contains("secret"));
     }
 }

@@ -92,7 +92,13 @@ fn answer(health: &Health, shutdown: &Shutdown) -> String {
     if unmet.is_empty() {
         return format!("{READY}\n");
     }
-    let parts: Vec<String> = unmet.iter().map(|(name, reason)| format!("{name}: {}", one_line(reason))).collect();
+    let mut parts: Vec<String> = Vec::new();
+    for (index, (name, reason)) in unmet.iter().enumerate() {
+        // What hinders several things is said once.
+        if unmet[..index].iter().all(|(_, said)| said != reason) {
+            parts.push(format!("{name}: {}", one_line(reason)));
+        }
+    }
     format!("{}\n", parts.join("; "))
 }
 
@@ -121,6 +127,8 @@ mod tests {
         login.unmet("the key was\nrefused");
         assert_eq!(probe(&path, false).await, Err("login: the key was refused; rules: not started".to_owned()));
         assert_eq!(probe(&path, true).await, Ok(()));
+        rules.unmet("the key was\nrefused");
+        assert_eq!(probe(&path, false).await, Err("login: the key was refused".to_owned()));
         login.met();
         rules.met();
         assert_eq!(probe(&path, false).await, Ok(()));

@@ -100,7 +100,7 @@ fn take(folder: &Path, own: u32, sender: &watch::Sender<Option<Arc<NodeConfig>>>
             sender.send_if_modified(|current| {
                 let differs = current.as_deref() != Some(&config);
                 if differs {
-                    tracing::info!(?config, "the configuration was read");
+                    tracing::info!(%config, "the configuration was read");
                     *current = Some(Arc::new(config));
                 }
                 differs
