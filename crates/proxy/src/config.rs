@@ -119,12 +119,17 @@ pub struct Port {
 }
 
 impl Config {
+    /// The UDP port of WireGuard in kernel mode.
+    pub(crate) fn udp_port(&self) -> u16 {
+        rules::udp_port(&self.pod.uid)
+    }
+
     /// The proxy as a node.
     pub(crate) fn member(&self) -> Member {
         let (device, port) = if self.user_space {
             (DeviceConfig::UserSpace, 0)
         } else {
-            (DeviceConfig::Tun { name: rules::INTERFACE.to_owned() }, rules::UDP_PORT)
+            (DeviceConfig::Tun { name: rules::INTERFACE.to_owned() }, self.udp_port())
         };
         // In kernel mode the proxy's own rules have to stand in the node's one table.
         let own_rules = !self.user_space && !matches!(self.purpose, Purpose::Connector);

@@ -137,7 +137,7 @@ impl Duty for Forwarder {
             }
             // The node does all that a connector needs of the kernel.
             (None, Purpose::Connector) => {}
-            (None, _) => self.rules = Some(Rules::new()?),
+            (None, _) => self.rules = Some(Rules::new(self.config.udp_port())?),
         }
         Ok(())
     }

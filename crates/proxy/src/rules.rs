@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use host::{Firewall, FirewallConfig, Forwarding, ProxyRule, Ruleset};
 
@@ -7,8 +8,18 @@ use crate::egress::Way;
 
 /// The interface of a proxy in kernel mode.
 pub(crate) const INTERFACE: &str = "tailscale0";
-/// The port of WireGuard in kernel mode: fixed, because an egress forwards every other one. A pod's network is its own.
-pub(crate) const UDP_PORT: u16 = 41641;
+/// The ports of WireGuard in kernel mode: above those that the system gives to whoever asks for any.
+const UDP_PORTS: RangeInclusive<u16> = 61_000..=65_535;
+
+/// The port of WireGuard in kernel mode: known beforehand, because an egress forwards every other one, and the pod's own.
+/// Pods leave their node through one address, and its NAT keeps ports where it can: with one port for all of them two
+/// proxies would be told the same public endpoint by turns, and a peer would find the other one there.
+pub(crate) fn udp_port(pod_uid: &str) -> u16 {
+    // FNV-1a: a container that starts again in its pod has the port that peers know.
+    let hash = pod_uid.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
+    let count = u32::from(UDP_PORTS.end() - UDP_PORTS.start()) + 1;
+    UDP_PORTS.start() + u16::try_from(hash % count).unwrap_or_default()
+}
 
 /// What the kernel translates for a proxy.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -25,6 +36,8 @@ pub(crate) struct Translation {
 ///
 /// The node itself is told to leave the firewall alone: this is the one table of the pod.
 pub(crate) struct Rules {
+    /// The port of WireGuard, which is not translated.
+    port: u16,
     firewall: Firewall,
     forwarding: Forwarding,
     installed: Option<Ruleset>,
@@ -53,10 +66,10 @@ impl Translation {
         Self { own: own.to_vec(), rules: rules.collect(), shared_range: shares_range(pod) }
     }
 
-    fn config(&self) -> FirewallConfig {
+    fn config(&self, port: u16) -> FirewallConfig {
         FirewallConfig {
             addresses: self.own.iter().copied().collect::<BTreeSet<_>>(),
-            udp_port: Some(UDP_PORT),
+            udp_port: Some(port),
             drop_spoofed: !self.shared_range,
             forward: true,
             masquerade: true,
@@ -74,9 +87,10 @@ impl Translation {
 }
 
 impl Rules {
-    pub(crate) fn new() -> Result<Self, String> {
+    pub(crate) fn new(port: u16) -> Result<Self, String> {
         let text = |error: host::HostError| error.to_string();
         Ok(Self {
+            port,
             firewall: Firewall::new().map_err(text)?,
             forwarding: Forwarding::new().map_err(text)?,
             installed: None,
@@ -88,9 +102,9 @@ impl Rules {
     ///
     /// Answers on a connection that the kernel did not see begin look to it like somebody's first packet, and would be sent
     /// to the target: those of the API server, the coordination server and the relay.
-    pub(crate) fn follow_connections() -> Result<(), String> {
-        let mut rules = Self::new()?;
-        let ruleset = Translation::default().config().ruleset().map_err(|error| error.to_string())?;
+    pub(crate) fn follow_connections(port: u16) -> Result<(), String> {
+        let mut rules = Self::new(port)?;
+        let ruleset = Translation::default().config(port).ruleset().map_err(|error| error.to_string())?;
         rules.firewall.install(&ruleset).map_err(|error| error.to_string())
     }
 
@@ -103,7 +117,7 @@ impl Rules {
             return Err("there is nothing to send to in the pod's address families".to_owned());
         }
         self.forward(wanted)?;
-        let config = wanted.config();
+        let config = wanted.config(self.port);
         let ruleset = config.ruleset().map_err(|error| error.to_string())?;
         if self.firewall.has(&ruleset).map_err(|error| error.to_string())? && self.installed.as_ref() == Some(&ruleset)
         {
@@ -173,6 +187,8 @@ fn shares_range(pod: &[IpAddr]) -> bool {
 mod tests {
     use super::*;
 
+    const PORT: u16 = 61_234;
+
     fn ip(text: &str) -> IpAddr {
         text.parse().unwrap()
     }
@@ -185,19 +201,28 @@ mod tests {
     }
 
     #[test]
+    fn pods_of_one_node_hardly_ever_share_a_port() {
+        let uid = |number: u32| format!("{:08x}-4f1e-4c1b-9d3a-{:012x}", number.wrapping_mul(0x9e37_79b9), number);
+        let ports: BTreeSet<u16> = (0..30).map(|number| udp_port(&uid(number))).collect();
+        assert!(ports.len() >= 29, "{ports:?}");
+        assert!(ports.iter().all(|port| UDP_PORTS.contains(port)), "{ports:?}");
+        assert_eq!(udp_port(&uid(7)), udp_port(&uid(7)));
+    }
+
+    #[test]
     fn an_egress_has_one_rule_for_each_family_of_the_pod() {
         let translation = Translation::egress(&way(), &[ip("10.0.0.7")]);
         assert_eq!(translation.rules, [ProxyRule::Egress { target: ip("100.64.0.9"), own: ip("100.64.0.7") }]);
         let translation = Translation::egress(&way(), &[ip("10.0.0.7"), ip("fd00::7")]);
         assert_eq!(translation.rules.len(), 2);
-        assert!(translation.config().ruleset().is_ok());
+        assert!(translation.config(PORT).ruleset().is_ok());
     }
 
     #[test]
     fn the_rules_of_an_egress_spare_wireguard_and_fit_segments_to_the_tunnel() {
-        let text = Translation::egress(&way(), &[ip("10.0.0.7")]).config().ruleset().unwrap().to_string();
+        let text = Translation::egress(&way(), &[ip("10.0.0.7")]).config(PORT).ruleset().unwrap().to_string();
         for part in
-            ["udp dport 41641 return", "dnat ip to 100.64.0.9", "snat ip to 100.64.0.7", "maxseg size set rt mtu"]
+            ["udp dport 61234 return", "dnat ip to 100.64.0.9", "snat ip to 100.64.0.7", "maxseg size set rt mtu"]
         {
             assert!(text.contains(part), "{part}: {text}");
         }
@@ -213,14 +238,14 @@ mod tests {
 
     #[test]
     fn connections_are_followed_without_any_rule_that_sends_them_elsewhere() {
-        let text = Translation::default().config().ruleset().unwrap().to_string();
+        let text = Translation::default().config(PORT).ruleset().unwrap().to_string();
         // A chain that translates is what makes the kernel follow connections.
         assert!(text.contains("type nat hook postrouting") && !text.contains("dnat"), "{text}");
     }
 
     #[test]
     fn pods_in_the_tailnets_range_are_not_taken_for_spoofers() {
-        let dropped = |pod: &str| Translation::egress(&way(), &[ip(pod)]).config().drop_spoofed;
+        let dropped = |pod: &str| Translation::egress(&way(), &[ip(pod)]).config(PORT).drop_spoofed;
         assert!(dropped("10.0.0.7"));
         assert!(!dropped("100.65.0.7"));
     }

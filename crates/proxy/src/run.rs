@@ -43,7 +43,7 @@ where
 {
     let Surroundings { run_folder, resolver, health, shutdown } = surroundings.clone();
     if !config.user_space && !matches!(config.purpose, Purpose::Connector) {
-        Rules::follow_connections().map_err(|reason| anyhow!("preparing the kernel: {reason}"))?;
+        Rules::follow_connections(config.udp_port()).map_err(|reason| anyhow!("preparing the kernel: {reason}"))?;
     }
     let metrics = Metrics::new();
     let ready = health.condition("traffic");
