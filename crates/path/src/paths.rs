@@ -16,6 +16,8 @@
 //! - A path whose trust lapsed loses to any path that works, and is given up after 5 s, so that packets are not sent both
 //!   ways for ever.
 //! - A ping from a new address is answered with a ping at once, not in the next round.
+//! - A path that fails makes this node learn its own endpoints anew, and tell them: a NAT that forgot its mapping has made
+//!   another. So does the second round of a search that found nothing.
 //! - A peer without known endpoints is sent call-me-maybe as well: it may reach us where we can't reach it.
 //! - A search without result slows down after a minute, from every 5 s to every 14 s.
 //! - Pings that a peer can cause by call-me-maybe, or by pinging, are paid from a budget of the peer's.

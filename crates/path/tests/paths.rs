@@ -208,6 +208,26 @@ fn endpoints_that_may_be_stale_are_asked_for_before_the_peer_is_called() {
 }
 
 #[test]
+fn the_second_round_of_a_search_has_the_nodes_endpoints_learned_anew_and_told() {
+    let peer = Puppet::new(1);
+    let mut subject = Subject::knowing(&[peer.config(&["203.0.113.1:1"])]);
+    let mut round = |span| {
+        subject.send(peer.node);
+        subject.pass(Duration::from_secs(span));
+        let wanted = subject.events().contains(&Event::EndpointsWanted);
+        subject.sent();
+        let own = [address("192.0.2.9:10")];
+        subject.paths.handle_own_endpoints(&own, subject.now, &mut SystemEntropy);
+        let told: Vec<_> =
+            subject.sent().iter().map(|transmit| peer.open(transmit, &subject.paths.disco_key())).collect();
+        (wanted, told == [call(&own)])
+    };
+    assert_eq!(round(1), (false, false), "the first round tells what is known");
+    assert_eq!(round(4), (true, true));
+    assert_eq!(round(5), (false, false), "the third goes on with that");
+}
+
+#[test]
 fn a_ping_is_answered_the_way_it_came_and_once() {
     let peer = Puppet::new(1);
     let mut subject = Subject::knowing(&[peer.config(&[])]);

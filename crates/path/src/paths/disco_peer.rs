@@ -296,7 +296,10 @@ impl DiscoPeer {
                         next.hint(turn.now);
                         session.direct = Some(next);
                     }
-                    None => session.search.begin(turn.now),
+                    None => {
+                        session.search.begin(turn.now);
+                        turn.learn_endpoints_for(self.node);
+                    }
                 },
                 // Without a relay a path that may work is all there is.
                 Step::Dead if relay.is_none() => direct.wake(),
@@ -311,6 +314,9 @@ impl DiscoPeer {
             return;
         }
         session.search.ran(turn.now);
+        if session.search.is_second() && session.trusted(turn.now).is_none() {
+            turn.learn_endpoints_for(self.node);
+        }
         if std::mem::take(&mut session.moved) {
             // The peer sends to where this node was. Hearing from it by relay makes it look, however long STUN takes.
             self.ping_by_relay(None, turn);

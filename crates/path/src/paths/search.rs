@@ -10,17 +10,20 @@ pub(super) struct Search {
     since: Instant,
     /// A round that does not wait for its interval.
     early: Option<Instant>,
+    /// Rounds since there was a reason to begin.
+    rounds: u32,
 }
 
 impl Search {
     pub(super) fn new(now: Instant) -> Self {
-        Self { last: None, since: now, early: Some(now) }
+        Self { last: None, since: now, early: Some(now), rounds: 0 }
     }
 
     /// Something changed: searches eagerly again, with a round at `at`.
     pub(super) fn begin(&mut self, at: Instant) {
         self.hope(at);
         self.early = Some(at);
+        self.rounds = 0;
     }
 
     /// Searches eagerly again, with the next round at its time.
@@ -38,6 +41,12 @@ impl Search {
     pub(super) fn ran(&mut self, now: Instant) {
         self.last = Some(now);
         self.early = None;
+        self.rounds = self.rounds.saturating_add(1);
+    }
+
+    /// Whether the round just made is the second: all that the first one tried has failed.
+    pub(super) fn is_second(&self) -> bool {
+        self.rounds == 2
     }
 
     /// When the next round is due while the session is active; `trusted` is the latency of a direct path that works.

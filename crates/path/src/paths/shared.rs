@@ -7,7 +7,7 @@ use packet::disco::{CallMeMaybe, Message, Ping, Pong, TransactionId};
 
 use super::keys::DiscoKeys;
 use super::relays::Relays;
-use super::timing::{ENDPOINTS_FRESH, ENDPOINTS_PATIENCE, MAX_TRANSMITS};
+use super::timing::{ENDPOINTS_CERTAIN, ENDPOINTS_FRESH, ENDPOINTS_PATIENCE, MAX_TRANSMITS};
 use super::{Counters, Event};
 use crate::address::{MAX_ENDPOINTS, is_endpoint};
 use crate::{Families, RegionId, Transmit, Way};
@@ -49,6 +49,10 @@ impl OwnEndpoints {
     /// The network is another: what was learned before is not to be told any more.
     pub(super) fn outdate(&mut self) {
         (self.learned, self.asked) = (None, None);
+    }
+
+    fn are_certain(&self, now: Instant) -> bool {
+        self.learned.is_some_and(|at| now < at + ENDPOINTS_CERTAIN)
     }
 
     fn are_fresh(&self, now: Instant) -> bool {
@@ -133,6 +137,15 @@ impl Turn<'_> {
             let message = Message::CallMeMaybe(CallMeMaybe { endpoints });
             let sent = self.send(Way::Relay { region, node }, key, &message);
             self.shared.counters.calls_sent += u64::from(sent);
+        }
+    }
+
+    /// A path to a peer does not work, and the NAT may be why: it may have forgotten its mapping, and made another. Has this
+    /// node's endpoints learned anew, unless that was a moment ago, and the peer told them then.
+    pub(super) fn learn_endpoints_for(&mut self, node: NodePublic) {
+        if !self.shared.endpoints.are_certain(self.now) {
+            self.shared.endpoints.waiting.insert(node);
+            self.ask_for_endpoints();
         }
     }
 

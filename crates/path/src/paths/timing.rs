@@ -45,6 +45,9 @@ pub(super) const EAGER_SEARCH: Duration = Duration::from_secs(60);
 pub(super) const PATIENT_INTERVAL: Duration = Duration::from_secs(14);
 /// Between two searches, whatever asks for them.
 pub(super) const SEARCH_GAP: Duration = Duration::from_secs(1);
+/// For so long after they were learned this node's endpoints are not learned anew, whatever path fails. Less than
+/// [`PING_INTERVAL`]: the second round of a search finds them older.
+pub(super) const ENDPOINTS_CERTAIN: Duration = Duration::from_secs(4);
 /// How long this node waits for its endpoints before it asks for them again.
 pub(super) const ENDPOINTS_PATIENCE: Duration = Duration::from_secs(10);
 

@@ -238,6 +238,43 @@ fn traffic_goes_on_within_a_second_when_a_node_roams() {
 }
 
 #[test]
+fn a_nat_that_forgets_its_mappings_costs_seconds_and_not_the_time_until_the_next_measurement() {
+    for seed in seeds(8) {
+        let mut world = pair(Nat::Easy, Nat::Easy, seed);
+        world.send(0, 1, 50, 300, true);
+        assert!(world.run_until(seconds(5), both_direct).is_some());
+        // The moment against heartbeats and measurements is another for each seed.
+        world.run(Duration::from_millis(30_000 + 3_137 * seed));
+        let forgotten = world.now;
+        world.routers[0].forget();
+        let lost = world.run_until(seconds(5), |world| !both_direct(world));
+        assert!(lost.is_some(), "seed {seed}: the path did not fail");
+        let again = world.run_until(seconds(30), both_direct);
+        assert!(again.is_some_and(|again| again <= seconds(7)), "seed {seed}: direct again after {again:?}");
+        for receiver in [0, 1] {
+            let outage = world.outage(receiver, forgotten, world.now - seconds(1));
+            assert!(outage <= seconds(3), "seed {seed}: {outage:?}");
+        }
+        for node in &world.nodes {
+            assert!(node.busiest_second(forgotten) <= STORM, "{}", node.busiest_second(forgotten));
+        }
+    }
+}
+
+#[test]
+fn paths_that_never_come_up_cost_no_more_measurements_than_others() {
+    let mut world = pair(Nat::Hard, Nat::Hard, 12);
+    world.send(0, 1, 50, 400, true);
+    world.run_seconds(30);
+    let begun = world.now;
+    world.run_seconds(300);
+    for node in &world.nodes {
+        let stun = node.sent_since(begun, Chatter::Stun);
+        assert!(stun <= 60, "{stun}");
+    }
+}
+
+#[test]
 fn relayed_traffic_moves_to_the_other_relay_within_two_seconds() {
     for control in [true, false] {
         let mut world = pair(Nat::Hard, Nat::Hard, 5);

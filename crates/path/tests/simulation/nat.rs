@@ -71,6 +71,11 @@ impl Router {
         Some(mapping.inside)
     }
 
+    /// Forgets everything, as a router that was switched off and on: what comes next gets other ports.
+    pub(crate) fn forget(&mut self) {
+        self.mappings.clear();
+    }
+
     fn expire(&mut self, now: Instant) {
         for mapping in &mut self.mappings {
             mapping.sent_to.retain(|_, at| now < *at + LIFETIME);
