@@ -1,6 +1,7 @@
 //! TCP: which connections there are, what happens to each, and when.
 
 mod connection;
+mod sent;
 mod sources;
 mod time_wait;
 mod wire;
