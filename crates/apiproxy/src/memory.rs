@@ -46,8 +46,8 @@ const TASKS: usize = 32 * KIB;
 /// Connections in the node's IP stack: those of [`Limits::connections`], and half as many that begin or say goodbye.
 pub(crate) const STACK_CONNECTIONS: usize = 384;
 
-/// How many of them one address may have begun, those included to which the proxy has said goodbye and the client has not. A
-/// device has two addresses, and with both no more than a third.
+/// How many of them one address may have begun, those included to which the proxy has said goodbye and the client has not,
+/// which make room for new ones. A device has two addresses, and with both no more than a third.
 pub(crate) const STACK_CONNECTIONS_PER_ADDRESS: usize = STACK_CONNECTIONS / 6;
 
 /// What the windows of that stack share: a lone connection has 2 MiB in each direction, the 32nd and all after it 64 KiB.

@@ -21,8 +21,8 @@ pub struct Config {
     pub memory: usize,
     /// How many TCP connections there may be, those that wait for an answer included.
     pub connections: usize,
-    /// How many TCP connections that began there one remote address may have, those that linger included: whoever never says
-    /// goodbye keeps no place from others.
+    /// How many TCP connections that began there one remote address may have, those that linger included, which make room
+    /// for a new one, the oldest first: whoever never says goodbye keeps no place from anybody.
     pub connections_per_source: usize,
     /// How many TCP connections that are not established yet one remote address may have.
     pub handshakes_per_source: usize,
@@ -32,7 +32,8 @@ pub struct Config {
     pub keep_alive: Duration,
     /// After how long without any answer a TCP connection is given up; longer than `keep_alive`.
     pub unanswered_time: Duration,
-    /// How long a connection that the caller has released may take to send what is left and to say goodbye.
+    /// How long a connection that the caller has released may take to send what is left and to say goodbye, unless it has
+    /// to make room before.
     pub linger: Duration,
     /// How many forwarded UDP flows there may be; the one that is idle for longest makes room.
     pub udp_flows: usize,

@@ -1,12 +1,14 @@
 //! TCP: which connections there are, what happens to each, and when.
 
 mod connection;
+mod lingering;
 mod sent;
 mod sources;
+mod table;
 mod time_wait;
 mod wire;
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::VecDeque;
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
@@ -18,7 +20,7 @@ use crate::listeners::Listeners;
 use crate::outbox::Outbox;
 use crate::{Closed, Config, Event, Transmit};
 use connection::Open;
-use sources::Sources;
+use table::{Entry, State, Table};
 use time_wait::TimeWait;
 use wire::Link;
 
@@ -75,26 +77,6 @@ pub enum DialError {
 /// A connection without an answer, as long as its SYN may be.
 const LONGEST_SYN: usize = 160;
 
-enum State {
-    /// The client waits for the caller's answer to this SYN.
-    Asked { syn: Box<[u8]> },
-    /// smoltcp has it.
-    Open(Box<Open>),
-}
-
-struct Entry {
-    pair: Pair,
-    state: State,
-    /// The deadline of this entry in `Connections::deadlines`.
-    deadline: Option<Instant>,
-    /// Whether it stands in `Connections::ready`.
-    ready: bool,
-    /// Whether it counts in `Connections::handshakes`.
-    handshaking: bool,
-    /// Whether it counts in `Connections::clients`.
-    client: bool,
-}
-
 /// What became of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
@@ -108,17 +90,9 @@ pub(crate) enum Taken {
 /// All TCP connections.
 pub(crate) struct Connections {
     link: Link,
-    entries: HashMap<Connection, Entry>,
-    by_pair: HashMap<Pair, Connection>,
+    table: Table,
     pub(crate) listeners: Listeners,
     time_wait: TimeWait,
-    /// Those that may have something to send, each once, in turn.
-    ready: VecDeque<Connection>,
-    deadlines: BTreeSet<(Instant, Connection)>,
-    /// Connections of clients that are not established yet.
-    handshakes: Sources,
-    /// All connections of clients.
-    clients: Sources,
     config: Config,
 }
 
@@ -126,14 +100,9 @@ impl Connections {
     pub(crate) fn new(config: Config, now: Instant) -> Self {
         Self {
             link: Link::new(&config, now),
-            entries: HashMap::new(),
-            by_pair: HashMap::new(),
+            table: Table::default(),
             listeners: Listeners::default(),
             time_wait: TimeWait::default(),
-            ready: VecDeque::new(),
-            deadlines: BTreeSet::new(),
-            handshakes: Sources::default(),
-            clients: Sources::default(),
             config,
         }
     }
@@ -157,7 +126,7 @@ impl Connections {
             local: (packet.destination(), tcp.destination_port()).into(),
             remote: (packet.source(), tcp.source_port()).into(),
         };
-        if let Some(&connection) = self.by_pair.get(&pair) {
+        if let Some(connection) = self.table.at(&pair) {
             self.continue_with(connection, packet, tcp, now, (outbox, events));
             return Taken::Yes;
         }
@@ -168,19 +137,44 @@ impl Connections {
             return Taken::Yes;
         }
         let Some(listener) = self.listeners.find(pair.local, own) else { return Taken::Unclaimed };
-        let crowded = self.entries.len() >= self.config.connections
-            || self.clients.of(pair.remote.ip()) >= self.config.connections_per_source
-            || self.handshakes.of(pair.remote.ip()) >= self.config.handshakes_per_source;
+        let crowded = self.table.handshakes_of(pair.remote.ip()) >= self.config.handshakes_per_source;
         if crowded || packet.bytes().len() > LONGEST_SYN || pair.remote.port() == 0 || pair.local.port() == 0 {
+            return Taken::CrowdedOut;
+        }
+        if !self.make_room(pair.remote.ip(), now, outbox) {
             return Taken::CrowdedOut;
         }
         self.time_wait.forget(&pair);
         let connection = Connection(number);
         let state = State::Asked { syn: packet.bytes().into() };
-        self.insert(connection, pair, state);
-        self.set_deadline(connection, Some(now + self.config.handshake_time));
+        self.table.insert(connection, pair, state);
+        self.table.set_deadline(connection, Some(now + self.config.handshake_time));
         events.push_back(Event::Incoming { connection, listener, from: pair.remote, to: pair.local });
         Taken::Yes
+    }
+
+    /// Finds room for one more client of a source; false where what is open to the caller leaves none.
+    fn make_room(&mut self, source: IpAddr, now: Instant, outbox: &mut Outbox) -> bool {
+        while self.table.clients_of(source) >= self.config.connections_per_source {
+            let Some(oldest) = self.table.oldest_lingering_of(source) else { return false };
+            self.break_off(oldest, now, outbox);
+        }
+        while self.table.len() >= self.config.connections {
+            let Some(oldest) = self.table.oldest_lingering() else { return false };
+            self.break_off(oldest, now, outbox);
+        }
+        true
+    }
+
+    /// Ends a connection that lingers at once, with a reset.
+    fn break_off(&mut self, connection: Connection, now: Instant, outbox: &mut Outbox) {
+        if let Some(Entry { state: State::Open(open), .. }) = self.table.get_mut(&connection) {
+            open.abort();
+            if let Some(reset) = open.transmit(&mut self.link, now) {
+                outbox.push(reset);
+            }
+        }
+        self.table.remove(connection);
     }
 
     pub(crate) fn accept(
@@ -189,8 +183,8 @@ impl Connections {
         now: Instant,
         (outbox, events): (&mut Outbox, &mut VecDeque<Event>),
     ) -> Result<(), AcceptError> {
-        let window = self.config.window(self.entries.len());
-        let entry = self.entries.get_mut(&connection).ok_or(AcceptError::Gone)?;
+        let window = self.config.window(self.table.len());
+        let entry = self.table.get_mut(&connection).ok_or(AcceptError::Gone)?;
         if !matches!(entry.state, State::Asked { .. }) {
             return Err(AcceptError::Gone);
         }
@@ -200,16 +194,16 @@ impl Connections {
             open.handle(&mut self.link, &syn, 0, now, outbox);
         }
         self.settle(connection, events);
-        self.wake(connection);
+        self.table.wake(connection);
         Ok(())
     }
 
     pub(crate) fn refuse(&mut self, connection: Connection, outbox: &mut Outbox) {
-        let Some(Entry { state: State::Asked { syn }, .. }) = self.entries.get(&connection) else { return };
+        let Some(Entry { state: State::Asked { syn }, .. }) = self.table.get(&connection) else { return };
         if let Some(reset) = Packet::parse(syn).ok().and_then(|packet| reset(&packet)) {
             outbox.push(Transmit::plain(reset));
         }
-        self.remove(connection);
+        self.table.remove(connection);
     }
 
     /// Begins a connection from `local`, whose port the caller has chosen with [`Self::is_taken`].
@@ -219,33 +213,33 @@ impl Connections {
         number: u64,
         events: &mut VecDeque<Event>,
     ) -> Result<Connection, DialError> {
-        if self.entries.len() >= self.config.connections {
+        if self.table.len() >= self.config.connections {
             return Err(DialError::Full(self.config.connections));
         }
-        let window = self.config.window(self.entries.len());
+        let window = self.config.window(self.table.len());
         let open =
             Open::connecting(&mut self.link, pair, window, &self.config).ok_or(DialError::Unroutable(pair.remote))?;
         let connection = Connection(number);
-        self.insert(connection, pair, State::Open(Box::new(open)));
+        self.table.insert(connection, pair, State::Open(Box::new(open)));
         self.settle(connection, events);
-        self.wake(connection);
+        self.table.wake(connection);
         Ok(connection)
     }
 
     pub(crate) fn is_taken(&self, pair: &Pair) -> bool {
-        self.by_pair.contains_key(pair) || self.time_wait.holds(pair)
+        self.table.at(pair).is_some() || self.time_wait.holds(pair)
     }
 
     /// A router or host says that the segment with this sequence number did not reach its destination.
     pub(crate) fn handle_unreachable(&mut self, pair: &Pair, sequence: u32, events: &mut VecDeque<Event>) {
-        let Some(&connection) = self.by_pair.get(pair) else { return };
-        let Some(Entry { state: State::Open(open), .. }) = self.entries.get_mut(&connection) else { return };
+        let Some(connection) = self.table.at(pair) else { return };
+        let Some(Entry { state: State::Open(open), .. }) = self.table.get_mut(&connection) else { return };
         if !open.is_dialing(sequence) {
             return;
         }
         open.give_up(connection, Closed::Unreachable, events);
         self.forget_if_over(connection);
-        self.wake(connection);
+        self.table.wake(connection);
     }
 
     pub(crate) fn read(&mut self, connection: Connection, into: &mut [u8], now: Instant) -> Read {
@@ -253,30 +247,30 @@ impl Connections {
         let read = open.read(into);
         // What was taken out may let the other side send again, and that wants to be told.
         if matches!(read, Read::Bytes(_)) && self.is_due(connection, now) {
-            self.wake(connection);
+            self.table.wake(connection);
         }
         read
     }
 
     pub(crate) fn write(&mut self, connection: Connection, data: &[u8]) -> Result<usize, WriteError> {
         let written = self.open(connection).ok_or(WriteError::Closed)?.write(data)?;
-        self.wake(connection);
+        self.table.wake(connection);
         Ok(written)
     }
 
     pub(crate) fn shut_down(&mut self, connection: Connection) {
         if let Some(open) = self.open(connection) {
             open.shut_down();
-            self.wake(connection);
+            self.table.wake(connection);
         }
     }
 
     pub(crate) fn abort(&mut self, connection: Connection, outbox: &mut Outbox) {
-        match self.entries.get_mut(&connection) {
+        match self.table.get_mut(&connection) {
             Some(Entry { state: State::Asked { .. }, .. }) => self.refuse(connection, outbox),
             Some(Entry { state: State::Open(open), .. }) => {
                 open.abort();
-                self.wake(connection);
+                self.table.wake(connection);
             }
             None => {}
         }
@@ -284,11 +278,12 @@ impl Connections {
 
     pub(crate) fn release(&mut self, connection: Connection, now: Instant, outbox: &mut Outbox) {
         let linger = self.config.linger;
-        match self.entries.get_mut(&connection) {
+        match self.table.get_mut(&connection) {
             Some(Entry { state: State::Asked { .. }, .. }) => self.refuse(connection, outbox),
             Some(Entry { state: State::Open(open), .. }) => {
                 open.release(now + linger);
-                self.wake(connection);
+                self.table.linger(connection);
+                self.table.wake(connection);
                 self.retire(connection, now);
             }
             None => {}
@@ -296,23 +291,20 @@ impl Connections {
     }
 
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        self.deadlines.first().map(|(at, _)| *at)
+        self.table.next_deadline()
     }
 
     pub(crate) fn handle_timeout(&mut self, now: Instant, events: &mut VecDeque<Event>) {
         self.time_wait.expire(now);
-        while let Some(&(at, connection)) = self.deadlines.first()
-            && at <= now
-        {
-            self.set_deadline(connection, None);
-            match self.entries.get_mut(&connection) {
+        while let Some(connection) = self.table.pop_due(now) {
+            match self.table.get_mut(&connection) {
                 Some(Entry { state: State::Asked { .. }, .. }) => {
-                    self.remove(connection);
+                    self.table.remove(connection);
                     events.push_back(Event::Closed { connection, reason: Closed::TimedOut });
                 }
                 Some(Entry { state: State::Open(open), .. }) => {
                     open.linger_until(now);
-                    self.wake(connection);
+                    self.table.wake(connection);
                 }
                 None => {}
             }
@@ -321,14 +313,12 @@ impl Connections {
 
     /// The next packet of a connection whose turn it is.
     pub(crate) fn poll_transmit(&mut self, now: Instant, events: &mut VecDeque<Event>) -> Option<Transmit> {
-        while let Some(connection) = self.ready.pop_front() {
-            let Some(entry) = self.entries.get_mut(&connection) else { continue };
-            entry.ready = false;
-            let State::Open(open) = &mut entry.state else { continue };
+        while let Some(connection) = self.table.pop_ready() {
+            let Some(Entry { state: State::Open(open), .. }) = self.table.get_mut(&connection) else { continue };
             let transmit = open.transmit(&mut self.link, now);
             self.settle(connection, events);
             if transmit.is_some() {
-                self.wake(connection);
+                self.table.wake(connection);
                 return transmit;
             }
             self.reschedule(connection, now);
@@ -338,11 +328,11 @@ impl Connections {
     }
 
     pub(crate) fn len(&self) -> usize {
-        self.entries.len()
+        self.table.len()
     }
 
     fn open(&mut self, connection: Connection) -> Option<&mut Open> {
-        match self.entries.get_mut(&connection) {
+        match self.table.get_mut(&connection) {
             Some(Entry { state: State::Open(open), .. }) if !open.is_released() => Some(open),
             _ => None,
         }
@@ -356,7 +346,7 @@ impl Connections {
         now: Instant,
         (outbox, events): (&mut Outbox, &mut VecDeque<Event>),
     ) {
-        let Some(entry) = self.entries.get_mut(&connection) else { return };
+        let Some(entry) = self.table.get_mut(&connection) else { return };
         match &mut entry.state {
             State::Asked { syn } => {
                 let first = Packet::parse(syn)
@@ -364,7 +354,7 @@ impl Connections {
                     .and_then(|first| Tcp::parse(first.upper_layer().payload).ok().map(|first| first.sequence()));
                 if tcp.flags().contains(Flags::RST) && first.map(|first| first.wrapping_add(1)) == Some(tcp.sequence())
                 {
-                    self.remove(connection);
+                    self.table.remove(connection);
                     events.push_back(Event::Closed { connection, reason: Closed::Reset });
                 }
             }
@@ -374,87 +364,47 @@ impl Connections {
                     open.note_reset();
                 }
                 self.settle(connection, events);
-                self.wake(connection);
+                self.table.wake(connection);
             }
         }
     }
 
-    fn insert(&mut self, connection: Connection, pair: Pair, state: State) {
-        // Who dials from here decides that for itself; only clients are counted.
-        let client = matches!(state, State::Asked { .. });
-        if client {
-            self.handshakes.add(pair.remote.ip());
-            self.clients.add(pair.remote.ip());
-        }
-        self.by_pair.insert(pair, connection);
-        self.entries
-            .insert(connection, Entry { pair, state, deadline: None, ready: false, handshaking: client, client });
-    }
-
-    fn remove(&mut self, connection: Connection) {
-        self.set_deadline(connection, None);
-        self.end_handshake(connection);
-        let Some(entry) = self.entries.remove(&connection) else { return };
-        if entry.client {
-            self.clients.remove(entry.pair.remote.ip());
-        }
-        if self.by_pair.get(&entry.pair) == Some(&connection) {
-            self.by_pair.remove(&entry.pair);
-        }
-    }
-
-    fn end_handshake(&mut self, connection: Connection) {
-        let Some(entry) = self.entries.get_mut(&connection) else { return };
-        if !std::mem::take(&mut entry.handshaking) {
-            return;
-        }
-        self.handshakes.remove(entry.pair.remote.ip());
-    }
-
     /// Says what the last step changed for the caller.
     fn settle(&mut self, connection: Connection, events: &mut VecDeque<Event>) {
-        let Some(Entry { state: State::Open(open), .. }) = self.entries.get_mut(&connection) else { return };
+        let Some(Entry { state: State::Open(open), .. }) = self.table.get_mut(&connection) else { return };
         open.settle(connection, &self.config, events);
         if !open.is_handshaking() {
-            self.end_handshake(connection);
+            self.table.end_handshake(connection);
         }
         self.forget_if_over(connection);
     }
 
     /// Frees the address pair of a connection that is over, so that its client can come again while the caller still reads.
     fn forget_if_over(&mut self, connection: Connection) {
-        let Some(entry) = self.entries.get(&connection) else { return };
+        let Some(entry) = self.table.get(&connection) else { return };
         let State::Open(open) = &entry.state else { return };
-        if open.is_over() && self.by_pair.get(&entry.pair) == Some(&connection) {
-            self.by_pair.remove(&entry.pair);
+        if open.is_over() {
+            self.table.free_pair(connection);
         }
     }
 
     /// Drops a released connection that has nothing left to say.
     fn retire(&mut self, connection: Connection, now: Instant) {
-        let Some(entry) = self.entries.get_mut(&connection) else { return };
+        let Some(entry) = self.table.get_mut(&connection) else { return };
         let State::Open(open) = &mut entry.state else { return };
         if !open.is_released() {
             return;
         }
         if let Some(last) = open.last_word() {
             self.time_wait.add(entry.pair, last, now);
-            self.remove(connection);
+            self.table.remove(connection);
         } else if open.is_over() {
-            self.remove(connection);
-        }
-    }
-
-    fn wake(&mut self, connection: Connection) {
-        if let Some(entry) = self.entries.get_mut(&connection)
-            && !std::mem::replace(&mut entry.ready, true)
-        {
-            self.ready.push_back(connection);
+            self.table.remove(connection);
         }
     }
 
     fn is_due(&mut self, connection: Connection, now: Instant) -> bool {
-        match self.entries.get_mut(&connection) {
+        match self.table.get_mut(&connection) {
             Some(Entry { state: State::Open(open), .. }) => {
                 open.next_deadline(&mut self.link, now).is_some_and(|at| at <= now)
             }
@@ -465,22 +415,9 @@ impl Connections {
     fn reschedule(&mut self, connection: Connection, now: Instant) {
         /// What smoltcp calls due although it just had nothing to send is looked at again after this.
         const AGAIN: Duration = Duration::from_millis(5);
-        let Some(Entry { state: State::Open(open), .. }) = self.entries.get_mut(&connection) else { return };
+        let Some(Entry { state: State::Open(open), .. }) = self.table.get_mut(&connection) else { return };
         let deadline = open.next_deadline(&mut self.link, now);
-        self.set_deadline(connection, deadline.map(|at| at.max(now + AGAIN)));
-    }
-
-    fn set_deadline(&mut self, connection: Connection, deadline: Option<Instant>) {
-        let Some(entry) = self.entries.get_mut(&connection) else { return };
-        if entry.deadline == deadline {
-            return;
-        }
-        if let Some(old) = std::mem::replace(&mut entry.deadline, deadline) {
-            self.deadlines.remove(&(old, connection));
-        }
-        if let Some(new) = deadline {
-            self.deadlines.insert((new, connection));
-        }
+        self.table.set_deadline(connection, deadline.map(|at| at.max(now + AGAIN)));
     }
 }
 

@@ -78,20 +78,51 @@ fn one_device_holds_a_quarter_of_the_places_for_connections() {
 }
 
 #[test]
-fn a_client_that_never_says_goodbye_keeps_no_places_from_others() {
+fn a_client_that_never_says_goodbye_keeps_no_places_from_anybody() {
     let mut network = Network::new(CALM, 7);
     network.b.set_bounds(1 << 20, 10, 2);
     network.b.listen(EVERYWHERE).unwrap();
     for _ in 0..2 {
         let (_never_released, accepted) = connect(&mut network, at(B, 80));
+        network.settle(Duration::from_secs(1));
         let now = network.now;
         network.b.release(accepted, now);
     }
+    network.settle(Duration::from_secs(1));
+    assert_eq!(network.b.connections(), 2, "both linger");
     let now = network.now;
-    network.b.handle_packet(&segment((A, 5), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
-    assert_eq!(network.b.connections(), 2, "two linger, and the client's third is refused");
+    let comes = |network: &mut Network, port| {
+        network.b.handle_packet(&segment((A, port), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
+        let resets = network.caught(End::A).iter().filter(|packet| is_reset(packet)).count();
+        (network.b.connections(), resets)
+    };
+    assert_eq!(comes(&mut network, 5), (2, 1), "one that lingers makes room");
+    assert_eq!(comes(&mut network, 6), (2, 1), "so does the other");
+    assert_eq!(comes(&mut network, 7), (2, 0), "what is open does not");
+    assert_eq!(network.b.counters().crowded_out, 1);
     network.b.handle_packet(&segment((source(1), 5), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
     assert_eq!(network.b.connections(), 3, "another source gets in");
+}
+
+fn is_reset(packet: &[u8]) -> bool {
+    let packet = Packet::parse(packet).unwrap();
+    Tcp::parse(packet.upper_layer().payload).unwrap().flags().contains(Flags::RST)
+}
+
+#[test]
+fn in_a_full_stack_the_connection_that_lingers_for_longest_makes_room() {
+    let mut network = Network::new(CALM, 7);
+    network.b.set_bounds(1 << 20, 2, 2);
+    network.b.listen(EVERYWHERE).unwrap();
+    let (_never_released, accepted) = connect(&mut network, at(B, 80));
+    let _open = connect(&mut network, at(B, 80));
+    network.settle(Duration::from_secs(1));
+    let now = network.now;
+    network.b.release(accepted, now);
+    for (port, crowded_out) in [(5, 0), (6, 1)] {
+        network.b.handle_packet(&segment((source(1), port), (B, 80), 1, Flags::SYN), Checksums::ToVerify, now);
+        assert_eq!((network.b.connections(), network.b.counters().crowded_out), (2, crowded_out));
+    }
 }
 
 #[test]
