@@ -5,128 +5,31 @@
 
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::path::PathBuf;
+use std::process::{Command, Output, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use apiproxy::{Allowed, Cluster, Config, Entrance, Limits, Server};
+use apiserver::{ADMINISTRATOR, ApiServer, Running, User};
 use telemetry::{Health, Shutdown};
 use tokio::net::TcpListener;
 
 use crate::people::{Everybody, alice};
 use crate::world::{NAME, certificate, nobody, resolver};
 
-/// A program of the cache; its absence is a failure, not a reason to pass.
-fn program(name: &str) -> PathBuf {
-    let cache = std::env::var_os("TOWLINE_CACHE")
-        .map(PathBuf::from)
-        .unwrap_or_else(|| PathBuf::from(std::env::var_os("HOME").unwrap()).join(".cache/towline"));
-    let path = cache.join(name);
-    assert!(path.exists(), "{} is not there: run `cargo xtask fetch`", path.display());
-    path
-}
+/// Who the proxy is to the cluster.
+const PROXY: User<'static> = User { name: "proxy", token: "proxy-token", group: None };
 
-/// A program that ends with the test, however that ends.
-struct Running(Child);
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        // Both fail only when it has ended already.
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-fn start(command: &Command, log: &Path) -> Running {
-    let log = std::fs::File::create(log).unwrap();
-    // It ends with the thread that began it, which has to be one that lasts.
-    let mut tied = Command::new("setpriv");
-    tied.args(["--pdeathsig", "KILL", "--"]).arg(command.get_program()).args(command.get_args());
-    Running(tied.stdin(Stdio::null()).stdout(log.try_clone().unwrap()).stderr(log).spawn().unwrap())
-}
-
-/// A port that nobody has. It lies below those that the kernel gives to whoever connects, so that nobody gets it before the
-/// program that it is for does.
-fn free_port() -> u16 {
-    static TAKEN: AtomicU32 = AtomicU32::new(0);
-    let first = std::process::id().wrapping_mul(31);
-    let tries = std::iter::repeat_with(|| first.wrapping_add(TAKEN.fetch_add(1, Ordering::Relaxed)) % 20_000);
-    let mut ports = tries.map(|offset| 10_000 + u16::try_from(offset).unwrap());
-    ports.find(|port| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok()).unwrap()
-}
-
-/// Certificate and keys of the API server, and the tokens of who may ask it.
-fn write_credentials(folder: &Path) {
-    let write = |name: &str, content: &str| std::fs::write(folder.join(name), content).unwrap();
-    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
-    write("ca.crt", &made.cert.pem());
-    write("server.key", &made.signing_key.serialize_pem());
-    write("server.pub", &made.signing_key.public_key_pem());
-    write("tokens.csv", "admin-token,admin,1,\"system:masters\"\nproxy-token,proxy,2\n");
-    write("token", "proxy-token\n");
-}
-
-fn start_etcd(folder: &Path) -> (Running, String) {
-    let url = || format!("http://127.0.0.1:{}", free_port());
-    let (client, peer) = (url(), url());
-    let mut command = Command::new(program("tree/usr/bin/etcd"));
-    command.arg("--data-dir").arg(folder.join("etcd")).args([
-        format!("--listen-client-urls={client}"),
-        format!("--advertise-client-urls={client}"),
-        format!("--listen-peer-urls={peer}"),
-        format!("--initial-advertise-peer-urls={peer}"),
-        format!("--initial-cluster=default={peer}"),
-    ]);
-    (start(&command, &folder.join("etcd.log")), client)
-}
-
-fn start_apiserver(folder: &Path, etcd: &str, port: u16) -> Running {
-    let file = |flag: &str, name: &str| format!("--{flag}={}", folder.join(name).display());
-    let mut command = Command::new(program("bin/kube-apiserver"));
-    command.args([
-        format!("--etcd-servers={etcd}"),
-        format!("--secure-port={port}"),
-        "--bind-address=127.0.0.1".to_owned(),
-        "--advertise-address=127.0.0.1".to_owned(),
-        "--authorization-mode=RBAC".to_owned(),
-        "--service-cluster-ip-range=10.1.0.0/24".to_owned(),
-        "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
-        "--disable-admission-plugins=ServiceAccount".to_owned(),
-        file("cert-dir", "certificates"),
-        file("tls-cert-file", "ca.crt"),
-        file("tls-private-key-file", "server.key"),
-        file("service-account-key-file", "server.pub"),
-        file("service-account-signing-key-file", "server.key"),
-        file("token-auth-file", "tokens.csv"),
-    ]);
-    start(&command, &folder.join("kube-apiserver.log"))
-}
-
-/// A kube-apiserver with its store, where `admin` may do everything and `proxy` may impersonate three groups.
-struct Kubernetes {
-    folder: tempfile::TempDir,
-    url: String,
-    _apiserver: Running,
-    _etcd: Running,
-}
+/// A kube-apiserver where `admin` may do everything and `proxy` may impersonate three groups.
+struct Kubernetes(ApiServer);
 
 impl Kubernetes {
     fn start() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let port = free_port();
-        write_credentials(folder.path());
-        let (etcd, etcd_url) = start_etcd(folder.path());
-        let apiserver = start_apiserver(folder.path(), &etcd_url, port);
-        let kubernetes = Self { url: format!("https://127.0.0.1:{port}"), folder, _apiserver: apiserver, _etcd: etcd };
-        let began = Instant::now();
-        while !kubernetes.admin(&["get", "--raw", "/readyz"]).status.success() {
-            let log = std::fs::read_to_string(kubernetes.path("kube-apiserver.log")).unwrap();
-            assert!(began.elapsed() < Duration::from_secs(120), "{log}");
-            // tidy: sleep, the API server tells nobody that it is ready
-            std::thread::sleep(Duration::from_millis(500));
-        }
+        // There is no controller that would make the accounts which that plug-in asks for.
+        let server = ApiServer::start(&[PROXY], &["--disable-admission-plugins=ServiceAccount"]).unwrap();
+        std::fs::write(server.path("token"), format!("{}\n", PROXY.token)).unwrap();
+        let kubernetes = Self(server);
         kubernetes.grant();
         kubernetes
     }
@@ -149,18 +52,8 @@ impl Kubernetes {
         }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
-        self.folder.path().join(name)
-    }
-
     fn admin(&self, arguments: &[&str]) -> Output {
-        Command::new(program("bin/kubectl"))
-            .env("KUBECONFIG", "/dev/null")
-            .args(["--server", &self.url, "--token", "admin-token", "--certificate-authority"])
-            .arg(self.path("ca.crt"))
-            .args(arguments)
-            .output()
-            .unwrap()
+        self.0.kubectl(&ADMINISTRATOR).unwrap().args(arguments).output().unwrap()
     }
 }
 
@@ -185,11 +78,11 @@ impl Desk {
         // On this thread, with which its programs end, and which nothing else waits for.
         let kubernetes = Kubernetes::start();
         let (everybody, own) = (Everybody::new(Some(alice(&["tailnet-readers"]))), certificate(NAME));
-        let ca = kubernetes.path("proxy.crt");
+        let ca = kubernetes.0.path("proxy.crt");
         std::fs::write(&ca, &own.pem).unwrap();
-        let (api_server_ca, token) = (kubernetes.path("ca.crt"), kubernetes.path("token"));
+        let (api_server_ca, token) = (kubernetes.0.certificate(), kubernetes.0.path("token"));
         let config = Config {
-            cluster: Cluster::new(&kubernetes.url, &api_server_ca, token, nobody()).unwrap(),
+            cluster: Cluster::new(&kubernetes.0.url(), &api_server_ca, token, nobody()).unwrap(),
             allowed: Allowed::groups(["tailnet-readers", "system:masters", "unheard-of"].map(str::to_owned)),
             admin_listen: None,
             limits: Limits::default(),
@@ -205,7 +98,7 @@ impl Desk {
 
     /// kubectl as somebody of the tailnet has it: the proxy's name and certificate, and no credentials that count.
     fn kubectl(&self) -> Command {
-        let mut command = Command::new(program("bin/kubectl"));
+        let mut command = Command::new(apiserver::program("bin/kubectl").unwrap());
         command.env("KUBECONFIG", "/dev/null").args(["--token", "unused", "--tls-server-name", NAME]);
         command.arg(format!("--server=https://{}", self.address)).arg("--certificate-authority").arg(&self.ca);
         command
@@ -290,7 +183,7 @@ fn watch_config_maps(mut kubectl: Command, kubernetes: &Kubernetes) -> Watching 
         .spawn()
         .unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let process = Running(child);
+    let process = Running::from(child);
     for name in ["first", "second"] {
         assert!(kubernetes.admin(&["create", "configmap", name, "--namespace=home"]).status.success());
         let line = lines.next().unwrap().unwrap();
@@ -304,7 +197,7 @@ impl Watching {
     fn wait_for_end(mut self) -> Duration {
         let began = Instant::now();
         while self.lines.next().is_some() {}
-        self.process.0.wait().unwrap();
+        self.process.wait().unwrap();
         began.elapsed()
     }
 }

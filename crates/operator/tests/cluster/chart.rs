@@ -9,7 +9,6 @@ use kube::{Client, ResourceExt};
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::api_server;
 use crate::stage::NAMESPACE;
 
 /// The account of the operator.
@@ -49,8 +48,7 @@ pub(crate) async fn token(client: &Client, account: &str) -> String {
 
 fn rendered() -> Vec<DynamicObject> {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart");
-    let helm = api_server::cache().join("bin/helm");
-    assert!(helm.is_file(), "{} is not there: run `cargo xtask fetch`", helm.display());
+    let helm = apiserver::program("bin/helm").unwrap();
     let arguments = ["template", "tailscale-operator", chart, "--namespace", NAMESPACE, "--kube-version", "1.34.0"];
     let output = Command::new(helm).args(arguments).arg("--no-hooks").output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();

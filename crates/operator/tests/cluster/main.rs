@@ -3,7 +3,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
-mod api_server;
 mod chart;
 mod control;
 mod scenarios;

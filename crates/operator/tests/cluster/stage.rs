@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use apiserver::{ADMINISTRATOR, ApiServer};
 use futures_util::future::BoxFuture;
 use futures_util::{StreamExt, TryStreamExt};
 use k8s_openapi::api::apps::v1::StatefulSet;
@@ -23,14 +24,13 @@ use serde_json::{Value, json};
 use telemetry::Shutdown;
 use tokio::task::JoinHandle;
 
-use crate::api_server::ApiServer;
 use crate::chart;
 use crate::control::Control;
 
 pub(crate) const NAMESPACE: &str = "tailscale";
 
 pub(crate) struct Stage {
-    pub(crate) server: ApiServer,
+    server: ApiServer,
     pub(crate) client: Client,
     pub(crate) control: Control,
     /// A token of the operator's account, with the rights that the chart gives it.
@@ -55,8 +55,9 @@ impl dial::Resolve for NoNames {
 
 impl Stage {
     pub(crate) async fn set() -> Self {
-        let server = ApiServer::start().await;
-        let client = Client::try_from(server.config(None)).unwrap();
+        // As clusters have it: what is privileged is for the policies under test to refuse.
+        let server = ApiServer::start(&[], &["--allow-privileged=true"]).unwrap();
+        let client = Client::try_from(config(&server, ADMINISTRATOR.token)).unwrap();
         let control = Control::start().await;
         let collector = tokio::spawn(collect(client.clone()));
         let mut stage = Self { _collector: collector, server, client, control, account: String::new() };
@@ -102,7 +103,7 @@ impl Stage {
                 certificates: None,
                 default_load_balancer: false,
             },
-            cluster: self.server.config(Some(&self.account)),
+            cluster: self.cluster(Some(&self.account)),
             control: RestSettings {
                 url: self.control.url.clone(),
                 credentials: Credentials::Given { id: "id".to_owned(), secret: "secret".to_owned().into() },
@@ -145,6 +146,11 @@ impl Stage {
 
     pub(crate) fn secrets(&self) -> Api<Secret> {
         Api::namespaced(self.client.clone(), NAMESPACE)
+    }
+
+    /// How to reach the API server, with a token; the administrator's when there is none.
+    pub(crate) fn cluster(&self, token: Option<&str>) -> kube::Config {
+        config(&self.server, token.unwrap_or(ADMINISTRATOR.token))
     }
 
     pub(crate) fn sets(&self) -> Api<StatefulSet> {
@@ -235,6 +241,13 @@ impl Stage {
         })
         .await
     }
+}
+
+fn config(server: &ApiServer, token: &str) -> kube::Config {
+    let mut config = kube::Config::new(server.url().parse().unwrap());
+    config.root_cert = Some(vec![server.authority().to_vec()]);
+    config.auth_info.token = Some(token.to_owned().into());
+    config
 }
 
 fn matching(conditions: &[Condition], kind: &str, status: &str, reason: &str) -> Result<Condition, String> {

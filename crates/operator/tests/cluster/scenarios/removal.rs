@@ -85,7 +85,7 @@ async fn drained(stage: &Stage) {
     let shutdown = Shutdown::new(std::time::Duration::from_secs(5));
     let mut config = stage.config("drain");
     // The drain's account has more rights, and is there only while the chart is uninstalled.
-    config.cluster = stage.server.config(None);
+    config.cluster = stage.cluster(None);
     config.api_server_proxy =
         Some(ApiServerProxy { namespace: "home".to_owned(), tags: vec!["tag:k8s-operator".to_owned()] });
     let said = json!({
