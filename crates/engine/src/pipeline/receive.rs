@@ -1,3 +1,5 @@
+mod batch;
+
 use std::collections::{HashMap, VecDeque};
 use std::io::IoSlice;
 use std::net::SocketAddr;
@@ -21,9 +23,10 @@ use super::{VnetHeader, summarize};
 use crate::control::{Note, Shared, Stranger};
 use crate::counters::{count, count_many};
 use crate::flows::{Recorder, Volume};
-use crate::slots::{PeerSlot, Table};
+use crate::slots::PeerSlot;
 use crate::sockets::{DATAGRAMS, ReceiveBuffer, Received, Sockets, UdpSocket};
 use crate::{Device, VNET_HEADER};
+use batch::{Batch, own_address};
 
 /// Flows whose answers are let in.
 const ANSWERED_FLOWS: usize = 8192;
@@ -69,13 +72,6 @@ struct Session {
     key: Box<RecvKey>,
     slot: Arc<PeerSlot>,
     told: Option<(Via, Instant)>,
-}
-
-/// Packets that were opened and not delivered yet.
-struct Batch {
-    coalescer: Coalescer,
-    /// Whose they are; a group's owner is a place in here.
-    owners: Vec<Arc<PeerSlot>>,
 }
 
 /// Where a run of messages came from.
@@ -379,67 +375,6 @@ impl Session {
     }
 }
 
-impl Batch {
-    fn owner(&mut self, slot: &Arc<PeerSlot>) -> usize {
-        if let Some(place) = self.owners.iter().rposition(|other| Arc::ptr_eq(other, slot)) {
-            return place;
-        }
-        self.owners.push(slot.clone());
-        self.owners.len() - 1
-    }
-
-    /// Takes a packet with its padding; false when its header does not say where it ends.
-    fn push(&mut self, owner: usize, buffer: &mut [u8], padded: Range<usize>, own: &OwnAddress) -> bool {
-        let Some(length) = length_of(&buffer[padded.clone()]) else { return false };
-        let range = padded.start..padded.start + length;
-        if !own.restore(&mut buffer[range.clone()]) {
-            return false;
-        }
-        self.coalescer.push(owner, buffer, range);
-        true
-    }
-}
-
-/// What this node's addresses are to a peer that knows it by others.
-#[derive(Debug, Default)]
-struct OwnAddress {
-    v4: Option<(std::net::IpAddr, std::net::IpAddr)>,
-    v6: Option<(std::net::IpAddr, std::net::IpAddr)>,
-}
-
-fn own_address(table: &Table, node: &NodePublic) -> OwnAddress {
-    let Some(peer) = table.peer(node) else { return OwnAddress::default() };
-    let pair = |is_v4: bool| {
-        let known_as = peer.masquerade(is_v4)?;
-        let own = table.view.addresses.iter().find(|address| address.is_ipv4() == is_v4)?;
-        Some((known_as, *own))
-    };
-    OwnAddress { v4: pair(true), v6: pair(false) }
-}
-
-impl OwnAddress {
-    /// Puts this node's own address in the place of that which the peer used; false when the packet can't be read.
-    fn restore(&self, packet: &mut [u8]) -> bool {
-        let pair = if packet[0] >> 4 == 4 { self.v4 } else { self.v6 };
-        let Some((known_as, own)) = pair else { return true };
-        match packet::ip::Packet::parse(packet) {
-            Ok(parsed) if parsed.destination() == known_as => packet::ip::set_destination(packet, own).is_ok(),
-            Ok(_) => true,
-            Err(_) => false,
-        }
-    }
-}
-
-/// A packet's length, as its header says.
-fn length_of(padded: &[u8]) -> Option<usize> {
-    let length = match padded.first()? >> 4 {
-        4 => usize::from(u16::from_be_bytes([*padded.get(2)?, *padded.get(3)?])),
-        6 => 40 + usize::from(u16::from_be_bytes([*padded.get(4)?, *padded.get(5)?])),
-        _ => return None,
-    };
-    (length >= 20 && length <= padded.len()).then_some(length)
-}
-
 /// Writes a group to the device: its headers, and its data from where it lies.
 fn write(device: &dyn Device, coalescer: &Coalescer, group: &Group, buffer: &[u8]) -> bool {
     let Some(joined) = coalescer.joined(group, buffer) else {
@@ -459,21 +394,4 @@ fn write(device: &dyn Device, coalescer: &Coalescer, group: &Group, buffer: &[u8
         used += 1;
     }
     device.write(&slices[..used]).is_ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn padding_ends_where_the_header_says() {
-        let mut packet = vec![0x45, 0, 0, 21];
-        packet.resize(32, 0);
-        assert_eq!(length_of(&packet), Some(21));
-        packet[3] = 33;
-        assert_eq!(length_of(&packet), None);
-        packet[3] = 19;
-        assert_eq!(length_of(&packet), None);
-        assert_eq!(length_of(&[]), None);
-    }
 }
