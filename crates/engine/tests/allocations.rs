@@ -179,6 +179,8 @@ async fn data_threads_allocate_nothing_for_a_packet() {
     let ((one, one_at), (other, other_at)) = tokio::join!(start(source.clone()), start(sink.clone()));
     show(&one, ONE, &other, OTHER, other_at);
     show(&other, OTHER, &one, ONE, one_at);
+    // What was shown before is in force once this is answered: a handshake from a stranger would be dropped.
+    other.status().await.unwrap();
     one.ping(other.node_key(), engine::PingKind::Tsmp).await.unwrap();
     source.open.store(true, Ordering::Relaxed);
     until("the first packets", || sink.writes.load(Ordering::Relaxed) > 1000).await;
