@@ -129,7 +129,7 @@ async fn confirm(State(pages): Shared, Path(login): Path<String>, headers: Heade
 async fn refuse(State(pages): Shared, Path(login): Path<String>, headers: HeaderMap, body: Bytes) -> Response {
     let Some((id, _)) = pages.pending(&login) else { return gone() };
     let Some(who) = pages.form_of_session(&headers, &body) else { return pages.ask_to_sign_in(&id, &headers, STALE) };
-    pages.coordination.refuse_login(&id, who.user);
+    pages.coordination.refuse_login(&id, who.tailnet, who.user);
     answer::page(StatusCode::OK, "Device refused", "<p>The device was not let in. You can close this page.</p>")
 }
 

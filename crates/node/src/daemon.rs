@@ -8,13 +8,13 @@ use jiff::Timestamp;
 use mesh::{Mesh, Preferences};
 use serde_json::{Value, json};
 use tailcfg::request::CertificateAnswer;
-use tailcfg::{DnsConfig, EndpointType, MapResponse, NetInfo, RegionId};
+use tailcfg::{DnsConfig, EndpointType, Hostinfo, MapResponse, NetInfo, RegionId};
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate::CertificateError;
 use crate::config::{AuthKey, Config};
-use crate::control::{Client, ControlEvent, ControlUrl, Dialer, Login, Report, Session};
+use crate::control::{Client, ControlEvent, ControlUrl, Dialer, Login, Report, Session, SessionNumber};
 use crate::control_pings::Pinger;
 use crate::hostinfo::Machine;
 use crate::identity::Identity;
@@ -29,6 +29,7 @@ mod login;
 mod machine;
 mod notice;
 mod publish;
+mod renewal;
 mod start;
 mod wishes;
 
@@ -36,6 +37,7 @@ use cache::Cache;
 use data_plane::DataPlane;
 use machine::MachineNetwork;
 pub(crate) use notice::{network_map, notice_of};
+use renewal::{OfferedKey, Renewal};
 
 /// How many events of the control session may wait.
 const CONTROL_EVENTS: usize = 16;
@@ -75,12 +77,22 @@ pub(crate) struct Daemon {
     login: Login,
     /// Whether somebody asked to log in, so that a node without a key tries.
     login_wanted: bool,
+    /// Another login than the one in force, while that one goes on.
+    renewal: Option<Renewal>,
+    /// The key of the last start, until whoever started says whether it is for a login that is there already.
+    offered: Option<OfferedKey>,
     auth_url: Option<String>,
     login_error: Option<String>,
     control_error: Option<String>,
     client: Option<(ControlUrl, Arc<Client>)>,
     session: Option<Session>,
-    control: (mpsc::Sender<ControlEvent>, mpsc::Receiver<ControlEvent>),
+    /// Whether somebody who began waits to be told the state, be it the one of before.
+    announces: bool,
+    /// The number of the session that was begun last.
+    sessions: SessionNumber,
+    /// Whether the session's map stream is open.
+    connected: bool,
+    control: (mpsc::Sender<(SessionNumber, ControlEvent)>, mpsc::Receiver<(SessionNumber, ControlEvent)>),
     report: watch::Sender<Report>,
     pinger: Pinger,
     data_plane: Option<DataPlane>,
@@ -112,7 +124,7 @@ impl Daemon {
                     Some(command) => answer = Some(self.handle_command(command).await),
                     None => break,
                 },
-                Some(event) = self.control.1.recv() => self.handle_control(event).await,
+                Some((number, event)) = self.control.1.recv() => self.handle_control(number, event).await,
                 event = next_event(&mut self.data_plane) => self.handle_engine(event).await,
                 change = self.machine.changed() => self.handle_network_change(change),
                 () = at(self.mesh.poll_timeout()) => Arc::make_mut(&mut self.mesh).handle_timeout(Timestamp::now()),
@@ -124,6 +136,7 @@ impl Daemon {
             }
         }
         self.session = None;
+        self.renewal = None;
         if let Some(plane) = self.data_plane.take() {
             plane.stop().await;
         }
@@ -131,9 +144,21 @@ impl Daemon {
         self.cache.keep(&self.mesh).await;
     }
 
-    async fn handle_control(&mut self, event: ControlEvent) {
+    async fn handle_control(&mut self, number: SessionNumber, event: ControlEvent) {
+        if self.renewal.as_ref().is_some_and(|renewal| renewal.is_session(number)) {
+            return self.handle_renewal(event).await;
+        }
+        if self.session.as_ref().is_none_or(|session| session.number() != number) {
+            // It is about a standing that is gone.
+            return;
+        }
         match event {
-            ControlEvent::LoginUrl(url) => self.show_login(url),
+            ControlEvent::LoginUrl(url) => {
+                // The login in force is none any more: there is nothing that another one could take the place of.
+                self.renewal = None;
+                self.control_error = None;
+                self.show_login(url);
+            }
             ControlEvent::LoggedIn { node_key, response, kept } => {
                 if self.take_login(node_key, &response).await {
                     // A session that has ended meanwhile needs no answer.
@@ -144,8 +169,8 @@ impl Daemon {
                 tracing::warn!(%reason, "logging in failed");
                 self.login_wanted = false;
                 self.login = Login { ephemeral: self.config.ephemeral, ..Login::default() };
-                self.session = None;
-                self.auth_url = None;
+                self.renewal = None;
+                self.end_session();
                 self.notify(json!({"ErrMessage": reason}));
                 self.login_error = Some(reason);
             }
@@ -154,6 +179,7 @@ impl Daemon {
                 if let Some(plane) = &self.data_plane {
                     plane.engine.set_control_connected(error.is_none());
                 }
+                self.connected = error.is_none();
                 self.control_error = error;
             }
         }
@@ -300,10 +326,7 @@ impl Daemon {
 
     /// Tells the coordination server what is so now, where that changed.
     fn settle_report(&mut self) {
-        let preferences = &self.identity.preferences;
-        let user_space = self.user_space.is_some();
-        let machine = self.identity.machine.public();
-        let info = self.host.hostinfo(preferences, &machine, self.net_info.as_ref(), user_space, &self.config.app);
+        let info = self.hostinfo();
         let disco = self.data_plane.as_ref().map(|plane| plane.engine.disco_key());
         self.report.send_if_modified(|report| {
             let disco = disco.unwrap_or(report.disco);
@@ -312,6 +335,12 @@ impl Daemon {
             report.disco = disco;
             changed
         });
+    }
+
+    fn hostinfo(&self) -> Hostinfo {
+        let machine = self.identity.machine.public();
+        let (preferences, user_space) = (&self.identity.preferences, self.user_space.is_some());
+        self.host.hostinfo(preferences, &machine, self.net_info.as_ref(), user_space, &self.config.app)
     }
 
     fn node_public(&self) -> Option<NodePublic> {

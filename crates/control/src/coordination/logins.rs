@@ -40,9 +40,11 @@ impl Coordination {
     }
 
     /// Keeps the device of a login out.
-    pub(crate) fn refuse_login(&self, id: &LoginId, user: UserId) {
+    pub(crate) fn refuse_login(&self, id: &LoginId, tailnet: TailnetId, user: UserId) {
         tracing::info!(%user, "a user refused a device");
-        self.end_login(id, LoginState::Failed("the login was refused in the browser".to_owned()));
+        let login = self.server().tailnet(tailnet).and_then(|tailnet| Some(tailnet.user(user)?.login.to_string()));
+        let who = login.unwrap_or_else(|| "somebody".to_owned());
+        self.end_login(id, LoginState::Failed(format!("{who} refused this device in the browser")));
     }
 
     fn end_login(&self, id: &LoginId, state: LoginState) {

@@ -228,11 +228,10 @@ mod tests {
         leaf.windows(name.len()).any(|window| window == name.as_bytes())
     }
 
-    #[tokio::test]
-    async fn a_node_gets_certificates_for_its_new_name_once_its_tailnet_is_renamed_and_after_a_restart() {
-        let folder = tempfile::tempdir().unwrap();
-        let coordination = load(folder.path()).await;
-        let root = RootAuthority::create(&folder.path().join("authority"), coordination.now()).unwrap();
+    /// A server with a tailnet and its owner.
+    async fn founded(folder: &Path) -> (Arc<Coordination>, TailnetId, tailcfg::UserId) {
+        let coordination = load(folder).await;
+        let root = RootAuthority::create(&folder.join("authority"), coordination.now()).unwrap();
         let new = NewTailnet {
             name: "example.com".to_owned(),
             domain: "first.ts.net".parse().unwrap(),
@@ -241,6 +240,26 @@ mod tests {
         };
         let Reply::User(owner) = coordination.create_tailnet(new, root).await.unwrap() else { panic!("an owner") };
         let tailnet = coordination.server().tailnets().next().unwrap().id();
+        (coordination, tailnet, owner)
+    }
+
+    #[tokio::test]
+    async fn a_device_that_was_refused_hears_by_whom() {
+        let folder = tempfile::tempdir().unwrap();
+        let (coordination, tailnet, owner) = founded(folder.path()).await;
+        let machines = Machines(coordination.clone());
+        let asks = RegisterRequest { auth: None, ..registration("") };
+        let followup = machines.register(caller(), asks.clone()).await.unwrap().auth_url;
+        let id = tailnet::LoginId::from_text(followup.rsplit('/').next().unwrap());
+        coordination.refuse_login(&id, tailnet, owner);
+        let told = machines.register(caller(), RegisterRequest { followup, ..asks }).await.unwrap().error;
+        assert_eq!(told, "admin@example.com refused this device in the browser");
+    }
+
+    #[tokio::test]
+    async fn a_node_gets_certificates_for_its_new_name_once_its_tailnet_is_renamed_and_after_a_restart() {
+        let folder = tempfile::tempdir().unwrap();
+        let (coordination, tailnet, owner) = founded(folder.path()).await;
         let key = NewAuthKey {
             reusable: false,
             ephemeral: false,

@@ -26,7 +26,7 @@ pub(crate) struct Report {
     pub(crate) disco: DiscoPublic,
 }
 
-/// How the node proves that it may join.
+/// How the node proves that it may join; never shown.
 #[derive(Clone, Default)]
 pub(crate) struct Login {
     /// An auth key, for a node that is not known yet.
@@ -39,6 +39,7 @@ pub(crate) struct Login {
 
 /// What a session starts from.
 pub(crate) struct SessionConfig {
+    pub(crate) number: SessionNumber,
     pub(crate) client: Arc<Client>,
     pub(crate) node_key: Option<NodePrivate>,
     pub(crate) login: Login,
@@ -60,10 +61,25 @@ pub(crate) enum ControlEvent {
     Connected(Option<String>),
 }
 
+/// Which session an event is from: one that has ended since may have left some in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SessionNumber(u64);
+
+impl SessionNumber {
+    /// Before all sessions.
+    pub(crate) const NONE: Self = Self(0);
+
+    /// The number of the session after the one with this number.
+    pub(crate) fn next(self) -> Self {
+        Self(self.0 + 1)
+    }
+}
+
 /// A node's standing with one coordination server: it logs in, keeps a map stream open, and tells what changed here.
 /// It ends when it is dropped.
 #[derive(Debug)]
 pub(crate) struct Session {
+    number: SessionNumber,
     /// To ask for the whole map again.
     resync: watch::Sender<u64>,
     _ends: DropGuard,
@@ -71,10 +87,12 @@ pub(crate) struct Session {
 
 impl Session {
     /// Begins a session; what it finds comes out of `events`.
-    pub(crate) fn start(config: SessionConfig, events: mpsc::Sender<ControlEvent>) -> Self {
+    pub(crate) fn start(config: SessionConfig, events: mpsc::Sender<(SessionNumber, ControlEvent)>) -> Self {
         let ends = CancellationToken::new();
         let (resync, resyncs) = watch::channel(0);
+        let number = config.number;
         let running = Running {
+            number,
             client: config.client,
             node_key: config.node_key,
             login: config.login,
@@ -89,7 +107,11 @@ impl Session {
                 () = running.run() => {}
             }
         });
-        Self { resync, _ends: ends.drop_guard() }
+        Self { number, resync, _ends: ends.drop_guard() }
+    }
+
+    pub(crate) fn number(&self) -> SessionNumber {
+        self.number
     }
 
     /// Asks for the whole map again: a message contradicted what was known.
@@ -99,11 +121,12 @@ impl Session {
 }
 
 struct Running {
+    number: SessionNumber,
     client: Arc<Client>,
     node_key: Option<NodePrivate>,
     login: Login,
     report: watch::Receiver<Report>,
-    events: mpsc::Sender<ControlEvent>,
+    events: mpsc::Sender<(SessionNumber, ControlEvent)>,
     resyncs: watch::Receiver<u64>,
 }
 
@@ -284,7 +307,7 @@ impl Running {
     }
 
     async fn tell(&self, event: ControlEvent) -> Result<(), Ended> {
-        self.events.send(event).await.map_err(|_| Ended)
+        self.events.send((self.number, event)).await.map_err(|_| Ended)
     }
 }
 

@@ -18,36 +18,53 @@ impl Daemon {
         let wanted = preferences.want_running && !preferences.logged_out && able && self.login_error.is_none();
         let url = preferences.control_url.parse::<ControlUrl>().ok().filter(|_| wanted);
         let Some(url) = url else {
-            self.session = None;
+            self.renewal = None;
+            self.end_session();
             if !wanted {
-                self.auth_url = None;
                 self.control_error = None;
             }
             return;
         };
         if self.client.as_ref().is_some_and(|(known, _)| *known != url) {
-            self.session = None;
+            self.renewal = None;
+            self.end_session();
             self.client = None;
         }
-        if self.session.is_some() {
-            return;
+        if self.session.is_none() {
+            self.connected = false;
+            self.session = Some(self.start_session(&url, self.login.clone()));
         }
+        if let Some(renewal) = self.renewal.take() {
+            self.renewal = Some(self.start_renewal(renewal, &url));
+        }
+    }
+
+    pub(super) fn start_session(&mut self, url: &ControlUrl, login: Login) -> Session {
         let machine = &self.identity.machine;
         let dialer = &self.dialer;
         let (_, client) = self
             .client
-            .get_or_insert_with(|| (url.clone(), Arc::new(Client::new(dialer.clone(), url, machine.clone()))));
+            .get_or_insert_with(|| (url.clone(), Arc::new(Client::new(dialer.clone(), url.clone(), machine.clone()))));
         let client = client.clone();
         self.settle_report();
+        self.sessions = self.sessions.next();
         let config = SessionConfig {
+            number: self.sessions,
             client,
             node_key: self.identity.node_key.clone(),
-            login: self.login.clone(),
+            login,
             report: self.report.subscribe(),
         };
-        // What an earlier session left in the queue is about a standing that is gone.
-        while self.control.1.try_recv().is_ok() {}
-        self.session = Some(Session::start(config, self.control.0.clone()));
+        Session::start(config, self.control.0.clone())
+    }
+
+    /// Ends the session, and the login that it asks a person for.
+    pub(super) fn end_session(&mut self) {
+        self.session = None;
+        self.connected = false;
+        if self.renewal.is_none() {
+            self.auth_url = None;
+        }
     }
 
     /// Shows where a person logs in.
@@ -86,7 +103,7 @@ impl Daemon {
         if let Err(error) = self.identity.save(self.config.store.as_ref()).await {
             tracing::error!(%error, "the login can't be kept");
             self.login_error = Some(error.to_string());
-            self.session = None;
+            self.end_session();
             return false;
         }
         tracing::info!("logged in");
@@ -99,13 +116,15 @@ impl Daemon {
         self.login = login;
         self.login_wanted = true;
         self.login_error = None;
-        self.auth_url = None;
-        self.session = None;
+        self.renewal = None;
+        self.end_session();
     }
 
     /// Leaves the network: tells the server, and forgets the key whether it heard or not.
     pub(super) async fn leave(&mut self) -> Result<(), crate::NodeError> {
-        self.session = None;
+        self.renewal = None;
+        self.offered = None;
+        self.end_session();
         if let (Some(key), Some((_, client))) = (self.node_public(), &self.client) {
             let request = RegisterRequest {
                 version: CapabilityVersion::OURS,
@@ -129,7 +148,6 @@ impl Daemon {
         self.identity.node_id = tailcfg::StableNodeId::default();
         self.identity.preferences.want_running = false;
         self.identity.preferences.logged_out = true;
-        self.auth_url = None;
         self.login_error = None;
         self.login_wanted = false;
         let mesh = Arc::make_mut(&mut self.mesh);

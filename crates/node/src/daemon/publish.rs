@@ -33,6 +33,8 @@ impl Daemon {
         self.snapshot.send_replace(Arc::new(snapshot));
         if state != before.state {
             tracing::info!(state = state.name(), "the node's state changed");
+        }
+        if std::mem::take(&mut self.announces) || state != before.state {
             self.notify(json!({"State": state.number()}));
         }
         if warnings {
@@ -61,7 +63,9 @@ impl Daemon {
         if !preferences.want_running {
             return BackendState::Stopped;
         }
-        if self.mesh.is_expired() || preferences.logged_out {
+        // Who has to log in, to a server that does not know the key any more, is in nobody's network.
+        let is_out = stuck && self.renewal.is_none();
+        if self.mesh.is_expired() || is_out {
             return BackendState::NeedsLogin;
         }
         if self.mesh.awaits_approval() {
@@ -78,11 +82,22 @@ impl Daemon {
         if preferences.want_running {
             health.extend(self.login_error.clone());
             health.extend(self.control_error.clone());
+            health.extend(self.renewal_notice());
             health.extend(self.data_plane_error.clone());
             health.extend(self.problems.iter().cloned());
             health.extend(self.machine.problems());
         }
         health
+    }
+
+    /// How a login stands that is to take the place of the one in force.
+    fn renewal_notice(&self) -> Option<String> {
+        let renewal = self.renewal.as_ref()?;
+        let trouble = |trouble: &String| format!("the new login does not get on: {trouble}");
+        let waits = |url: &String| {
+            format!("a new login waits for somebody to confirm it at {url}; until then this device stays who it is")
+        };
+        renewal.trouble.as_ref().map(trouble).or_else(|| self.auth_url.as_ref().map(waits))
     }
 
     fn health_notice(&self) -> Value {

@@ -13,7 +13,7 @@ use super::cache::Cache;
 use super::machine::MachineNetwork;
 use super::{CONTROL_EVENTS, Daemon, NOTIFICATIONS};
 use crate::config::{AuthKey, Config, DeviceConfig};
-use crate::control::{Dialer, Login, Report};
+use crate::control::{Dialer, Login, Report, SessionNumber};
 use crate::control_pings::Pinger;
 use crate::hostinfo::Machine;
 use crate::identity::Identity;
@@ -65,11 +65,16 @@ impl Daemon {
             identity,
             mesh,
             names,
+            renewal: None,
+            offered: None,
             auth_url: None,
             login_error: None,
             control_error: None,
             client: None,
             session: None,
+            announces: false,
+            sessions: SessionNumber::NONE,
+            connected: false,
             control: mpsc::channel(CONTROL_EVENTS),
             report: watch::Sender::new(Report::default()),
             pinger: Pinger::default(),

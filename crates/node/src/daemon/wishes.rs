@@ -6,7 +6,7 @@ use serde_json::Value;
 use super::{Command, Daemon};
 use crate::NodeError;
 use crate::config::AuthKey;
-use crate::control::{ControlUrl, Login};
+use crate::control::ControlUrl;
 
 impl Daemon {
     /// Does what is wished. What comes back answers whoever asked, and is to be called when the world has followed: who
@@ -49,36 +49,16 @@ impl Daemon {
             let next = Preferences::read(preferences)?;
             self.take_preferences(next).await?;
         }
-        if let Some(key) = key.filter(|key| !key.is_empty()) {
-            // A key is for a node that is not in yet; one that is stays what it is.
-            let fresh = self.login_error.is_some() || self.mesh.is_expired();
-            let ephemeral = self.config.ephemeral;
-            self.begin_login(Login { auth_key: Some(key.expose()), fresh, ephemeral });
-        } else if self.login_error.take().is_some() {
-            self.session = None;
+        self.announces = true;
+        self.offered = None;
+        match key.filter(|key| !key.is_empty()) {
+            Some(key) => self.take_key(&key),
+            None => {
+                if self.login_error.take().is_some() {
+                    self.end_session();
+                }
+            }
         }
-        Ok(())
-    }
-
-    fn log_in(&mut self) -> Result<(), NodeError> {
-        self.parse_control_url(&self.identity.preferences.control_url)?;
-        if let Some(url) = self.auth_url.clone() {
-            // The login that is pending goes on; who asks now wants to know where.
-            self.show_login(url);
-            return Ok(());
-        }
-        let fresh = self.identity.node_key.is_some();
-        let auth_key = self.login.auth_key.take();
-        let pending = auth_key.is_some() && self.login_wanted;
-        self.identity.preferences.logged_out = false;
-        self.identity.preferences.want_running = true;
-        Arc::make_mut(&mut self.mesh).set_preferences(self.identity.preferences.clone());
-        if pending {
-            // `up` with a key asks for both: the key is enough.
-            self.login.auth_key = auth_key;
-            return Ok(());
-        }
-        self.begin_login(Login { auth_key: None, fresh, ephemeral: self.config.ephemeral });
         Ok(())
     }
 
@@ -89,6 +69,7 @@ impl Daemon {
             next.control_url = url.to_string();
         }
         self.name_exit_node(&mut next)?;
+        let told = self.hostinfo();
         let before = std::mem::replace(&mut self.identity.preferences, next);
         if let Err(error) = self.identity.save(self.config.store.as_ref()).await {
             self.identity.preferences = before;
@@ -97,11 +78,15 @@ impl Daemon {
         let moved = !before.control_url.is_empty() && before.control_url != self.identity.preferences.control_url;
         if moved && self.identity.node_key.is_some() {
             tracing::info!("another coordination server: the login with the one before is forgotten");
-            self.session = None;
+            self.renewal = None;
+            self.end_session();
             self.identity.node_key = None;
             Arc::make_mut(&mut self.mesh).forget_network();
             self.cache.forget();
             self.identity.save(self.config.store.as_ref()).await?;
+        }
+        if self.hostinfo() != told {
+            self.ask_anew();
         }
         if self.identity.preferences.want_running && !before.want_running {
             self.login_error = None;
@@ -122,7 +107,7 @@ impl Daemon {
         Ok(())
     }
 
-    fn parse_control_url(&self, text: &str) -> Result<ControlUrl, NodeError> {
+    pub(super) fn parse_control_url(&self, text: &str) -> Result<ControlUrl, NodeError> {
         if text.is_empty() {
             let missing = "no coordination server is set: name one with --login-server https://control.example.com";
             return Err(NodeError::Control(missing.to_owned()));

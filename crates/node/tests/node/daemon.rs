@@ -44,7 +44,7 @@ pub(crate) fn config(folder: &Path, url: &str) -> Config {
 }
 
 /// Waits until a node stands as the check wants.
-async fn until<T>(node: &Node, what: &str, check: impl Fn(&Snapshot) -> Option<T>) -> T {
+pub(crate) async fn until<T>(node: &Node, what: &str, check: impl Fn(&Snapshot) -> Option<T>) -> T {
     let mut watch = node.watch();
     let wait = async {
         loop {
@@ -58,7 +58,7 @@ async fn until<T>(node: &Node, what: &str, check: impl Fn(&Snapshot) -> Option<T
     found.unwrap_or_else(|_| panic!("waited in vain until {what}: {:?}", node.snapshot()))
 }
 
-fn peers(snapshot: &Snapshot) -> Vec<u64> {
+pub(crate) fn peers(snapshot: &Snapshot) -> Vec<u64> {
     snapshot.mesh.netmap().map(|map| map.peers().keys().map(|id| id.0).collect()).unwrap_or_default()
 }
 

@@ -4,5 +4,6 @@
 
 mod certificate;
 mod daemon;
+mod login;
 mod support;
 mod user_space;

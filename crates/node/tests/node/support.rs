@@ -30,6 +30,8 @@ pub(crate) struct Script {
     pub(crate) registered: Vec<RegisterRequest>,
     pub(crate) machines: Vec<MachinePublic>,
     pub(crate) answers: std::collections::VecDeque<RegisterResponse>,
+    /// What was decided about logins, by their URLs: a node that waits for one that is not here is held.
+    pub(crate) decisions: Option<std::collections::BTreeMap<String, RegisterResponse>>,
     pub(crate) maps: Vec<MapRequest>,
     pub(crate) stream: Option<mpsc::UnboundedSender<MapResponse>>,
     pub(crate) peers: Vec<Node>,
@@ -97,6 +99,19 @@ impl Server {
         };
         let found = tokio::time::timeout(std::time::Duration::from_secs(20), wait).await;
         found.unwrap_or_else(|_| panic!("waited in vain until {what}"))
+    }
+
+    /// Shows a URL to whoever registers next, and holds them until [`Self::decide`] says what comes of it.
+    pub(crate) fn ask_at(&self, url: &str) {
+        let mut script = self.script.lock().unwrap();
+        script.answers.push_back(RegisterResponse { auth_url: url.to_owned(), ..RegisterResponse::default() });
+        script.decisions.get_or_insert_default();
+    }
+
+    /// Answers the login of a URL.
+    pub(crate) fn decide(&self, url: &str, answer: RegisterResponse) {
+        self.script.lock().unwrap().decisions.get_or_insert_default().insert(url.to_owned(), answer);
+        self.news.notify_waiters();
     }
 
     pub(crate) fn send(&self, message: MapResponse) {
@@ -176,14 +191,14 @@ async fn answer(
     let reply = match path.as_str() {
         "/machine/register" => {
             let asked: RegisterRequest = serde_json::from_slice(&body).unwrap();
-            let mut script = script.lock().unwrap();
-            script.registered.push(asked);
-            let answer = script.answers.pop_front().unwrap_or_else(|| RegisterResponse {
-                machine_authorized: true,
-                login: tailcfg::Login { login_name: "a@example.com".to_owned(), ..Default::default() },
-                ..RegisterResponse::default()
-            });
-            full(serde_json::to_string(&answer).unwrap())
+            let followup = asked.followup.clone();
+            script.lock().unwrap().registered.push(asked);
+            news.notify_waiters();
+            let answer = match decision(&followup, &script, &news).await {
+                Some(answer) => Some(answer),
+                None => script.lock().unwrap().answers.pop_front(),
+            };
+            full(serde_json::to_string(&answer.unwrap_or_else(let_in)).unwrap())
         }
         "/machine/map" => {
             let asked: MapRequest = serde_json::from_slice(&body).unwrap();
@@ -236,6 +251,29 @@ async fn answer(
     };
     news.notify_waiters();
     Ok(reply)
+}
+
+/// What comes of a login that a node waits for, once it is decided; nothing where nobody decides.
+async fn decision(followup: &str, script: &Mutex<Script>, news: &Notify) -> Option<RegisterResponse> {
+    if followup.is_empty() {
+        return None;
+    }
+    loop {
+        let told = news.notified();
+        if let Some(answer) = script.lock().unwrap().decisions.as_mut()?.remove(followup) {
+            return Some(answer);
+        }
+        told.await;
+    }
+}
+
+/// The answer to a node that is let in.
+pub(crate) fn let_in() -> RegisterResponse {
+    RegisterResponse {
+        machine_authorized: true,
+        login: tailcfg::Login { login_name: "a@example.com".to_owned(), ..Default::default() },
+        ..RegisterResponse::default()
+    }
 }
 
 /// Signs the last request for the laptop's name.
