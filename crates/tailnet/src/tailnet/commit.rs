@@ -259,6 +259,9 @@ impl Tailnet {
         }
         device.forget_encoding();
         self.note_recent(id, newest);
+        if expired {
+            effects.join(self.end_absence(id, now));
+        }
         self.plan(id);
         effects
     }

@@ -48,7 +48,8 @@ impl Tailnet {
         (stream, effects)
     }
 
-    /// A map stream ended. If it was the live one, the device counts as gone after a while, unless it comes back.
+    /// A map stream ended. If it was the live one, the device counts as gone after a while, unless it comes back; one whose
+    /// key has ended, which can't, at once.
     pub fn close_stream(&mut self, id: NodeId, stream: StreamId, now: Timestamp) {
         let Some(device) = self.devices.get_mut(&id) else { return };
         if device.presence.stream != Some(stream) {
@@ -56,7 +57,8 @@ impl Tailnet {
         }
         device.presence.stream = None;
         device.presence.left_at = Some(now);
-        device.presence.gone_at = Some(later(now, Presence::ABSENCE_GRACE));
+        let grace = if device.expired { SignedDuration::ZERO } else { Presence::ABSENCE_GRACE };
+        device.presence.gone_at = Some(later(now, grace));
         self.unsaved.insert(id);
         self.plan(id);
     }
@@ -153,6 +155,16 @@ impl Tailnet {
         // Nobody listens yet.
         let routers = self.devices.keys().copied().collect();
         let _ = self.settle_view(Touched { routers, routes, ..Touched::default() });
+    }
+
+    /// A device's key has ended: without a stream it is gone, and nobody waits for it to come back.
+    pub(super) fn end_absence(&mut self, id: NodeId, now: Timestamp) -> Effects {
+        let presence = self.devices.get_mut(&id).map(|device| &mut device.presence);
+        let Some(presence) = presence.filter(|presence| presence.online && presence.stream.is_none()) else {
+            return Effects::default();
+        };
+        presence.gone_at = None;
+        self.set_online(id, false, now)
     }
 
     fn set_online(&mut self, id: NodeId, online: bool, now: Timestamp) -> Effects {

@@ -216,6 +216,28 @@ fn logging_out_ends_the_key_and_deletes_an_ephemeral_device() {
 }
 
 #[test]
+fn a_device_that_logs_out_is_gone_at_once_whether_it_says_so_before_or_after_its_stream_ends() {
+    for says_first in [false, true] {
+        let mut world = World::new();
+        let key = world.make_key(auth_key());
+        let id = world.join(1, "laptop", Proof::AuthKey(key));
+        let stream = world.connect(id, 1);
+        let now = world.now;
+        if says_first {
+            world.log_out(1);
+            world.home_mut().close_stream(id, stream, now);
+            assert_eq!(world.home().poll_timeout(), Some(now));
+            world.pass(SignedDuration::ZERO);
+        } else {
+            world.home_mut().close_stream(id, stream, now);
+            world.log_out(1);
+        }
+        let presence = world.home().presence(id).unwrap();
+        assert_eq!((presence.online, presence.last_seen), (false, Some(now)), "{says_first}");
+    }
+}
+
+#[test]
 fn an_ephemeral_device_is_deleted_some_time_after_it_went_and_not_before_it_came() {
     let mut world = World::new();
     let key = world.make_key(NewAuthKey { ephemeral: true, ..auth_key() });
