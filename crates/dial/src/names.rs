@@ -4,6 +4,8 @@ use std::net::IpAddr;
 
 use futures_util::future::BoxFuture;
 use hickory_resolver::TokioResolver;
+use hickory_resolver::net::{DnsError, NetError};
+use hickory_resolver::proto::op::ResponseCode;
 
 /// Turns names into addresses; never libc.
 pub trait Resolve: Send + Sync + fmt::Debug + 'static {
@@ -36,6 +38,41 @@ impl SystemResolver {
 
 impl Resolve for SystemResolver {
     fn resolve<'a>(&'a self, host: &'a str) -> BoxFuture<'a, io::Result<Vec<IpAddr>>> {
-        Box::pin(async move { Ok(self.0.lookup_ip(host).await.map_err(io::Error::other)?.iter().collect()) })
+        Box::pin(async move { Ok(self.0.lookup_ip(host).await.map_err(unresolved)?.iter().collect()) })
+    }
+}
+
+/// Why a name has no address, in words: the library's own text shows its query as a value of Rust.
+fn unresolved(error: NetError) -> io::Error {
+    let (kind, text) = match error {
+        NetError::Dns(DnsError::NoRecordsFound(answer)) => match answer.response_code {
+            ResponseCode::NXDomain => (io::ErrorKind::NotFound, "the DNS has no such name".to_owned()),
+            ResponseCode::NoError => (io::ErrorKind::NotFound, "the DNS has no address of that name".to_owned()),
+            other => (io::ErrorKind::Other, format!("the name servers answered \"{other}\"")),
+        },
+        NetError::Timeout => (io::ErrorKind::TimedOut, "the name servers do not answer".to_owned()),
+        NetError::NoConnections => (io::ErrorKind::HostUnreachable, "no name server can be reached".to_owned()),
+        other => return io::Error::other(other),
+    };
+    io::Error::new(kind, text)
+}
+
+#[cfg(test)]
+mod tests {
+    use hickory_resolver::net::NoRecords;
+    use hickory_resolver::proto::op::Query;
+    use hickory_resolver::proto::rr::{Name, RecordType};
+
+    use super::*;
+
+    #[test]
+    fn a_name_without_an_address_is_told_in_words() {
+        let told = |code| {
+            let query = Query::query(Name::from_ascii("nobody.").unwrap(), RecordType::AAAA);
+            unresolved(NoRecords::new(query, code).into()).to_string()
+        };
+        assert_eq!(told(ResponseCode::NXDomain), "the DNS has no such name");
+        assert_eq!(told(ResponseCode::NoError), "the DNS has no address of that name");
+        assert_eq!(told(ResponseCode::ServFail), "the name servers answered \"Server Failure\"");
     }
 }
