@@ -33,6 +33,7 @@ pub use local_api::{LocalApi, LocalApiError};
 pub use socket::{OUR_SOCKET, STOCK_SOCKET, SocketArguments};
 
 use crate::admin::Connection;
+use crate::go_flags::STOCK_NAME;
 use crate::{Failure, Output, trust};
 
 /// The commands of whoever uses this machine.
@@ -73,7 +74,7 @@ pub enum NodeCommand {
     Trust(trust::Command),
     /// Show what flows through this node: which peers and ports, and by which way
     Flows(flows::Arguments),
-    /// Show the version of this command, and of the daemon
+    /// Show the version of this command, and with --daemon that of the daemon
     Version(version::Arguments),
 }
 
@@ -104,6 +105,16 @@ impl Session {
     /// The name by which the command was called.
     pub(crate) fn program(&self) -> &'static str {
         self.program
+    }
+
+    /// Whether the stock command's words are wanted: it was called by that name, and scripts read what that one says.
+    pub(crate) fn is_stock(&self) -> bool {
+        self.program == STOCK_NAME
+    }
+
+    /// What the network is called in sentences.
+    pub(crate) fn network(&self) -> &'static str {
+        if self.is_stock() { "Tailscale" } else { "Towline" }
     }
 
     /// The domain of the tailnet that the daemon is in, if it is in one.

@@ -35,7 +35,7 @@ pub struct KubeconfigArguments {
     /// The node that stands before the cluster's API server: its name, or a URL of it
     host: String,
     /// Reach it by plain HTTP, within the tunnel
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     http: bool,
 }
 
@@ -51,7 +51,7 @@ pub(super) async fn run<W: Write>(command: Command, session: &Session, output: &
     let file = KubeconfigFile::locate()?;
     let api = session.api().await?;
     let status: Status = api.get("status").await?;
-    status.require_running()?;
+    status.require_running(session)?;
     let peer = find(host, &status)?;
     let name = peer.dns_name.trim_end_matches('.').to_owned();
     let scheme = if secure { "https" } else { "http" };

@@ -26,7 +26,7 @@ pub(super) async fn run<W: Write>(_: Arguments, session: &Session, output: &mut 
     let api = session.api().await?;
     let status: Status = api.get("status").await?;
     if status.state() == Some(State::Stopped) {
-        note("Tailscale was already stopped.");
+        note(&format!("{} was already stopped.", session.network()));
     } else {
         let mut changes = Changes::new();
         changes.insert("WantRunning".to_owned(), false.into());

@@ -19,10 +19,10 @@ pub enum Command {
 pub(super) async fn run<W: Write>(command: Command, session: &Session, output: &mut Output<W>) -> Result<(), Failure> {
     let Command::List = command;
     let status: Status = session.api().await?.get("status").await?;
-    status.require_running()?;
+    status.require_running(session)?;
     let offering: Vec<&PeerStatus> = status.peers_by_name().into_iter().filter(|peer| peer.exit_node_option).collect();
     if offering.is_empty() {
-        return Err(Failure::failed("no exit nodes found"));
+        return none(session, output);
     }
     let mut table = Table::new(["IP", "HOSTNAME", "COUNTRY", "CITY", "STATUS"]);
     let mut answer = Vec::new();
@@ -44,6 +44,16 @@ pub(super) async fn run<W: Write>(command: Command, session: &Session, output: &
     }
     output.print(&answer, |_| format!("{table}\n# To use an exit node: towline set --exit-node=NODE"))?;
     Ok(())
+}
+
+/// Says that no node offers: an answer as good as any, but for the stock command, to which it is a failure.
+fn none<W: Write>(session: &Session, output: &mut Output<W>) -> Result<(), Failure> {
+    if session.is_stock() && !output.is_json() {
+        return Err(Failure::failed("no exit nodes found"));
+    }
+    let text = "No exit nodes. A node offers to be one with `towline set --advertise-exit-node`, and an admin approves it \
+                with `towline routes`.";
+    Ok(output.print(&Vec::<serde_json::Value>::new(), |_| text.to_owned())?)
 }
 
 /// The changes that make `wanted` the exit node: an address, a name, `auto:any`, or nothing.
@@ -73,12 +83,14 @@ fn check_address(address: IpAddr, status: &Status) -> Result<(), Failure> {
             "cannot use {address} as an exit node as it is a local IP address to this machine; did you mean --advertise-exit-node?"
         )));
     }
-    if status.obstacle().is_some() {
+    if !status.is_up() {
         // Nobody can tell yet; the daemon takes the address for when it is there.
         return Ok(());
     }
     match status.at(address) {
-        None => Err(Failure::usage(format!("no node found in netmap with IP {address}"))),
+        None => Err(Failure::usage(format!(
+            "no node of the tailnet has the address {address}: `towline exit-node list` shows those that can be used"
+        ))),
         Some(peer) => offering(peer, &address.to_string()).map(drop),
     }
 }
@@ -91,7 +103,10 @@ fn by_name<'a>(wanted: &str, status: &'a Status) -> Result<&'a PeerStatus, Failu
         )));
     }
     let peer = named.ok_or_else(|| {
-        Failure::usage(format!("invalid value {wanted:?} for --exit-node; must be IP or peer hostname"))
+        Failure::usage(format!(
+            "no node of the tailnet is called {wanted:?}: `towline exit-node list` shows those that can be used, by name \
+             and address"
+        ))
     })?;
     offering(peer, wanted)
 }
@@ -100,7 +115,10 @@ fn offering<'a>(peer: &'a PeerStatus, wanted: &str) -> Result<&'a PeerStatus, Fa
     if peer.exit_node_option {
         return Ok(peer);
     }
-    Err(Failure::usage(format!("node {wanted:?} is not advertising an exit node")))
+    Err(Failure::usage(format!(
+        "the node {wanted:?} does not offer to be an exit node, or no admin has approved that yet: `towline exit-node list` \
+         shows those that can be used; the node offers with `towline set --advertise-exit-node`"
+    )))
 }
 
 /// The exit node in force as `--exit-node` would name it.
@@ -143,9 +161,9 @@ mod tests {
     #[test]
     fn a_node_that_offers_nothing_is_refused() {
         for (wanted, message) in [
-            ("nosuch", "invalid value \"nosuch\" for --exit-node; must be IP or peer hostname"),
-            ("plain", "node \"plain\" is not advertising an exit node"),
-            ("100.64.0.9", "no node found in netmap with IP 100.64.0.9"),
+            ("nosuch", "no node of the tailnet is called \"nosuch\": `towline exit-node list` shows"),
+            ("plain", "the node \"plain\" does not offer to be an exit node"),
+            ("100.64.0.9", "no node of the tailnet has the address 100.64.0.9: `towline exit-node list` shows"),
             ("me", "did you mean --advertise-exit-node?"),
             ("100.64.0.1", "did you mean --advertise-exit-node?"),
             ("auto:fast", "there is auto:any"),

@@ -14,13 +14,13 @@ pub struct Arguments {
     /// The peer's name or address; this machine when not given
     peer: Option<String>,
     /// Only the IPv4 address
-    #[arg(short = '4', long = "4", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(short = '4', long = "4", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     v4: bool,
     /// Only the IPv6 address
-    #[arg(short = '6', long = "6", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(short = '6', long = "6", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     v6: bool,
     /// Only one address
-    #[arg(short = '1', long = "1", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(short = '1', long = "1", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     one: bool,
     /// Print nothing, and fail unless this machine has this address
     #[arg(long, value_name = "ADDRESS")]
@@ -46,9 +46,9 @@ pub(super) async fn run<W: Write>(
     }
     let all = match &arguments.peer {
         None if status.addresses.is_empty() => {
-            let state = &status.backend_state;
+            let (network, state) = (session.network(), &status.backend_state);
             return Err(Failure::failed(format!(
-                "no current Tailscale IPs; state: {state}. `{} up` connects this machine",
+                "no current {network} IPs; state: {state}. `{} up` connects this machine",
                 session.program()
             )));
         }
@@ -62,7 +62,7 @@ pub(super) async fn run<W: Write>(
     }
     if shown.is_empty() {
         let family = if arguments.v4 { "IPv4" } else { "IPv6" };
-        return Err(Failure::failed(format!("no Tailscale {family} address")));
+        return Err(Failure::failed(format!("no {} {family} address", session.network())));
     }
     output.print(&shown, |shown| shown.iter().map(|address| format!("{address}\n")).collect())?;
     Ok(())
@@ -72,6 +72,9 @@ async fn addresses_of(peer: &str, status: &Status, session: &Session) -> Result<
     let target = lookup::target(peer, status, session).await?;
     match status.at(target.address) {
         Some(node) => Ok(node.addresses.clone()),
-        None => Err(Failure::failed(format!("no peer or service found with IP {}", target.address))),
+        None => Err(Failure::failed(format!(
+            "no peer or service found with IP {}: `towline status` shows all nodes",
+            target.address
+        ))),
     }
 }

@@ -19,6 +19,8 @@ use crate::{Failure, Output};
 /// How often the daemon is asked while its stream is quiet: a state that was reached before the stream was opened is
 /// never told there.
 const LOOK: Duration = Duration::from_secs(2);
+/// How much later than a status the daemon's stream may tell what led to it.
+const SETTLE: Duration = Duration::from_millis(100);
 /// What a file with a key may hold.
 const KEY_LIMIT: u64 = 4096;
 
@@ -40,7 +42,7 @@ pub(super) struct JoinArguments {
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
     timeout: Duration,
     /// Show the login URL as a QR code (not offered yet)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
     qr: bool,
 }
 
@@ -153,7 +155,7 @@ pub(super) async fn run<W: Write>(
     }
     let prefs = Prefs::load(&api).await?.with(&changes);
     prefs.check(&api).await?;
-    let login = Login { key, log_in: true, timeout: arguments.join.timeout(), program: session.program() };
+    let login = Login { key, log_in: true, replaces: None, timeout: arguments.join.timeout(), session };
     login.run(&api, &prefs, output).await
 }
 
@@ -171,18 +173,20 @@ async fn add_account(api: &LocalApi, program: &str) -> Result<(), Failure> {
 }
 
 /// Starts the daemon's work and waits until it runs, telling the user where to log in.
-pub(super) struct Login {
+pub(super) struct Login<'a> {
     /// The key to join by.
     pub(super) key: Option<SecretText>,
     /// Whether somebody has to log in.
     pub(super) log_in: bool,
+    /// The key of the login in force, where another is to take its place: the node runs with it all the while.
+    pub(super) replaces: Option<String>,
     /// How long to wait; `None` is for ever.
     pub(super) timeout: Option<Duration>,
-    /// The name by which the command was called.
-    pub(super) program: &'static str,
+    /// Whom the command asks, and what it calls itself.
+    pub(super) session: &'a Session,
 }
 
-impl Login {
+impl Login<'_> {
     pub(super) async fn run<W: Write>(
         &self,
         api: &LocalApi,
@@ -194,47 +198,66 @@ impl Login {
         if self.log_in {
             api.command(Method::POST, "login-interactive", None).await?;
         }
-        self.wait(api, &mut bus, output).await
+        self.wait(api, prefs.text("ControlURL"), &mut bus, output).await
     }
 
-    /// Tells that the node runs, which it did all the while.
-    pub(super) fn done<W: Write>(&self, output: &mut Output<W>) -> Result<(), Failure> {
-        let running = Notify { state: Some(State::Running as i64), ..Notify::default() };
-        Told::default().handle(&running, output).map(drop)
-    }
-
-    /// Waits until the node runs.
+    /// Waits until the node runs; `server` is the one that it is to reach.
     pub(super) async fn wait<W: Write>(
         &self,
         api: &LocalApi,
+        server: &str,
         bus: &mut Bus,
         output: &mut Output<W>,
     ) -> Result<(), Failure> {
-        let progress = self.follow(api, bus, output);
+        let progress = self.follow(api, server, bus, output);
         let Some(limit) = self.timeout else { return progress.await };
         timeout(limit, progress).await.unwrap_or_else(|_| {
             Err(Failure::unreachable(format!(
-                "timeout waiting for Tailscale service to enter a Running state; check health with \"{} status\"",
-                self.program
+                "timeout waiting for {} service to enter a Running state; check health with \"{} status\"",
+                self.session.network(),
+                self.session.program()
             )))
         })
     }
 
-    async fn follow<W: Write>(&self, api: &LocalApi, bus: &mut Bus, output: &mut Output<W>) -> Result<(), Failure> {
+    async fn follow<W: Write>(
+        &self,
+        api: &LocalApi,
+        server: &str,
+        bus: &mut Bus,
+        output: &mut Output<W>,
+    ) -> Result<(), Failure> {
         let mut told = Told::default();
-        let mut look_at = Instant::now() + LOOK;
+        let begun = Instant::now();
+        let mut look_at = begun + if self.log_in { LOOK } else { SETTLE };
         loop {
             let notify = tokio::select! {
+                // What is told comes before what is seen: a refusal is told once, and leaves nothing to be seen.
+                biased;
                 notify = bus.next() => notify?,
                 () = sleep_until(look_at) => {
                     look_at = Instant::now() + LOOK;
-                    seen(&api.get("status?peers=false").await?)
+                    let status: Status = api.get("status?peers=false").await?;
+                    if begun.elapsed() >= LOOK {
+                        told.wait(&status, server, self.replaces.is_some());
+                    }
+                    match timeout(SETTLE, bus.next()).await {
+                        Ok(notify) => notify?,
+                        Err(_) => seen(&status),
+                    }
                 }
             };
-            if told.handle(&notify, output)? {
-                return Ok(());
+            if told.handle(&notify, output)? && self.is_through(&api.get("status?peers=false").await?) {
+                return told.finish(output);
             }
         }
+    }
+
+    /// Whether a node that runs does so as who it is to be.
+    fn is_through(&self, status: &Status) -> bool {
+        let key = status.own.as_ref().map(|own| &own.public_key);
+        let is_new = self.replaces.is_none() || self.replaces.as_ref() != key;
+        is_new && status.auth_url.is_empty()
     }
 }
 
@@ -248,18 +271,48 @@ fn seen(status: &Status) -> Notify {
     }
 }
 
+/// What is waited for, and what the daemon says of it.
+fn waiting(what: &str, health: &[String]) -> String {
+    let reasons: String = health.iter().map(|text| format!("\n\t{text}")).collect();
+    let end = if reasons.is_empty() { "" } else { "\n\tIt is tried again until it works; Ctrl-C ends the wait." };
+    format!("{what}{reasons}{end}")
+}
+
 /// What the user was told so far.
 #[derive(Default)]
-struct Told {
+pub(super) struct Told {
     url: Option<String>,
     approval: bool,
+    /// What the wait is for, as it was told last.
+    waits_for: Option<String>,
 }
 
 impl Told {
+    /// Says what takes so long: the server, as long as it has not shown where to log in.
+    fn wait(&mut self, status: &Status, server: &str, anew: bool) {
+        let is_away = self.url.is_none() && status.auth_url.is_empty();
+        let reached =
+            !anew && matches!(status.state(), Some(State::Running | State::NeedsMachineAuth | State::Stopped));
+        if !is_away || reached {
+            return;
+        }
+        // Who knows a tailnet has been told of it; what is missing then is a relay, or the machine's interface.
+        let what = if status.current_tailnet.is_some() && !anew {
+            "waiting until this machine is connected".to_owned()
+        } else {
+            format!("waiting for the coordination server {server}")
+        };
+        let text = waiting(&what, &status.health);
+        if self.waits_for.as_ref() != Some(&text) {
+            note(&text);
+            self.waits_for = Some(text);
+        }
+    }
+
     /// Tells the user what matters of an event; true when the node runs.
     fn handle<W: Write>(&mut self, notify: &Notify, output: &mut Output<W>) -> Result<bool, Failure> {
         if let Some(message) = &notify.err_message {
-            return Err(Failure::refused(format!("backend error: {message}")));
+            return Err(Failure::refused(format!("the login failed: {message}")));
         }
         if let Some(url) = notify.browse_to_url.as_ref().filter(|url| !url.is_empty() && self.url.as_ref() != Some(url))
         {
@@ -282,16 +335,18 @@ impl Told {
                 }
                 Ok(false)
             }
-            Some(State::Running) => {
-                if output.is_json() {
-                    output.print(&json!({"BackendState": State::Running.name()}), |_| String::new())?;
-                } else if self.url.is_some() || self.approval {
-                    note("Success.");
-                }
-                Ok(true)
-            }
-            _ => Ok(false),
+            state => Ok(state == Some(State::Running)),
         }
+    }
+
+    /// Tells that the node runs.
+    pub(super) fn finish<W: Write>(&self, output: &mut Output<W>) -> Result<(), Failure> {
+        if output.is_json() {
+            output.print(&json!({"BackendState": State::Running.name()}), |_| String::new())?;
+        } else if self.url.is_some() || self.approval {
+            note("Success.");
+        }
+        Ok(())
     }
 }
 
@@ -308,6 +363,27 @@ mod tests {
     }
 
     #[test]
+    fn the_wait_for_a_server_that_is_away_is_told_with_its_reason_and_again_when_that_changes() {
+        let mut told = Told::default();
+        let mut look = |status: Value| {
+            let before = told.waits_for.clone();
+            told.wait(&serde_json::from_value(status).unwrap(), "https://c", false);
+            told.waits_for.clone().filter(|text| Some(text) != before.as_ref())
+        };
+        let away = json!({"BackendState": "Starting", "Health": ["https://c can't be reached: refused"]});
+        let said = look(away.clone()).unwrap();
+        assert!(
+            said.starts_with("waiting for the coordination server https://c\n\thttps://c can't be reached"),
+            "{said}"
+        );
+        assert_eq!(look(away), None);
+        assert!(look(json!({"BackendState": "NeedsLogin", "Health": ["another reason"]})).is_some());
+        let inside = look(json!({"BackendState": "Starting", "CurrentTailnet": {"Name": "t.net"}})).unwrap();
+        assert_eq!(inside, "waiting until this machine is connected");
+        assert_eq!(look(json!({"BackendState": "NeedsLogin", "AuthURL": "https://c/a/1"})), None);
+    }
+
+    #[test]
     fn a_login_url_is_told_once_and_an_error_ends_the_wait() {
         let mut bytes = Vec::new();
         let mut output = Output::new(crate::Format::Json, &mut bytes);
@@ -316,8 +392,9 @@ mod tests {
         assert!(!told.handle(&url, &mut output).unwrap());
         assert!(!told.handle(&url, &mut output).unwrap());
         assert!(told.handle(&Notify { state: Some(6), ..Notify::default() }, &mut output).unwrap());
+        told.finish(&mut output).unwrap();
         let error = Notify { err_message: Some("no".into()), ..Notify::default() };
-        assert_eq!(told.handle(&error, &mut output).unwrap_err().to_string(), "backend error: no");
+        assert_eq!(told.handle(&error, &mut output).unwrap_err().to_string(), "the login failed: no");
         let text = String::from_utf8(bytes).unwrap();
         assert_eq!(text.matches("https://c/a/1").count(), 1, "{text}");
         assert!(text.contains("\"Running\""), "{text}");

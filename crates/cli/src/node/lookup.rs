@@ -20,17 +20,15 @@ pub(super) async fn target(wanted: &str, status: &Status, session: &Session) -> 
     if let Some(node) = status.named(wanted) {
         let address = node.addresses.first().copied();
         let address =
-            address.ok_or_else(|| Failure::failed(format!("node found matching {wanted:?} but has no IPs")))?;
+            address.ok_or_else(|| Failure::failed(format!("the node {wanted:?} has no address in the tailnet")))?;
         return Ok(Target { address, is_own: status.addresses.contains(&address) });
     }
     let looked_up = session.connection().resolver().resolve(wanted).await;
     let addresses = looked_up.map_err(|error| unknown(wanted, &error.to_string()))?;
-    let address = addresses.first().copied().ok_or_else(|| unknown(wanted, "the name has no address"))?;
+    let address = addresses.first().copied().ok_or_else(|| unknown(wanted, "the DNS has no address of that name"))?;
     Ok(Target { address, is_own: status.addresses.contains(&address) })
 }
 
 fn unknown(wanted: &str, reason: &str) -> Failure {
-    Failure::failed(format!(
-        "error looking up IP of {wanted:?}: no node of the tailnet has this name (`towline status` shows all), and {reason}"
-    ))
+    Failure::failed(format!("no node of the tailnet is called {wanted:?} (`towline status` shows all), and {reason}"))
 }

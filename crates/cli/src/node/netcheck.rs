@@ -4,6 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use clap::builder::PossibleValue;
 use crypto::SystemEntropy;
 use jiff::Timestamp;
 use path::netcheck::Event;
@@ -25,7 +26,7 @@ const PATIENCE: Duration = Duration::from_secs(12);
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// json for an indented report, json-line for one line; text for people when not given
-    #[arg(long, value_name = "FORMAT", default_value = "", hide_default_value = true, value_parser = ["", "json", "json-line"])]
+    #[arg(long, value_name = "FORMAT", default_value = "", hide_default_value = true, value_parser = [PossibleValue::new("").hide(true), "json".into(), "json-line".into()])]
     format: String,
     /// Accepted and without effect: scripts of the stock command give it
     #[arg(long, hide = true)]
@@ -316,7 +317,7 @@ fn text(answer: &Answer, found: &Found, derp: &DerpMap) -> String {
     };
     let mut text = format!(
         "\nReport:\n\t* Time: {}\n\t* UDP: {}\n\t* IPv4: {}\n\t* IPv6: {}\n\t* MappingVariesByDestIP: {varies}\n\t* NAT: {nat}\n\t* PortMapping: \n",
-        answer.now,
+        answer.now.strftime("%Y-%m-%dT%H:%M:%SZ"),
         answer.udp,
         yes(&answer.global_v4, "(no addr found)"),
         yes(&answer.global_v6, no_v6),
@@ -368,7 +369,7 @@ mod tests {
         )
         .unwrap();
         let found = found(&[(900, 12_340), (901, 340)]);
-        let text = text(&Answer::of(&found, "2026-01-01T00:00:00Z".parse().unwrap()), &found, &derp);
+        let text = text(&Answer::of(&found, "2026-01-01T00:00:00.123456789Z".parse().unwrap()), &found, &derp);
         let wanted = "\nReport:\n\t* Time: 2026-01-01T00:00:00Z\n\t* UDP: true\n\t* IPv4: yes, 203.0.113.20:1000\n\t* IPv6: no, but OS has support\n\t* MappingVariesByDestIP: false\n\t* NAT: easy: one public endpoint for all peers, which reach it directly\n\t* PortMapping: \n\t* Nearest DERP: Near by\n\t* DERP latency:\n\t\t- far: 300\u{b5}s   (Far)\n\t\t- near: 12.3ms  (Near by)\n";
         assert_eq!(text, wanted);
     }

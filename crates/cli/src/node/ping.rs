@@ -14,6 +14,8 @@ use super::{LocalApiError, Session, duration, lookup};
 use crate::output::note;
 use crate::{Failure, Output};
 
+/// How daemons, ours and the stock one, say that an address is nobody's.
+const NO_PEER: &str = "no matching peer";
 /// Between the starts of two pings.
 const INTERVAL: Duration = Duration::from_secs(1);
 
@@ -28,25 +30,25 @@ pub struct Arguments {
     #[arg(short = 'c', long = "c", value_name = "COUNT", default_value_t = 10)]
     count: u32,
     /// End once an answer came directly
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "true|false")]
     until_direct: bool,
     /// How long to wait for each answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     timeout: Duration,
     /// Ping through the tunnel, answered by the peer's daemon
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL", conflicts_with_all = ["icmp", "peerapi"])]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false", conflicts_with_all = ["icmp", "peerapi"])]
     tsmp: bool,
     /// Ping through the tunnel with ICMP, answered by the peer's system
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL", conflicts_with = "peerapi")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false", conflicts_with = "peerapi")]
     icmp: bool,
     /// Ask the peer's daemon by HTTP
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     peerapi: bool,
     /// The size of the ping's message, 0 for the least; neither for --tsmp, --icmp nor --peerapi
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     size: u32,
     /// Tell what the name stands for
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     verbose: bool,
 }
 
@@ -107,11 +109,12 @@ pub(super) async fn run<W: Write>(
 ) -> Result<(), Failure> {
     let api = session.api().await?;
     let status: Status = api.get("status").await?;
-    status.require_running()?;
+    status.require_running(session)?;
     let target = lookup::target(&arguments.target, &status, session).await?;
     if target.is_own {
         let answer = json!({"IP": target.address, "IsLocalIP": true});
-        output.line(&answer, |_| format!("{} is local Tailscale IP", target.address))?;
+        let whose = if session.is_stock() { "local Tailscale IP" } else { "this machine's own address" };
+        output.line(&answer, |_| format!("{} is {whose}", target.address))?;
         return Ok(());
     }
     if arguments.verbose && target.address.to_string() != arguments.target {
@@ -174,7 +177,7 @@ impl Arguments {
                 output.line(answer, |_| result.err.clone())?;
                 return Ok(Shown::Enough);
             }
-            return Err(Failure::failed(&result.err));
+            return Err(Failure::failed(explained(result)));
         }
         output.line(answer, |_| result.line(kind))?;
         // One answer through the tunnel tells all that there is to tell.
@@ -196,6 +199,18 @@ impl Arguments {
 fn lost<W: Write>(address: &str, output: &mut Output<W>) -> Result<(), Failure> {
     let answer = json!({"IP": address, "Err": "timed out"});
     Ok(output.line(&answer, |_| format!("ping {address:?} timed out"))?)
+}
+
+/// What went wrong, with the next step where the daemon's words have none.
+fn explained(result: &PingResult) -> String {
+    if result.err != NO_PEER {
+        return result.err.clone();
+    }
+    format!(
+        "no node of the tailnet has the address {} or serves a network with it: `towline status` shows all nodes. To \
+         addresses of the internet packets go through an exit node, once `towline set --exit-node=NODE` chose one",
+        result.ip
+    )
 }
 
 impl PingResult {
@@ -249,6 +264,13 @@ mod tests {
         assert_eq!(peer, "pong from beta (100.64.0.2) via peer-relay(192.0.2.1:7:vni:3) in 12ms");
         let tsmp = line(json!({"PeerAPIPort": 46590}), Kind::Tsmp);
         assert_eq!(tsmp, "pong from beta (100.64.0.2, 46590) via TSMP in 12ms");
+    }
+
+    #[test]
+    fn an_address_that_is_nobodys_is_told_with_the_next_step() {
+        let told = explained(&result(json!({"IP": "8.8.8.8", "Err": "no matching peer"})));
+        assert!(told.contains("8.8.8.8") && told.contains("towline set --exit-node=NODE"), "{told}");
+        assert_eq!(explained(&result(json!({"Err": "timed out"}))), "timed out");
     }
 
     #[test]

@@ -9,6 +9,7 @@ use tailcfg::go::nullable;
 
 use super::local_api::query_value;
 use super::login::Login;
+use super::prefs::Prefs;
 use super::settings::parse_bool;
 use super::state::Status;
 use super::{LocalApi, Session};
@@ -23,10 +24,10 @@ pub struct Arguments {
     #[arg(num_args = 0..=2, value_name = "ACCOUNT")]
     account: Vec<String>,
     /// List the accounts
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     list: bool,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     json: bool,
 }
 
@@ -84,7 +85,7 @@ pub(super) async fn run<W: Write>(
             session.program()
         ))),
         ["remove", wanted] => remove(&api, find(&profiles, wanted)?, output).await,
-        [wanted] => switch(&api, session.program(), find(&profiles, wanted)?, &current, output).await,
+        [wanted] => switch(&api, session, find(&profiles, wanted)?, &current, output).await,
         _ => Err(Failure::usage("one account at a time")),
     }
 }
@@ -117,7 +118,7 @@ fn list<W: Write>(profiles: &[Profile], current: &Profile, output: &mut Output<W
 
 async fn switch<W: Write>(
     api: &LocalApi,
-    program: &'static str,
+    session: &Session,
     wanted: &Profile,
     current: &Profile,
     output: &mut Output<W>,
@@ -133,8 +134,9 @@ async fn switch<W: Write>(
     if status.state() == Some(super::state::State::Stopped) {
         return Ok(output.print(&answer, |_| "Success; the network is stopped, `towline up` starts it.".to_owned())?);
     }
-    let login = Login { key: None, log_in: false, timeout: Some(std::time::Duration::from_secs(10)), program };
-    login.wait(api, &mut bus, output).await?;
+    let timeout = Some(std::time::Duration::from_secs(10));
+    let login = Login { key: None, log_in: false, replaces: None, timeout, session };
+    login.wait(api, Prefs::load(api).await?.text("ControlURL"), &mut bus, output).await?;
     Ok(output.print(&answer, |_| "Success.".to_owned())?)
 }
 

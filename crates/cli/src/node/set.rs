@@ -18,14 +18,14 @@ pub struct Arguments {
     /// A short name for the account in use
     #[arg(long, value_name = "NAME")]
     nickname: Option<String>,
-    /// Install new versions by itself
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    /// Install new versions by itself (the stock daemon does)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     auto_update: Option<bool>,
-    /// Tell of new versions
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    /// Tell of new versions (the stock daemon does)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     update_check: Option<bool>,
     /// Serve the stock daemon's web page for this node to the tailnet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     webclient: Option<bool>,
     /// The UDP port to relay for peers at, 0 for any; an empty text relays for none
     #[arg(long, value_name = "PORT")]

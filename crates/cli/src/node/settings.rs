@@ -27,49 +27,50 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct SettingsArguments {
     /// Use the names and name servers of the tailnet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     accept_dns: Option<bool>,
     /// Use the routes that other nodes offer
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     accept_routes: Option<bool>,
-    /// Offer to be an app connector for the tailnet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    /// Offer to be an app connector for the tailnet (the stock daemon does; ours is none)
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     advertise_connector: Option<bool>,
     /// Offer to carry the tailnet's traffic to the internet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     advertise_exit_node: Option<bool>,
     /// Offer routes, such as 10.0.0.0/8,192.168.0.0/24; an empty text offers none
     #[arg(long, value_name = "ROUTES")]
     advertise_routes: Option<String>,
-    /// Send internet traffic through this exit node: an address, a name, or auto:any; an empty text for none
+    /// Send internet traffic through this exit node: its address or name, with the stock daemon also auto:any; an empty
+    /// text for none
     #[arg(long, value_name = "NODE")]
     exit_node: Option<String>,
     /// Reach the local network directly while an exit node is used
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     exit_node_allow_lan_access: Option<bool>,
     /// The name of this machine in place of the system's; an empty text for the system's
     #[arg(long, value_name = "NAME")]
     hostname: Option<String>,
-    /// What the daemon does to the firewall: on, nodivert or off
+    /// What the daemon does to the firewall
     #[arg(long, value_name = "MODE", value_parser = ["on", "nodivert", "off"])]
     netfilter_mode: Option<String>,
     /// The user who may change the daemon's settings without sudo
     #[arg(long, value_name = "USER")]
     operator: Option<String>,
     /// Let the coordination server ask about the state of this machine
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     report_posture: Option<bool>,
     /// Take no connections from the tailnet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     shields_up: Option<bool>,
     /// Give traffic to offered routes this machine's address as its source
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     snat_subnet_routes: Option<bool>,
     /// Run an SSH server (not offered yet)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     ssh: Option<bool>,
     /// Keep track of the connections that are forwarded, and refuse what belongs to none
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
     stateful_filtering: Option<bool>,
 }
 

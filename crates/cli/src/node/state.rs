@@ -5,6 +5,7 @@ use serde::Deserialize;
 use tailcfg::go::nullable;
 use tailcfg::{Location, Time, UserId};
 
+use super::Session;
 use crate::Failure;
 
 /// What the daemon is doing, as the LocalAPI names it.
@@ -83,6 +84,8 @@ pub(super) struct PeerStatus {
     #[serde(rename = "ID", deserialize_with = "nullable")]
     pub(super) id: String,
     #[serde(deserialize_with = "nullable")]
+    pub(super) public_key: String,
+    #[serde(deserialize_with = "nullable")]
     pub(super) host_name: String,
     #[serde(rename = "DNSName", deserialize_with = "nullable")]
     pub(super) dns_name: String,
@@ -126,11 +129,17 @@ impl Status {
         State::NAMES.iter().find(|(_, name)| *name == self.backend_state).map(|(state, _)| *state)
     }
 
-    /// Why nothing can be asked of the tailnet now, in the stock command's words; `None` when it can.
-    pub(super) fn obstacle(&self) -> Option<String> {
+    /// Whether the node is in its tailnet, or on its way.
+    pub(super) fn is_up(&self) -> bool {
+        matches!(self.state(), Some(State::Running | State::Starting))
+    }
+
+    /// Why nothing can be asked of the tailnet now, in the stock command's words but for the network's name; `None` when
+    /// it can.
+    pub(super) fn obstacle(&self, network: &str) -> Option<String> {
         Some(match self.state() {
             Some(State::Running | State::Starting) => return None,
-            Some(State::Stopped) => "Tailscale is stopped.".to_owned(),
+            Some(State::Stopped) => format!("{network} is stopped."),
             Some(State::NeedsLogin) if self.auth_url.is_empty() => "Logged out.".to_owned(),
             Some(State::NeedsLogin) => format!("Logged out.\nLog in at: {}", self.auth_url),
             Some(State::NeedsMachineAuth) => "Machine is not yet approved by tailnet admin.".to_owned(),
@@ -139,15 +148,20 @@ impl Status {
     }
 
     /// Fails, with the next step, unless the node is in its tailnet.
-    pub(super) fn require_running(&self) -> Result<(), Failure> {
-        let Some(obstacle) = self.obstacle() else { return Ok(()) };
-        let next = match self.state() {
-            Some(State::Stopped) => "`towline up` brings the network back",
-            Some(State::NeedsLogin) => "`towline up` logs in",
-            Some(State::NeedsMachineAuth) => "an admin does it with `towline devices authorize`",
-            _ => "`towline status` shows when it changes",
-        };
-        Err(Failure::failed(format!("{obstacle} {next}")))
+    pub(super) fn require_running(&self, session: &Session) -> Result<(), Failure> {
+        let Some(obstacle) = self.obstacle(session.network()) else { return Ok(()) };
+        Err(Failure::failed(format!("{obstacle} {}", self.next_step(session.program()))))
+    }
+
+    /// What brings the node into its tailnet.
+    pub(super) fn next_step(&self, program: &str) -> String {
+        match self.state() {
+            Some(State::Stopped) => format!("`{program} up` brings the network back"),
+            Some(State::NeedsLogin) => format!("`{program} up` logs in"),
+            // No command of the stock program does that.
+            Some(State::NeedsMachineAuth) => "an admin does it with `towline devices authorize`".to_owned(),
+            _ => format!("`{program} status` shows when it changes"),
+        }
     }
 
     /// Whether somebody is logged in, running or not.

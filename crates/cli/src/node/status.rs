@@ -7,6 +7,7 @@ use serde_json::Value;
 use tailcfg::UserId;
 
 use super::Session;
+use super::prefs::Prefs;
 use super::settings::parse_bool;
 use super::state::{PeerStatus, State, Status};
 use crate::tabbed::Tabbed;
@@ -16,22 +17,22 @@ use crate::{Failure, Output};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     json: bool,
     /// Show only the peers with traffic
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     active: bool,
     /// Show peers
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "true|false")]
     peers: bool,
     /// Show this machine
-    #[arg(long = "self", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "BOOL")]
+    #[arg(long = "self", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "true|false")]
     own: bool,
     /// Show headings over the columns
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     header: bool,
     /// Serve the status as a web page (the stock command's; not offered)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL", hide = true)]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false", hide = true)]
     web: bool,
 }
 
@@ -45,7 +46,8 @@ pub(super) async fn run<W: Write>(
     }
     output.prefer_json(arguments.json);
     let path = if arguments.peers { "status" } else { "status?peers=false" };
-    let mut answer: Value = session.api().await?.get(path).await?;
+    let api = session.api().await?;
+    let mut answer: Value = api.get(path).await?;
     let status: Status = serde_json::from_value(answer.clone())
         .map_err(|error| Failure::failed(format!("the daemon's status can't be used: {error}")))?;
     if output.is_json() {
@@ -53,17 +55,35 @@ pub(super) async fn run<W: Write>(
         output.print(&answer, |_| String::new())?;
         return Ok(());
     }
-    match status.obstacle() {
-        None => output.print(&answer, |_| arguments.table(&status, Timestamp::now(), session.program()))?,
-        Some(obstacle) => {
-            // Without a state, what is wrong is all there is to tell.
-            let health = if status.state() == Some(State::Unknown) { health(&status) } else { String::new() };
-            let between = if health.is_empty() { "" } else { "\n" };
-            output.print(&answer, |_| format!("{health}{between}{obstacle}"))?;
-            return Err(Failure::told());
-        }
+    let Some(obstacle) = status.obstacle(session.network()) else {
+        output.print(&answer, |_| arguments.table(&status, Timestamp::now(), session.program()))?;
+        return Ok(());
+    };
+    // Without a state, what is wrong is all there is to tell; our daemon says why a login does not get on, where the stock
+    // one says the obstacle twice.
+    let tells = status.state() == Some(State::Unknown) || (!session.is_stock() && status.version.ends_with("-towline"));
+    let health = if tells { health(&status) } else { String::new() };
+    let between = if health.is_empty() { "" } else { "\n" };
+    let rest = if session.is_stock() {
+        obstacle
+    } else {
+        let prefs = Prefs::load(&api).await?;
+        standing(&status, &obstacle, prefs.text("ControlURL"), session.program())
+    };
+    output.print(&answer, |_| format!("{health}{between}{rest}"))?;
+    Err(Failure::told())
+}
+
+/// How a node stands that is not in its tailnet, and what brings it there.
+fn standing(status: &Status, obstacle: &str, server: &str, program: &str) -> String {
+    match status.state() {
+        // The stock daemon has its maker's server where nobody chose one.
+        Some(State::NeedsLogin) if !status.have_node_key && status.auth_url.is_empty() && server.is_empty() => format!(
+            "This machine is in no tailnet yet: `{program} up --login-server=https://control.example.com` joins one."
+        ),
+        Some(State::NeedsLogin) if !status.auth_url.is_empty() => obstacle.to_owned(),
+        _ => format!("{obstacle} {}.", status.next_step(program)),
     }
-    Ok(())
 }
 
 impl Arguments {
@@ -223,6 +243,21 @@ mod tests {
         ] {
             assert_eq!(last_seen(&peer(json!({ "LastSeen": seen })), now), text);
         }
+    }
+
+    #[test]
+    fn a_machine_that_is_in_no_tailnet_is_told_what_to_type() {
+        let told = |status: Value, server: &str| {
+            let status: Status = serde_json::from_value(status).unwrap();
+            standing(&status, &status.obstacle("Towline").unwrap(), server, "towline")
+        };
+        let out = json!({"BackendState": "NeedsLogin"});
+        assert!(told(out.clone(), "").contains("towline up --login-server="));
+        assert_eq!(told(out, "https://c"), "Logged out. `towline up` logs in.");
+        let asked = json!({"BackendState": "NeedsLogin", "AuthURL": "https://c/a/1"});
+        assert_eq!(told(asked, ""), "Logged out.\nLog in at: https://c/a/1");
+        let stopped = json!({"BackendState": "Stopped", "HaveNodeKey": true});
+        assert_eq!(told(stopped, "https://c"), "Towline is stopped. `towline up` brings the network back.");
     }
 
     #[test]

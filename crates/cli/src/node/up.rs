@@ -1,13 +1,15 @@
+use std::collections::BTreeSet;
 use std::io::Write;
 
 use clap::Args;
 use serde_json::Value;
 
-use super::login::{JoinArguments, Login};
+use super::login::{JoinArguments, Login, Told};
 use super::prefs::{Changes, Prefs};
 use super::settings::{self, Mention};
 use super::state::{State, Status};
 use super::{LocalApi, Session};
+use crate::go_flags::STOCK_NAME;
 use crate::output::note;
 use crate::{Failure, Output};
 
@@ -20,13 +22,13 @@ pub struct Arguments {
     #[command(flatten)]
     join: JoinArguments,
     /// Log in anew even if this machine is logged in; it loses its connections meanwhile
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
     force_reauth: bool,
     /// Set everything that is not mentioned to its default
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
     reset: bool,
     /// Print the login URL and the state as JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
     json: bool,
 }
 
@@ -55,15 +57,23 @@ pub(super) async fn run<W: Write>(
     }
     match plan(&arguments, &prefs, &status, session.program())? {
         Plan::Edit(changes) => {
-            let (timeout, program) = (arguments.join.timeout(), session.program());
-            edit(&api, &prefs, &changes, Login { key: None, log_in: false, timeout, program }, output).await?;
+            let timeout = arguments.join.timeout();
+            let login = Login { key: None, log_in: false, replaces: None, timeout, session };
+            edit(&api, &prefs, &changes, login, output).await?;
         }
         Plan::Start { changes, log_in } => {
             let prefs = prefs.with(&changes);
             prefs.check(&api).await?;
-            let login = Login { key, log_in, timeout: arguments.join.timeout(), program: session.program() };
+            let own = status.own.as_ref().filter(|_| log_in && status.is_logged_in());
+            let replaces = own.map(|own| own.public_key.clone());
+            let login = Login { key, log_in, replaces, timeout: arguments.join.timeout(), session };
             login.run(&api, &prefs, output).await?;
         }
+    }
+    if arguments.join.has_key() && !arguments.force_reauth && status.state() == Some(State::Running) {
+        note(
+            "This machine is logged in already, so the key was not used: with --force-reauth it logs in anew by the key.",
+        );
     }
     warn_of_health(&api, output).await
 }
@@ -86,7 +96,9 @@ fn plan(arguments: &Arguments, prefs: &Prefs, status: &Status, program: &str) ->
     }
     let server_changes = !is_fresh && new_server != old_server;
     if server_changes && status.is_logged_in() && !arguments.force_reauth {
-        return Err(Failure::usage("can't change --login-server without --force-reauth"));
+        return Err(Failure::usage(
+            "can't change --login-server without --force-reauth, which logs in anew, at the other server",
+        ));
     }
     if arguments.reset {
         let mut whole = settings::defaults();
@@ -94,18 +106,56 @@ fn plan(arguments: &Arguments, prefs: &Prefs, status: &Status, program: &str) ->
         mentioned = whole;
     }
     mentioned.insert("WantRunning".to_owned(), true.into());
-    let joins = arguments.force_reauth || arguments.join.has_key() || server_changes;
-    let tags = mentioned.get("AdvertiseTags").is_some_and(|tags| *tags != normal_tags(prefs));
-    let goes_on = match status.state() {
-        Some(State::Running | State::Starting) => !joins && !tags,
-        Some(State::Stopped) => !joins && !tags && is_simple,
-        _ => false,
-    };
-    if goes_on {
+    let other_tags = other_tags(&mentioned, prefs, status);
+    // The stock command changes the setting and leaves the node with the tags that it has; scripts rely on its exit code.
+    let refuses = status.is_logged_in() && !arguments.force_reauth && program != STOCK_NAME;
+    if let Some(wanted) = other_tags.as_ref().filter(|_| refuses) {
+        return Err(refuse_tags(status, wanted));
+    }
+    let joins = arguments.force_reauth || server_changes || other_tags.is_some();
+    if !joins && goes_on(arguments, status, is_simple) {
         return Ok(Plan::Edit(mentioned));
     }
     mentioned.insert("LoggedOut".to_owned(), false.into());
     Ok(Plan::Start { changes: mentioned, log_in: arguments.force_reauth || !status.is_logged_in() })
+}
+
+/// Whether the node goes on as it is where no new login is wanted: a key is for one that may not be in.
+fn goes_on(arguments: &Arguments, status: &Status, is_simple: bool) -> bool {
+    match status.state() {
+        Some(State::Running) => true,
+        Some(State::Starting) => !arguments.join.has_key(),
+        Some(State::Stopped) => !arguments.join.has_key() && is_simple,
+        _ => false,
+    }
+}
+
+/// The tags that are wanted, where they are other ones than were asked for before, and than the node has.
+fn other_tags(changes: &Changes, prefs: &Prefs, status: &Status) -> Option<Vec<String>> {
+    let tags = changes.get("AdvertiseTags").filter(|tags| **tags != normal_tags(prefs))?;
+    let wanted = tag_list(tags);
+    (!is_tagged(status, &wanted)).then_some(wanted)
+}
+
+fn tag_list(tags: &Value) -> Vec<String> {
+    tags.as_array().into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
+/// Whether the server has given the node these tags, whatever it asked for.
+fn is_tagged(status: &Status, wanted: &[String]) -> bool {
+    let has: BTreeSet<&String> = status.own.iter().flat_map(|own| &own.tags).collect();
+    has == wanted.iter().collect()
+}
+
+/// Tags are given at a login: of a node that is in they would change in its settings only.
+fn refuse_tags(status: &Status, wanted: &[String]) -> Failure {
+    let named = |tags: &[String]| if tags.is_empty() { "no tags".to_owned() } else { tags.join(",") };
+    let has = named(status.own.as_ref().map(|own| own.tags.as_slice()).unwrap_or_default());
+    Failure::usage(format!(
+        "this machine is logged in with {has}, and tags are given at a login: add --force-reauth to log in anew with {}, or \
+         have an admin change them with `towline devices tag`",
+        named(wanted)
+    ))
 }
 
 /// The tags in force as flags give them: none is no list.
@@ -146,17 +196,18 @@ async fn edit<W: Write>(
     api: &LocalApi,
     prefs: &Prefs,
     changes: &Changes,
-    login: Login,
+    login: Login<'_>,
     output: &mut Output<W>,
 ) -> Result<(), Failure> {
     prefs.with(changes).check(api).await?;
     let mut bus = api.watch(0).await?;
     Prefs::change(api, changes).await?;
     let status: Status = api.get("status?peers=false").await?;
-    if status.state() == Some(State::Running) {
-        return login.done(output);
+    if status.state() == Some(State::Running) && status.auth_url.is_empty() {
+        return Told::default().finish(output);
     }
-    login.wait(api, &mut bus, output).await
+    // A new login that waits for somebody is what this command is waited for, too.
+    login.wait(api, prefs.with(changes).text("ControlURL"), &mut bus, output).await
 }
 
 /// Says what keeps the node from working well although it runs.
@@ -249,14 +300,33 @@ mod tests {
     }
 
     #[test]
-    fn other_tags_start_the_node_again() {
+    fn other_tags_need_a_new_login() {
         let mut prefs = in_force();
         prefs["AdvertiseTags"] = json!(["tag:a"]);
-        let flags = "--accept-routes --hostname=alpha --advertise-tags=";
-        let same = planned(&format!("{flags}a"), prefs.clone(), running()).unwrap();
-        assert!(matches!(same, Plan::Edit(_)), "{same:?}");
-        let other = planned(&format!("{flags}b"), prefs, running()).unwrap();
-        assert!(matches!(other, Plan::Start { log_in: false, .. }), "{other:?}");
+        let mut status = running();
+        status["Self"] = json!({"Tags": ["tag:c"]});
+        let plan = |flags: &str| {
+            let flags = format!("--accept-routes --hostname=alpha --advertise-tags={flags}");
+            planned(&flags, prefs.clone(), status.clone())
+        };
+        // What was asked for before, and what the key has given.
+        for same in ["a", "c"] {
+            let planned = plan(same).unwrap();
+            assert!(matches!(planned, Plan::Edit(_)), "{planned:?}");
+        }
+        let refused = plan("b").unwrap_err();
+        let text = "this machine is logged in with tag:c, and tags are given at a login: add --force-reauth to log in anew with tag:b";
+        assert!(refused.code == crate::EXIT_USAGE && refused.to_string().starts_with(text), "{refused}");
+        let anew = plan("b --force-reauth").unwrap();
+        assert!(matches!(anew, Plan::Start { log_in: true, .. }), "{anew:?}");
+    }
+
+    #[test]
+    fn a_key_restarts_no_node_that_runs() {
+        let flags = "--accept-routes --hostname=alpha --auth-key=k";
+        assert!(matches!(planned(flags, in_force(), running()).unwrap(), Plan::Edit(_)));
+        let starting = json!({"BackendState": "Starting", "HaveNodeKey": true});
+        assert!(matches!(planned(flags, in_force(), starting).unwrap(), Plan::Start { log_in: false, .. }));
     }
 
     #[test]

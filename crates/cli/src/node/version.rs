@@ -11,14 +11,14 @@ use crate::{Failure, Output};
 /// This command's version.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// Shows the version of this command, and of the daemon.
+/// Shows the version of this command; with --daemon also the one of the daemon that it talks to.
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Show the daemon's version too
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     daemon: bool,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     json: bool,
 }
 

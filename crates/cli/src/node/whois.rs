@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp"])]
     proto: Option<String>,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     json: bool,
 }
 

@@ -23,7 +23,10 @@ fn a_stock_daemon_joins_is_shown_changed_and_leaves() {
     let url = &installation.url;
 
     let before = alpha.ours("status");
-    assert_eq!((before.out.as_str(), before.code), ("Logged out.\n", 1));
+    let joins =
+        "This machine is in no tailnet yet: `towline up --login-server=https://control.example.com` joins one.\n";
+    assert_eq!((before.out.as_str(), before.code), (joins, 1));
+    assert_eq!(alpha.stocks("status").out, "Logged out.\n");
     let no_server = alpha.ours("up --hostname=alpha");
     assert!(no_server.code == 2 && no_server.err.contains("--login-server=https://"), "{no_server:?}");
 
@@ -63,8 +66,15 @@ fn a_stock_daemon_joins_is_shown_changed_and_leaves() {
     assert!(!pong.lines().last().unwrap().contains("DERP"), "{pong}");
     let tsmp = alpha.ours("ping --tsmp beta").well();
     assert!(tsmp.contains(" via TSMP in ") && tsmp.lines().count() == 1, "{tsmp}");
-    assert_eq!(alpha.ours("ping alpha").well(), alpha.stocks("ping alpha").well());
-    assert_eq!(alpha.ours("ping 100.64.99.9").err, "towline: no matching peer\n");
+    assert!(alpha.ours("ping alpha").well().contains("is this machine's own address"));
+    let nobody = alpha.ours("ping 100.64.99.9").err;
+    assert!(nobody.contains("no node of the tailnet has the address 100.64.99.9"), "{nobody}");
+    let none = alpha.ours("exit-node list -o json");
+    assert_eq!((none.out.as_str(), none.code), ("[]\n", 0), "{none:?}");
+    let unused = alpha.ours(&format!("up --reset --hostname=alpha --auth-key=tskey-auth-bogus --login-server={url}"));
+    assert!(unused.code == 0 && unused.err.contains("the key was not used"), "{unused:?}");
+    let retagged = alpha.ours(&format!("up --hostname=alpha --advertise-tags=tag:server --login-server={url}"));
+    assert!(retagged.code == 2 && retagged.err.contains("add --force-reauth"), "{retagged:?}");
 
     let report = alpha.ours("netcheck --format=json").json();
     assert_eq!((&report["UDP"], &report["PreferredDERP"]), (&Value::from(true), &Value::from(900)), "{report}");
@@ -83,12 +93,20 @@ fn a_stock_daemon_joins_is_shown_changed_and_leaves() {
 
     alpha.ours("down").well();
     let stopped = alpha.ours("status");
-    assert_eq!((stopped.out.as_str(), stopped.code), ("Tailscale is stopped.\n", 1));
+    let stopped_line = "Towline is stopped. `towline up` brings the network back.\n";
+    assert_eq!((stopped.out.as_str(), stopped.code), (stopped_line, 1));
     assert!(alpha.ours("ping beta").err.contains("`towline up` brings the network back"));
     alpha.ours("up").well();
     assert_eq!(alpha.stocks("get shields-up").out.trim(), "true", "a plain up changes settings");
+    // Nobody confirms it: the node stays who it is, and whoever comes by is told.
+    let anew = format!("up --reset --force-reauth --hostname=alpha --timeout=3s --login-server={url}");
+    let anew = alpha.ours(&anew);
+    assert!(anew.code == 4 && anew.err.contains(&format!("\t{url}/a/")), "{anew:?}");
+    assert_eq!(alpha.ours("status --json").json()["BackendState"], "Running");
+    let later = alpha.ours("up --timeout=1s");
+    assert!(later.code == 4 && later.err.contains(&format!("\t{url}/a/")), "{later:?}");
     alpha.ours("logout").well();
-    assert_eq!(alpha.ours("status").out, "Logged out.\n");
+    assert_eq!(alpha.ours("status").out, "Logged out. `towline up` logs in.\n");
 }
 
 #[test]

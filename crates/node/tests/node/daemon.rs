@@ -211,7 +211,7 @@ async fn a_second_daemon_at_the_same_socket_is_refused_by_name() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let node = joined(folder.path(), &server).await;
     let error = Node::start(config(folder.path(), &server.url)).await.unwrap_err().to_string();
-    assert!(error.contains("another daemon answers at"), "{error}");
+    assert!(error.contains("Towline's node runs already"), "{error}");
     node.stop().await;
 }
 
