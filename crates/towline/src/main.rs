@@ -6,16 +6,18 @@ mod apiserver_proxy;
 mod daemon;
 #[cfg(test)]
 mod guide;
+mod misuse;
 mod role;
 
+use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{CommandFactory, FromArgMatches, Parser};
+use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser};
 use clap_complete::Shell;
 use cli::admin::ConnectionArguments;
 use cli::node::SocketArguments;
-use cli::{EXIT_FAILED, Failure, Output, OutputArguments, go_flags};
+use cli::{EXIT_FAILED, EXIT_USAGE, Failure, Output, OutputArguments, go_flags};
 use telemetry::LogArguments;
 
 use role::Role;
@@ -59,8 +61,19 @@ fn main() -> ExitCode {
         return daemon::run();
     }
     let is_stock = go_flags::is_stock_name(&program);
-    let arguments = if is_stock { stock_arguments() } else { Arguments::parse() };
     let name = if is_stock { go_flags::STOCK_NAME } else { "towline" };
+    let typed = std::env::args_os();
+    let typed = if is_stock { go_flags::rewrite(typed, command(name)) } else { typed.collect() };
+    let arguments = match read(typed, name) {
+        Ok(arguments) => arguments,
+        Err(error) => match misuse::explain(&error) {
+            Some(text) => {
+                eprintln!("{name}: {text}");
+                return ExitCode::from(EXIT_USAGE);
+            }
+            None => error.exit(),
+        },
+    };
     let mut output = Output::new(arguments.output.output, std::io::stdout());
     let asked = role::Asked { connection: arguments.connection, socket: arguments.socket, program: name };
     let outcome = match arguments.role {
@@ -80,17 +93,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn completions<W: Write>(shell: Shell, name: &str, output: &mut Output<W>) -> Result<(), Failure> {
+fn completions<W: Write>(shell: Shell, name: &'static str, output: &mut Output<W>) -> Result<(), Failure> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Arguments::command(), name, &mut script);
+    clap_complete::generate(shell, &mut command(name), name, &mut script);
     Ok(output.write(&String::from_utf8_lossy(&script))?)
 }
 
-/// Reads the arguments as the stock command does; errors and help end the process as they do in `Parser::parse`.
-fn stock_arguments() -> Arguments {
-    let tree = || Arguments::command().name(go_flags::STOCK_NAME).bin_name(go_flags::STOCK_NAME);
-    let matches = tree().get_matches_from(go_flags::rewrite(std::env::args_os(), tree()));
-    Arguments::from_arg_matches(&matches).unwrap_or_else(|error| error.exit())
+/// The arguments that the program takes under a name. The options that every command has stand together at the end of a
+/// command's long help, and not in its short one.
+fn command(name: &'static str) -> Command {
+    let everywhere = |option: Arg| option.help_heading("Options of every command").hide_short_help(true);
+    let tree = Arguments::command().name(name).bin_name(name);
+    tree.mut_args(|option| if option.is_global_set() { everywhere(option) } else { option })
+}
+
+fn read(typed: Vec<OsString>, name: &'static str) -> Result<Arguments, clap::Error> {
+    Arguments::from_arg_matches(&command(name).try_get_matches_from(typed)?)
 }
 
 #[cfg(test)]
@@ -99,6 +117,21 @@ mod tests {
 
     #[test]
     fn the_argument_tree_is_consistent() {
-        Arguments::command().debug_assert();
+        command("towline").debug_assert();
+    }
+
+    #[test]
+    fn the_options_of_every_command_stand_under_one_heading_of_the_long_help_alone() {
+        let help = |flag| {
+            let asked = command("towline").try_get_matches_from(["towline", "up", flag]);
+            asked.unwrap_err().to_string()
+        };
+        let (short, long) = (help("-h"), help("--help"));
+        assert!(!short.contains("--api-key") && short.contains("--login-server"), "{short}");
+        let (_, everywhere) = long.split_once("Options of every command:").unwrap();
+        for option in ["--log-level", "--api-key", "--socket", "--output"] {
+            assert!(everywhere.contains(option), "{option} is missing: {long}");
+        }
+        assert!(!["Logging:", "Server:", "Daemon:"].iter().any(|heading| long.contains(heading)), "{long}");
     }
 }
