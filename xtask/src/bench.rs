@@ -15,13 +15,13 @@ use crate::{Task, print};
 /// Run a benchmark: what our system costs beside the stock one
 ///
 /// A benchmark measures a release build on a world of its own and prints a table. Missed targets are marked in it and are no
-/// failure. Its own options follow its name:
-///
-///     cargo xtask bench --list
-///     cargo xtask bench footprint
-///     cargo xtask bench footprint --rounds 1 --system stock -o json
+/// failure. Its own options follow its name.
 #[derive(Parser)]
-#[command(name = "bench", verbatim_doc_comment, arg_required_else_help = true)]
+#[command(
+    name = "bench",
+    arg_required_else_help = true,
+    after_long_help = "Examples:\n  cargo xtask bench --list\n  cargo xtask bench footprint\n  cargo xtask bench footprint --rounds 1 --system stock -o json"
+)]
 pub(crate) struct Bench {
     /// List the benchmarks
     #[arg(long)]

@@ -22,12 +22,9 @@ use report::Report;
 ///
 /// Without a name all of them run, one after another. What they learn is kept in the cache, so that the next run goes on from
 /// there; the policy's begin with the examples of docs/policy.md and of the tests. An input that breaks something is kept
-/// under fuzz/artifacts and named at the end, with the command that plays it again:
-///
-///     cargo xtask fuzz
-///     cargo xtask fuzz filter --seconds 600
+/// under fuzz/artifacts and named at the end, with the command that plays it again.
 #[derive(Parser)]
-#[command(name = "fuzz", verbatim_doc_comment)]
+#[command(name = "fuzz", after_long_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz filter --seconds 600")]
 pub(crate) struct Fuzz {
     /// List the fuzzers
     #[arg(long)]

@@ -20,12 +20,12 @@ use crate::progress::Progress;
 ///
 /// Which files are altered, and which alterations mean the same as the code does, stands in .cargo/mutants.toml. All of them
 /// take hours on two cores; a shard is a sample. At the end stands a row for each file, and every alteration that no test
-/// noticed. It fails where less than 90 % are noticed:
-///
-///     cargo xtask mutants filter
-///     cargo xtask mutants policy --shard 0/8
+/// noticed. It fails where less than 90 % are noticed.
 #[derive(Parser)]
-#[command(name = "mutants", verbatim_doc_comment)]
+#[command(
+    name = "mutants",
+    after_long_help = "Examples:\n  cargo xtask mutants filter\n  cargo xtask mutants policy --shard 0/8"
+)]
 pub(crate) struct Mutants {
     /// Only of this crate
     #[arg(value_name = "CRATE")]

@@ -17,8 +17,10 @@ use crate::print;
 
 /// How often the live line is drawn.
 const LIVE: Duration = Duration::from_millis(500);
-/// How often a long step says, without a terminal, that it still works.
-const STILL_WORKING: Duration = Duration::from_secs(60);
+/// How often a long step says, without a terminal, what it is at.
+const STILL_WORKING: Duration = Duration::from_secs(15);
+/// How much of a log's last line is shown without a terminal.
+const LONGEST_WORD: usize = 100;
 /// How many of a log's last lines an error quotes.
 const QUOTED_LINES: usize = 25;
 /// Logs of finished tasks are kept this long.
@@ -79,6 +81,11 @@ impl Progress {
             Err(_) => self.line(&format!("{title}: failed after {took}")),
         }
         result.with_context(|| step.failure())
+    }
+
+    /// Whether there is a terminal, with a live line of what is being done.
+    pub(crate) fn is_live(&self) -> bool {
+        self.terminal
     }
 
     /// Shows on a terminal, until the next line, what is being done.
@@ -203,10 +210,17 @@ impl Step<'_> {
                 let line: String = text.chars().take(terminal_width()).collect();
                 print::note(format_args!("\r\x1b[2K{line}"));
             } else {
-                print::note(format_args!("{}: still at it after {elapsed}\n", self.title));
+                print::note(format_args!("{}\n", still_working(&self.title, &elapsed, &last_line(&self.log))));
             }
         }
     }
+}
+
+/// What a long step says without a terminal: how long it takes, and what its log said last.
+fn still_working(title: &str, elapsed: &str, last: &str) -> String {
+    let last: String = last.chars().take(LONGEST_WORD).collect();
+    let end = if last.is_empty() { "" } else { ": " };
+    format!("{title}: still at it after {elapsed}{end}{last}")
 }
 
 /// Tells the thread that draws the live line that the step has ended.
@@ -369,6 +383,13 @@ mod tests {
         });
         assert_eq!(heard, ["one", "two"]);
         assert!(log.unwrap().ends_with("one\ntwo\n"));
+    }
+
+    #[test]
+    fn without_a_terminal_a_long_step_says_what_it_is_at() {
+        let said = still_working("towline", "15s", "   Compiling control v0.1.0".trim());
+        assert_eq!(said, "towline: still at it after 15s: Compiling control v0.1.0");
+        assert_eq!(still_working("tree", "30s", ""), "tree: still at it after 30s");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 mod cargo;
 pub(crate) mod scenario;
 mod stage;
+mod told;
 
 use std::process::ExitCode;
 
@@ -18,13 +19,12 @@ use stage::{Counts, STAGES, Stage};
 /// Run the tests: formatting, lints, rules, unit tests, scenarios
 ///
 /// Every stage runs, whatever became of the one before; the last line counts what passed and what failed. Without a
-/// name, all stages of the standard tier run. A stage's own options follow its name:
-///
-///     cargo xtask test
-///     cargo xtask test --only clippy --only tidy
-///     cargo xtask test unit -p packet
+/// name, all stages of the standard tier run. A stage's own options follow its name.
 #[derive(Parser)]
-#[command(name = "test", verbatim_doc_comment)]
+#[command(
+    name = "test",
+    after_long_help = "Examples:\n  cargo xtask test\n  cargo xtask test --only clippy --only tidy\n  cargo xtask test unit -p packet"
+)]
 pub(crate) struct Test {
     /// Run only this stage; may be given several times
     #[arg(long, value_name = "STAGE")]

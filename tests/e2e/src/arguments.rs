@@ -5,16 +5,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{Client, Habits, Operator, Parts};
 
-/// What a test program may be asked for.
+/// Play the walkthrough: what a user of this product does on the first day, row by row
+///
+/// Every row plays in a world of its own making, together with those that it needs, and says what it saw. The world is as
+/// large as the rows need it, and goes when they have ended.
 #[derive(Clone, Debug, Parser)]
 pub struct Arguments {
-    /// A row of the walkthrough to play, 1 to 17, with those that it needs; may be repeated. Without any: all that are played
-    /// on Kubernetes
+    /// A row to play, 1 to 17, with those that it needs; may be repeated. Without any: all that are played on Kubernetes
     #[arg(long = "row", value_name = "NUMBER")]
     pub rows: Vec<u8>,
 
-    /// Whose operator and proxies play
-    #[arg(long, value_enum, default_value = "stock")]
+    /// Whose operator and proxies play: stock or towline
+    #[arg(long, value_enum, default_value = "stock", hide_possible_values = true)]
     operator: Program,
 
     /// Whose client plays on the laptop

@@ -7,6 +7,9 @@ use anyhow::Result;
 use lab::{Event, StepState};
 
 /// Named scenarios, run one after the other: what one leaves behind, the next begins with.
+///
+/// What is printed of one, a line each as soon as it is so: `begin  NAME`; `now    STEP` and `done   STEP (TIME)` for each
+/// step of its own; and `ok     NAME (TIMES)` or `FAILED NAME (TIMES)`.
 #[derive(Debug, Default)]
 pub struct Checks {
     failed: u32,
@@ -43,6 +46,7 @@ impl Checks {
 
     /// As [`Checks::check`], for a scenario that notes when it reached what, counted from its begin; returns what it made.
     pub fn timed<T>(&mut self, name: &str, scenario: impl FnOnce(&mut Marks) -> Result<T>) -> Option<T> {
+        println!("begin  {name}");
         let mut marks = Marks::start();
         let ended = scenario(&mut marks);
         let times = marks.end();
@@ -75,10 +79,21 @@ impl Marks {
         self.reached.lock().unwrap_or_else(PoisonError::into_inner).push(what.into());
     }
 
-    /// Notes the ends of steps.
+    /// Shows steps as they begin and end, and notes their ends.
     pub fn listen(&self, event: &Event) {
+        Self::show(event);
         if matches!(event.state, StepState::Done(_)) {
             self.reached(format!("{} after", event.step));
+        }
+    }
+
+    /// Shows steps as they begin and end, without a note of them.
+    pub fn show(event: &Event) {
+        let step = &event.step;
+        match event.state {
+            StepState::Begun => println!("now    {step}"),
+            StepState::Done(took) => println!("done   {step} ({:.1} s)", took.as_secs_f32()),
+            StepState::Failed(took) => println!("done   {step}, which failed ({:.1} s)", took.as_secs_f32()),
         }
     }
 

@@ -3,7 +3,7 @@
 use anyhow::{Result, bail};
 use lab::{Options, ScratchWorld};
 
-use crate::{Arguments, Cast, Checks, Parts, Stage, Tailnet, binary};
+use crate::{Arguments, Cast, Checks, Marks, Parts, Stage, Tailnet, binary};
 
 mod administration;
 mod api_server;
@@ -23,6 +23,27 @@ mod paths;
 mod refusal;
 mod removal;
 mod trouble;
+
+/// What happens in each row of the walkthrough.
+pub const TITLES: [&str; 17] = [
+    "An administrator makes users, keys and OAuth clients, and sets a policy",
+    "Devices join by a login and by a key, and see each other",
+    "Helm installs the operator",
+    "kubectl gets a context for the cluster behind the tailnet",
+    "kubectl as the administrator: exec, attach, cp, port-forward, logs",
+    "The same as the member: what RBAC gives, and no more",
+    "A Service of the cluster comes to lead to a device",
+    "A pod reaches the device by ping, SSH and HTTP",
+    "A Connector offers four networks, approved by the policy",
+    "The laptop reaches pods, Services and a printer through the Connector",
+    "A ping goes directly through two NATs",
+    "UDP is blocked: traffic goes by relay, and directly again afterwards",
+    "Services of the cluster are exposed to the tailnet",
+    "What flows through a device is told, by peer, port and bytes",
+    "An exit node takes all of the laptop's traffic",
+    "Everything is removed, and nothing stays",
+    "Server, relay, leader and proxy are killed in turn; the rest goes on",
+];
 
 /// Rows, or parts of rows, that are played together.
 pub struct Act {
@@ -145,7 +166,7 @@ pub fn play(acts: &[&Act], cast: &Cast, checks: &mut Checks) -> Result<()> {
     let options = if on_kubernetes { Options::whole()? } else { Options::boxes()? };
     let title = "the world is up, with server, relays and clients";
     let founded = checks.timed(title, |marks| {
-        let world = ScratchWorld::up(options)?;
+        let world = ScratchWorld::up_telling(options, &|event| Marks::show(&event))?;
         marks.reached("world after");
         let tailnet = Tailnet::found(&world, cast, &binary()?, &|event| marks.listen(&event))?;
         Ok((world, tailnet))

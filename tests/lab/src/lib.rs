@@ -88,4 +88,4 @@ pub use ssh::SshKey;
 pub use stock::{STOCK_PORT, StockNode, start_stock_relay};
 pub use traffic::Udp;
 pub use usage::Usage;
-pub use world::{BoxStatus, DaemonStatus, Options, ScratchWorld, Status, World, locate_init};
+pub use world::{BoxStatus, DaemonStatus, Options, Scratch, ScratchWorld, Status, World, locate_init};

@@ -29,7 +29,7 @@ mod status;
 mod teardown;
 
 pub use options::{Options, locate_init};
-pub use scratch::ScratchWorld;
+pub use scratch::{Scratch, ScratchWorld};
 pub use status::{BoxStatus, DaemonStatus, Status};
 
 /// Changes when records or the talk with `lab-init` change: worlds of another version can only be taken down.
@@ -81,8 +81,8 @@ impl World {
     /// When there is none, or it was made by another version of this crate.
     pub fn attach(name: &WorldName) -> Result<Self> {
         let folder = WorldFolder::new(name.clone());
-        let record =
-            record_of(&folder)?.with_context(|| format!("no world {name} is up; `cargo xtask up` makes one"))?;
+        let record = record_of(&folder)?
+            .with_context(|| format!("no world {name} is up: `cargo xtask up --world {name}` makes it"))?;
         Ok(Self { folder, plan: record.plan, cluster: record.cluster })
     }
 
@@ -95,11 +95,17 @@ impl World {
     pub fn down(name: &WorldName) -> Result<()> {
         require_root()?;
         let folder = WorldFolder::new(name.clone());
-        if !folder.exists() && !teardown::has_traces(&folder) {
+        if !Self::has_traces(name) {
             return Ok(());
         }
         let lock = folder.lock(LOCK_PATIENCE)?;
         teardown::tear_down(&folder, lock).with_context(|| format!("taking world {name} down"))
+    }
+
+    /// Whether anything of a world of this name is on the machine: a file, a process, a cgroup.
+    pub fn has_traces(name: &WorldName) -> bool {
+        let folder = WorldFolder::new(name.clone());
+        folder.exists() || teardown::has_traces(&folder)
     }
 
     /// Names of all worlds on this machine, half-made ones too.
@@ -110,6 +116,14 @@ impl World {
     /// Name of the world.
     pub fn name(&self) -> &WorldName {
         self.folder.name()
+    }
+
+    /// Whether a test made it for itself, and takes it down.
+    ///
+    /// # Errors
+    /// When its record cannot be read.
+    pub fn is_scratch(&self) -> Result<bool> {
+        Ok(record_of(&self.folder)?.is_some_and(|record| record.owner.is_some()))
     }
 
     /// The drawing that was made real.
@@ -288,7 +302,7 @@ fn record_of(folder: &WorldFolder) -> Result<Option<WorldRecord>> {
         let name = folder.name();
         ensure!(
             version == RECORD_VERSION,
-            "world {name} was made by another version of the laboratory; take it down first: `cargo xtask down`"
+            "world {name} was made by another version of the laboratory; take it down first: `cargo xtask down --world {name}`"
         );
     }
     read_record(&path)

@@ -5,11 +5,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
-use clap::Parser;
+use clap::{Command, CommandFactory, FromArgMatches};
 use e2e::{Arguments, rows};
 
 use crate::test::Context;
 use crate::test::stage::Counts;
+use crate::test::told::Told;
 use crate::{build, fetch, world};
 
 /// What a test program is told by its environment.
@@ -120,8 +121,8 @@ pub(super) fn walkthrough(context: &Context<'_>) -> Result<Counts> {
 
 /// Our programs, in the roles that the options leave open.
 fn not_named(options: &[String]) -> Vec<String> {
-    let roles = ["--operator", "--laptop", "--robbinsdale"].into_iter();
-    let open = roles.filter(|role| !options.iter().any(|typed| typed.starts_with(role)));
+    let roles = ROLES.iter().map(|role| format!("--{role}"));
+    let open = roles.filter(|role| !options.iter().any(|typed| typed.starts_with(role.as_str())));
     open.map(|role| format!("{role}=towline")).collect()
 }
 
@@ -137,10 +138,28 @@ fn rows_of(options: &[String]) -> Result<Arguments> {
 
 /// The options of the walkthrough, read.
 pub(crate) fn parsed(options: &[String]) -> Result<Arguments, clap::Error> {
-    let ours = not_named(options);
     let program = "cargo xtask test walkthrough".to_owned();
-    Arguments::try_parse_from(std::iter::once(&program).chain(&ours).chain(options))
+    let matches = command().try_get_matches_from(std::iter::once(&program).chain(options))?;
+    Arguments::from_arg_matches(&matches)
 }
+
+/// The options of the walkthrough as this task takes them: what they leave open is played by our programs.
+fn command() -> Command {
+    let command = ROLES.iter().fold(Arguments::command(), |command, role| {
+        command.mut_arg(role, |argument| argument.default_value("towline"))
+    });
+    let numbered = rows::TITLES.iter().enumerate().map(|(at, title)| format!("  {:>2}  {title}\n", at + 1));
+    command
+        .name("walkthrough")
+        .bin_name("cargo xtask test walkthrough")
+        .mut_arg("rows", |argument| {
+            argument.help("A row to play, 1 to 17, with those that it needs; may be repeated [default: all]")
+        })
+        .after_help(format!("The rows:\n{}", numbered.collect::<String>()))
+}
+
+/// Whose program plays is an option for each of these.
+const ROLES: [&str; 3] = ["operator", "laptop", "robbinsdale"];
 
 /// Whether these can play these rows.
 pub(crate) fn check(arguments: &Arguments) -> Result<()> {
@@ -158,21 +177,26 @@ fn play(context: &Context<'_>, title: &str, cast: &[&str]) -> Result<Counts> {
     program(context, title, &command, environment)
 }
 
-/// Runs a test program by Cargo, shows what it says of each scenario, and counts that.
+/// Runs a test program by Cargo, shows what it says of each scenario as it says it, and counts that.
 fn program(context: &Context<'_>, title: &str, arguments: &[&str], environment: Environment<'_>) -> Result<Counts> {
     let init = world::init(context.cache, context.checkout, context.progress)?;
     context.progress.step(title, |step| {
         let mut cargo = context.checkout.cargo(context.cache, step)?;
         cargo.envs(environment.iter().copied()).env("LAB_INIT", init);
-        let status = step.status(cargo.args(arguments).args(context.options))?;
-        let log = fs::read_to_string(step.log()).with_context(|| format!("reading {}", step.log().display()))?;
-        log.lines().filter(|line| verdict(line).is_some()).for_each(|line| context.progress.line(&format!("  {line}")));
-        let mut counts: Counts = log.lines().filter_map(verdict).map(Counts::one).sum();
+        let mut counts = Counts::default();
+        let status = step.lines(cargo.args(arguments).args(context.options), |line| {
+            let Some(told) = Told::read(line) else { return };
+            counts = [counts, told.counts()].into_iter().sum();
+            if told.is_shown(context.progress.is_live()) {
+                context.progress.line(&told.to_string());
+            }
+        })?;
         if !status.success() && counts.failed == 0 {
             // It broke off before a scenario could fail.
             counts.failed = 1;
         }
         if counts.failed > 0 {
+            let log = fs::read_to_string(step.log()).with_context(|| format!("reading {}", step.log().display()))?;
             let last: Vec<&str> = log.lines().rev().take(60).collect();
             last.iter().rev().for_each(|line| context.progress.line(&format!("  | {line}")));
             context.progress.line(&format!("the whole log is {}", step.log().display()));
@@ -181,25 +205,23 @@ fn program(context: &Context<'_>, title: &str, arguments: &[&str], environment: 
     })
 }
 
-/// What a line says of a scenario.
-fn verdict(line: &str) -> Option<bool> {
-    if line.starts_with("ok     ") {
-        Some(true)
-    } else if line.starts_with("FAILED ") {
-        Some(false)
-    } else {
-        None
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn only_verdicts_count() {
-        assert_eq!(verdict("ok     a pod answers"), Some(true));
-        assert_eq!(verdict("FAILED a pod answers"), Some(false));
-        assert_eq!(verdict("test result: ok. 1 passed; 0 failed"), None);
+    fn the_walkthroughs_help_says_what_it_plays_by_whom_and_which_rows_there_are() {
+        let help = command().render_long_help().to_string();
+        assert!(help.starts_with("Play the walkthrough"), "{help}");
+        assert_eq!(help.matches("[default: towline]").count(), 3, "{help}");
+        assert!(!help.contains("[default: stock]") && help.contains("\n  17  "), "{help}");
+        assert!(help.contains("Usage: cargo xtask test walkthrough"), "{help}");
+    }
+
+    #[test]
+    fn what_the_options_leave_open_is_played_by_our_programs() {
+        let options = ["--laptop=stock", "--row=5"].map(str::to_owned);
+        assert_eq!(not_named(&options), ["--operator=towline", "--robbinsdale=towline"]);
+        check(&parsed(&options).unwrap()).unwrap();
     }
 }

@@ -8,7 +8,7 @@ use anyhow::{Context, Result};
 use super::{Options, World, record_of};
 use crate::folder::{WorldFolder, WorldName};
 use crate::process::ProcessIdentity;
-use crate::progress::silent;
+use crate::progress::{Listener, silent};
 
 /// A world with a name of its own, taken down when dropped.
 ///
@@ -17,6 +17,15 @@ use crate::progress::silent;
 #[derive(Debug)]
 pub struct ScratchWorld {
     world: World,
+}
+
+/// A world that a test made for itself, as it lies on the machine.
+#[derive(Clone, Debug)]
+pub struct Scratch {
+    /// Its name.
+    pub name: WorldName,
+    /// The process that takes it down at its end; none where that is gone, so that the world is an orphan.
+    pub owner: Option<ProcessIdentity>,
 }
 
 /// What the names of scratch worlds begin with.
@@ -38,20 +47,54 @@ impl ScratchWorld {
     ///
     /// # Errors
     /// As [`World::up`]; what has been made until then is taken down.
-    pub fn up(mut options: Options) -> Result<Self> {
+    pub fn up(options: Options) -> Result<Self> {
+        Self::up_telling(options, &silent)
+    }
+
+    /// As [`ScratchWorld::up`], telling the listener what is done.
+    ///
+    /// # Errors
+    /// As [`ScratchWorld::up`].
+    pub fn up_telling(mut options: Options, listener: Listener<'_>) -> Result<Self> {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
         let me = ProcessIdentity::of(std::process::id().cast_signed()).context("looking at this process")?;
-        sweep()?;
+        Self::sweep()?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let name = WorldName::scratch(&number.to_string())?;
         options.owner = Some(me);
-        match World::up(&name, &options, &silent) {
+        match World::up(&name, &options, listener) {
             Ok(world) => Ok(Self { world }),
             Err(error) => {
                 World::down(&name).context("taking the half-made world down")?;
                 Err(error)
             }
         }
+    }
+
+    /// All scratch worlds on the machine.
+    pub fn all() -> Vec<Scratch> {
+        let names = World::all().into_iter().filter(|name| name.as_str().starts_with(PREFIX));
+        names.map(Scratch::look).collect()
+    }
+
+    /// Takes down the scratch worlds whose process is gone; names them.
+    ///
+    /// # Errors
+    /// As [`World::down`].
+    pub fn sweep() -> Result<Vec<WorldName>> {
+        let orphans: Vec<WorldName> =
+            Self::all().into_iter().filter(|scratch| scratch.owner.is_none()).map(|scratch| scratch.name).collect();
+        orphans.iter().try_for_each(World::down)?;
+        Ok(orphans)
+    }
+}
+
+impl Scratch {
+    fn look(name: WorldName) -> Self {
+        let record = record_of(&WorldFolder::new(name.clone())).ok().flatten();
+        // Half made, or completed by an `up` that names no owner: its name says whose it is.
+        let owner = record.and_then(|record| record.owner).or_else(|| owner_by_name(name.as_str()));
+        Self { name, owner: owner.filter(ProcessIdentity::is_alive) }
     }
 }
 
@@ -71,19 +114,6 @@ impl Drop for ScratchWorld {
             eprintln!("{error:#}");
         }
     }
-}
-
-/// Takes down the scratch worlds whose process is gone.
-fn sweep() -> Result<()> {
-    for name in World::all().into_iter().filter(|name| name.as_str().starts_with(PREFIX)) {
-        let record = record_of(&WorldFolder::new(name.clone())).ok().flatten();
-        // Half made, or completed by an `up` that names no owner: its name says whose it is.
-        let owner = record.and_then(|record| record.owner).or_else(|| owner_by_name(name.as_str()));
-        if owner.is_none_or(|owner| !owner.is_alive()) {
-            World::down(&name)?;
-        }
-    }
-    Ok(())
 }
 
 fn owner_by_name(name: &str) -> Option<ProcessIdentity> {
