@@ -10,7 +10,7 @@ use clap::Parser;
 
 use crate::checkout::Checkout;
 use crate::progress::Progress;
-use crate::{Task, print};
+use crate::{Task, interrupt, print};
 
 /// Run a benchmark: what our system costs beside the stock one
 ///
@@ -70,6 +70,7 @@ impl Task for Bench {
         };
         let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
         let progress = Progress::start(&cache, "bench")?;
+        interrupt::watch(interrupt::sweep)?;
         (benchmark.run)(&Context { cache: &cache, checkout: &checkout, progress: &progress, options })
     }
 }

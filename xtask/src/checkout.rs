@@ -8,6 +8,7 @@ use anyhow::{Context, Result, bail};
 use cache::Cache;
 use serde_json::Value;
 
+use crate::interrupt;
 use crate::progress::Step;
 
 /// A checkout of this project.
@@ -79,6 +80,7 @@ impl Checkout {
         let target = cache.cargo_target(&self.root, &self.members()?, &mut |holder| step.waiting(holder))?;
         let mut command = self.bare_cargo();
         command.env("CARGO_TARGET_DIR", target);
+        interrupt::mark(&mut command);
         Ok(command)
     }
 

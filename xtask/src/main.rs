@@ -14,6 +14,7 @@ mod fuzz;
 #[cfg(test)]
 mod guide;
 mod images;
+mod interrupt;
 mod mutants;
 mod print;
 mod progress;
@@ -86,6 +87,7 @@ fn main() -> ExitCode {
         _ => Ok(ExitCode::FAILURE),
     };
     result.unwrap_or_else(|error| {
+        interrupt::settle();
         print::note(format_args!("error: {error:#}\n"));
         ExitCode::FAILURE
     })
@@ -102,6 +104,14 @@ mod tests {
         names.sort();
         names.dedup();
         assert_eq!(names.len(), TASKS.len());
+    }
+
+    #[test]
+    fn the_terminal_breaks_the_lines_of_a_tasks_help_and_nobody_else() {
+        for task in TASKS {
+            let about = (task.command)().get_long_about().map(ToString::to_string).unwrap_or_default();
+            assert!(about.split("\n\n").all(|paragraph| !paragraph.contains('\n')), "{about}");
+        }
     }
 
     #[test]

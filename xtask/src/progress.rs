@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::{Context, Result, bail};
 use cache::Cache;
 
-use crate::print;
+use crate::{interrupt, print};
 
 /// How often the live line is drawn.
 const LIVE: Duration = Duration::from_millis(500);
@@ -76,6 +76,9 @@ impl Progress {
             work(&step)
         });
         let took = duration(started.elapsed());
+        if result.is_err() {
+            interrupt::settle();
+        }
         match &result {
             Ok(_) => self.line(&format!("{title}: done in {took}")),
             Err(_) => self.line(&format!("{title}: failed after {took}")),
@@ -90,7 +93,7 @@ impl Progress {
 
     /// Shows on a terminal, until the next line, what is being done.
     pub(crate) fn now(&self, text: &str) {
-        if self.terminal {
+        if self.terminal && !interrupt::is_ending() {
             let line: String = text.chars().take(terminal_width()).collect();
             print::note(format_args!("\r\x1b[2K{line}"));
         }
@@ -98,6 +101,9 @@ impl Progress {
 
     /// Prints a line of its own, above the live one.
     pub(crate) fn line(&self, text: &str) {
+        if interrupt::is_ending() {
+            return;
+        }
         let clear = if self.terminal { "\r\x1b[2K" } else { "" };
         print::note(format_args!("{clear}{text}\n"));
     }
@@ -135,7 +141,8 @@ impl Step<'_> {
     pub(crate) fn status(&self, command: &mut Command) -> Result<ExitStatus> {
         let log = self.open_log(command)?;
         command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
-        command.status().with_context(|| format!("starting {}", name_of(command)))
+        let status = command.status().with_context(|| format!("starting {}", name_of(command)))?;
+        Ok(settled(status))
     }
 
     /// Runs a program to its end and returns what it printed; its errors go to the log.
@@ -165,7 +172,7 @@ impl Step<'_> {
             writeln!(log, "{line}").with_context(|| format!("writing {}", self.log.display()))?;
             each(&line);
         }
-        child.wait().with_context(|| format!("waiting for {}", name_of(command)))
+        Ok(settled(child.wait().with_context(|| format!("waiting for {}", name_of(command)))?))
     }
 
     /// Like [`Step::run`], and again, `attempts` times in all, when the log reads as if the network failed.
@@ -203,7 +210,7 @@ impl Step<'_> {
 
     fn show_until(&self, ended: &Ended, started: Instant) {
         let pause = if self.progress.terminal { LIVE } else { STILL_WORKING };
-        while !ended.wait(pause) {
+        while !ended.wait(pause) && !interrupt::is_ending() {
             let elapsed = duration(started.elapsed());
             if self.progress.terminal {
                 let text = format!("{}  {elapsed}  {}", self.title, last_line(&self.log));
@@ -221,6 +228,14 @@ fn still_working(title: &str, elapsed: &str, last: &str) -> String {
     let last: String = last.chars().take(LONGEST_WORD).collect();
     let end = if last.is_empty() { "" } else { ": " };
     format!("{title}: still at it after {elapsed}{end}{last}")
+}
+
+/// How a program ended; one that was interrupted with this process is not heard of any more.
+fn settled(status: ExitStatus) -> ExitStatus {
+    if !status.success() {
+        interrupt::settle();
+    }
+    status
 }
 
 /// Tells the thread that draws the live line that the step has ended.

@@ -13,7 +13,7 @@ use clap::Parser;
 
 use crate::checkout::Checkout;
 use crate::progress::Progress;
-use crate::{Task, print};
+use crate::{Task, interrupt, print};
 use stage::{Counts, STAGES, Stage};
 
 /// Run the tests: formatting, lints, rules, unit tests, scenarios
@@ -61,6 +61,7 @@ impl Task for Test {
         let options = self.stage.split_first().map_or([].as_slice(), |(_, options)| options);
         let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
         let progress = Progress::start(&cache, "test")?;
+        interrupt::watch(interrupt::sweep)?;
         let context = Context { cache: &cache, checkout: &checkout, progress: &progress, options };
         let counts = stages.iter().map(|stage| run_stage(stage, &context)).sum::<Counts>();
         print::line(counts)?;

@@ -1,9 +1,8 @@
 //! `cargo xtask up`: the walkthrough's world with all that its user sets up, left running.
 
-use std::fs::{File, TryLockError};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use cache::Cache;
 use clap::Parser;
 use e2e::{Overview, Parts, Program, Stage, Tailnet};
@@ -11,10 +10,14 @@ use lab::{Options, World, WorldName};
 
 use crate::checkout::Checkout;
 use crate::progress::Progress;
-use crate::world::{DEMO, init, tell};
-use crate::{Task, build, fetch, print};
+use crate::world::{DEMO, init, option, status, tell};
+use crate::{Task, build, fetch, interrupt, print};
+use course::Turn;
 use roles::{Roles, Wishes};
 
+pub(crate) use course::Course;
+
+mod course;
 mod next_steps;
 mod roles;
 
@@ -59,13 +62,15 @@ impl Task for Up {
         let roles = Roles::settle(&name, &wishes, checkout.root())?;
         let cast = roles.cast()?;
         let progress = Progress::start(&cache, "up")?;
+        let left = name.clone();
+        interrupt::watch(move || interrupt::say(&farewell(&left)))?;
         fetch::everything(&cache, &checkout, &progress)?;
         let parts = parts(&cache, &checkout, &progress, &roles)?;
         let mut options = Options::started_by(init(&cache, &checkout, &progress)?)?;
         options.cluster = !self.no_cluster;
         let listener = |event| tell(&progress, &event);
         let world = World::up(&name, &options, &listener)?;
-        let _lock = lock(&world, &progress)?;
+        let turn = Turn::begin(&world, &progress)?;
         roles.keep(&world)?;
         world.install(&parts.binary)?;
         for (place, daemon) in world.restart_outdated()? {
@@ -76,10 +81,27 @@ impl Task for Up {
         } else {
             Stage::on(&world, &cast, &parts, &listener)?.furnish(&listener)?;
         }
+        turn.end()?;
         let overview = Overview::of(&world)?;
-        print::answer(format_args!("{overview}\n{}", next_steps::text(&overview, &roles)))?;
+        let problems = status::list(&status::of_overview(&overview));
+        print::answer(format_args!("{overview}{problems}\n{}", next_steps::text(&overview, &roles)))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// What is said to whoever interrupts: what is left, and the ways on and back.
+fn farewell(name: &WorldName) -> String {
+    let option = option(name.as_str());
+    if !World::has_traces(name) {
+        return format!(
+            "Interrupted before there was anything of the world {name}. What was fetched and built stays: `cargo xtask up{option}` \
+             goes on from there."
+        );
+    }
+    format!(
+        "Interrupted. The world {name} stays as far as it is made:\n  cargo xtask up{option}     goes on from there\n  cargo xtask \
+         down{option}   removes it\n"
+    )
 }
 
 fn parts(cache: &Cache, checkout: &Checkout, progress: &Progress, roles: &Roles) -> Result<Parts> {
@@ -89,20 +111,4 @@ fn parts(cache: &Cache, checkout: &Checkout, progress: &Progress, roles: &Roles)
         Program::Towline | Program::Mixed => None,
     };
     Ok(Parts { binary: built.binary, image: built.image, stock_sources })
-}
-
-/// Waits for another `up` of the same world to end.
-fn lock(world: &World, progress: &Progress) -> Result<File> {
-    let path = world.records().join("up.lock");
-    let what = || format!("locking {}", path.display());
-    let file = File::create(&path).with_context(what)?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => {
-            progress.line(&format!("waiting for another `cargo xtask up` of world {}", world.name()));
-            file.lock().with_context(what)?;
-            Ok(file)
-        }
-        Err(TryLockError::Error(error)) => Err(error).with_context(what),
-    }
 }

@@ -1,24 +1,26 @@
 //! `cargo xtask down`, `shell`, `status`, `sign-in`: what to do with a world that `cargo xtask up` made.
 
+mod name;
+pub(crate) mod status;
+
 use std::ffi::OsString;
 use std::fs;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use cache::Cache;
 use clap::Parser;
-use e2e::{Browser, Overview};
+use e2e::{ADMIN, Browser, CONTROL_URL, Installation, MEMBER};
 use lab::{Event, StepState, World, WorldName};
 use serde_json::Value;
 
 use crate::checkout::Checkout;
 use crate::progress::{Progress, duration};
 use crate::{Task, print};
-
-/// The world that people work in, when they name none.
-pub(crate) const DEMO: &str = "demo";
+pub(crate) use name::{DEMO, attach, option};
+pub(crate) use status::Status;
 
 /// Remove a world: its processes, namespaces, mounts and files, whole or half made
 #[derive(Parser)]
@@ -31,11 +33,12 @@ pub(crate) struct Down {
 
 /// Open a prompt in a box of a world, or run a command there: laptop, robbinsdale, control, relay2, node1, node2, …
 ///
-/// Ends as the prompt or the command does, for example
-///     cargo xtask shell laptop
-///     cargo xtask shell laptop -- towline status
+/// Ends as the prompt or the command does.
 #[derive(Parser)]
-#[command(name = "shell", verbatim_doc_comment)]
+#[command(
+    name = "shell",
+    after_long_help = "Examples:\n  cargo xtask shell laptop\n  cargo xtask shell laptop -- towline status"
+)]
 pub(crate) struct Shell {
     /// The box
     name: String,
@@ -43,19 +46,6 @@ pub(crate) struct Shell {
     /// The command and its arguments; none opens a prompt
     #[arg(last = true, value_name = "COMMAND")]
     command: Vec<OsString>,
-
-    /// The world's name
-    #[arg(long, default_value = DEMO)]
-    world: String,
-}
-
-/// Show what runs where in a world; exits with 1 when something is not as it should be
-#[derive(Parser)]
-#[command(name = "status")]
-pub(crate) struct Status {
-    /// As JSON
-    #[arg(long)]
-    json: bool,
 
     /// The world's name
     #[arg(long, default_value = DEMO)]
@@ -71,9 +61,13 @@ pub(crate) struct SignIn {
     /// The URL
     url: String,
 
-    /// Who signs in: admin@example.com or member@example.com
-    #[arg(long)]
+    /// Who signs in: admin@example.com, member@example.com, or a user made since
+    #[arg(long, value_name = "NAME")]
     user: String,
+
+    /// The password of a user made since
+    #[arg(long, value_name = "TEXT")]
+    password: Option<String>,
 
     /// The box where the browser is
     #[arg(long = "box", value_name = "NAME", default_value = "laptop")]
@@ -86,15 +80,23 @@ pub(crate) struct SignIn {
 
 impl Task for Down {
     fn run(self) -> Result<ExitCode> {
-        World::down(&WorldName::parse(&self.world)?)?;
-        print::line(format_args!("The world {} is gone.", self.world))?;
+        let name = WorldName::parse(&self.world)?;
+        if World::has_traces(&name) {
+            World::down(&name)?;
+            print::line(format_args!("The world {name} is gone."))?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        let there = name::those(&World::all());
+        // Who names no world wants everything to be as before, and it is.
+        ensure!(self.world == DEMO, "there is no world {name}{there}");
+        print::line(format_args!("There is no world {name}, and nothing to remove{there}."))?;
         Ok(ExitCode::SUCCESS)
     }
 }
 
 impl Task for Shell {
     fn run(self) -> Result<ExitCode> {
-        let place = World::attach(&WorldName::parse(&self.world)?)?.lab_box(&self.name)?;
+        let place = attach(&self.world)?.lab_box(&self.name)?;
         let status = place.interactive(&self.command)?;
         // As a shell tells it: 128 and the signal's number, where a signal ended it.
         let code = status.code().or_else(|| Some(128 + status.signal()?)).unwrap_or(1);
@@ -102,27 +104,32 @@ impl Task for Shell {
     }
 }
 
-impl Task for Status {
-    fn run(self) -> Result<ExitCode> {
-        let overview = Overview::of(&World::attach(&WorldName::parse(&self.world)?)?)?;
-        if self.json {
-            print::line(serde_json::to_string_pretty(&overview)?)?;
-        } else {
-            print::answer(&overview)?;
-        }
-        Ok(if overview.is_well() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-    }
-}
-
 impl Task for SignIn {
     fn run(self) -> Result<ExitCode> {
-        let place = World::attach(&WorldName::parse(&self.world)?)?.lab_box(&self.place)?;
+        check_url(&self.url)?;
+        let is_known = [ADMIN, MEMBER].contains(&self.user.as_str());
+        let password = self.password.or_else(|| is_known.then(|| Installation::password(&self.user)));
+        let password = password.with_context(|| {
+            format!(
+                "the password of {} is not known here: add --password, or sign in as {ADMIN} or {MEMBER}",
+                self.user
+            )
+        })?;
+        let place = attach(&self.world)?.lab_box(&self.place)?;
         let browser = Browser::open(&place, "sign-in")?;
-        let page = browser.sign_in(&self.url, &self.user)?;
+        let page = browser.sign_in_with(&self.url, &self.user, &password)?;
         browser.let_in(&page)?;
         print::line(format_args!("{} let the device in.", self.user))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Whether it is a URL that a login shows.
+fn check_url(url: &str) -> Result<()> {
+    let path = url.strip_prefix("https://").and_then(|rest| rest.split_once('/')).map(|(_, path)| path);
+    let login = path.and_then(|path| path.strip_prefix("a/")).unwrap_or_default();
+    ensure!(!login.is_empty(), "{url:?} is no URL that a login shows: those begin with {CONTROL_URL}/a/");
+    Ok(())
 }
 
 /// Builds the laboratory's first process and keeps it under its digest, for worlds to outlive the checkout.
@@ -156,5 +163,26 @@ pub(crate) fn tell(progress: &Progress, event: &Event) {
         StepState::Begun => progress.now(&format!("{} …", event.step)),
         StepState::Done(took) => progress.line(&format!("{}: done in {}", event.step, duration(took))),
         StepState::Failed(took) => progress.line(&format!("{}: failed after {}", event.step, duration(took))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_url_that_a_login_shows_is_opened() {
+        check_url("https://control.towline.test/a/0123abc").unwrap();
+        for wrong in ["xyz", "https://control.towline.test", "https://control.towline.test/a/", "/a/x", "--user"] {
+            let message = check_url(wrong).unwrap_err().to_string();
+            assert!(message.contains("no URL that a login shows") && message.contains("/a/"), "{message}");
+        }
+    }
+
+    #[test]
+    fn a_world_that_is_not_there_cannot_be_taken_down() {
+        let down = |world: &str| Down { world: world.to_owned() }.run();
+        let message = down("never-made").unwrap_err().to_string();
+        assert!(message.starts_with("there is no world never-made"), "{message}");
     }
 }

@@ -35,8 +35,14 @@ impl<'a> Browser<'a> {
     /// Opens the URL that a login shows and signs in as a user of the walkthrough; answers the page that asks about the
     /// device.
     pub fn sign_in(&self, url: &str, user: &str) -> Result<Page> {
+        self.sign_in_with(url, user, &Installation::password(user))
+    }
+
+    /// As [`Browser::sign_in`], for a user with another password.
+    pub fn sign_in_with(&self, url: &str, user: &str, password: &str) -> Result<Page> {
         let page = self.visit(url)?;
-        self.send(&page, "Sign in", &[("name", user), ("password", &Installation::password(user))])
+        let signed_in = self.send(&page, "Sign in", &[("name", user), ("password", password)]);
+        signed_in.with_context(|| format!("{user} can't sign in"))
     }
 
     /// Lets the device in that the page asks about.
@@ -49,7 +55,7 @@ impl<'a> Browser<'a> {
         let forms = page.html.split("<form").skip(1).filter_map(|rest| rest.split("</form>").next());
         let form = forms.into_iter().find(|form| form.contains(&format!(">{button}<")));
         let form =
-            form.with_context(|| format!("{} has no form with the button {button:?}:\n{}", page.url, page.html))?;
+            form.with_context(|| format!("{} has no form with the button {button:?}: {}", page.url, page.says()))?;
         let action = attribute(form.split('>').next().unwrap_or_default(), "action").unwrap_or_default();
         let url = match action.as_str() {
             "" => page.url.clone(),
@@ -80,13 +86,46 @@ impl<'a> Browser<'a> {
             command.extend(["-H".to_owned(), format!("Origin: {}", origin(url)?)]);
         }
         command.extend(["-w".to_owned(), "\n%{url_effective}\n%{http_code}".to_owned(), url.to_owned()]);
-        let output = self.lab_box.command(command).run()?.stdout;
-        let mut parts = output.rsplitn(3, '\n');
+        let output = self.lab_box.command(command).finish()?;
+        ensure!(output.ended.is_success(), "{url} can't be opened: {}", reason(&output.stderr));
+        let mut parts = output.stdout.rsplitn(3, '\n');
         let (status, url, html) = (parts.next(), parts.next(), parts.next());
-        let (Some(status), Some(url), Some(html)) = (status, url, html) else { bail!("curl said {output:?}") };
-        ensure!(status.starts_with('2'), "{url} answered {status}:\n{html}");
-        Ok(Page { url: url.to_owned(), html: html.to_owned() })
+        let (Some(status), Some(url), Some(html)) = (status, url, html) else { bail!("curl said {:?}", output.stdout) };
+        let page = Page { url: url.to_owned(), html: html.to_owned() };
+        ensure!(status.starts_with('2'), "{url} answered {status}: {}", page.says());
+        Ok(page)
     }
+}
+
+impl Page {
+    /// What is wrong, in the page's own words; else its beginning as a person reads it.
+    fn says(&self) -> String {
+        let marked = self.html.split("class=\"problem\">").nth(1).and_then(|rest| rest.split("</p>").next());
+        let body = self.html.split("</head>").last().unwrap_or_default();
+        let text: String =
+            unescape(&without_tags(marked.unwrap_or(body))).split_whitespace().collect::<Vec<_>>().join(" ");
+        match text.char_indices().nth(MOST_WORDS) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text,
+        }
+    }
+}
+
+/// How much of a page an error quotes.
+const MOST_WORDS: usize = 300;
+
+/// Why curl brought no page, without what names curl.
+fn reason(stderr: &str) -> &str {
+    let line = stderr.trim().lines().last().unwrap_or_default();
+    line.strip_prefix("curl: ").and_then(|line| line.split_once(") ")).map_or(line, |(_, reason)| reason)
+}
+
+fn without_tags(html: &str) -> String {
+    html.split('<').enumerate().fold(String::new(), |text, (at, part)| match (at, part.split_once('>')) {
+        (0, _) => part.to_owned(),
+        (_, Some((_, rest))) => text + " " + rest,
+        (_, None) => text,
+    })
 }
 
 fn origin(url: &str) -> Result<String> {
@@ -96,14 +135,12 @@ fn origin(url: &str) -> Result<String> {
 
 fn attribute(tag: &str, name: &str) -> Option<String> {
     let value = tag.split(&format!(" {name}=\"")).nth(1)?.split('"').next()?;
-    Some(
-        value
-            .replace("&quot;", "\"")
-            .replace("&#39;", "'")
-            .replace("&lt;", "<")
-            .replace("&gt;", ">")
-            .replace("&amp;", "&"),
-    )
+    Some(unescape(value))
+}
+
+fn unescape(text: &str) -> String {
+    let marks = [("&quot;", "\""), ("&#39;", "'"), ("&lt;", "<"), ("&gt;", ">"), ("&amp;", "&")];
+    marks.into_iter().fold(text.to_owned(), |text, (escaped, mark)| text.replace(escaped, mark))
 }
 
 #[cfg(test)]
@@ -114,6 +151,23 @@ mod tests {
     fn an_attribute_is_read_with_its_escapes() {
         assert_eq!(attribute(r#"input type="hidden" value="a&amp;b""#, "value").unwrap(), "a&b");
         assert_eq!(attribute("input", "value"), None);
+    }
+
+    #[test]
+    fn a_page_is_quoted_by_what_it_says_is_wrong_and_never_as_html() {
+        let page = |html: &str| Page { url: String::new(), html: html.to_owned() };
+        let refused = "<html><head><style>p{}</style></head><body><h1>Sign in</h1>\n<p class=\"problem\">the name &amp; password\n\
+                       don&#39;t fit</p><form>x</form></body></html>";
+        assert_eq!(page(refused).says(), "the name & password don't fit");
+        let other = "<html><head><style>p{}</style></head><body><h1>Towline</h1><p>This is <code>it</code>.</p></body>";
+        assert_eq!(page(other).says(), "Towline This is it .");
+        assert_eq!(page(&"long ".repeat(1000)).says().chars().count(), MOST_WORDS + 1);
+    }
+
+    #[test]
+    fn why_there_is_no_page_is_told_without_the_command() {
+        assert_eq!(reason("curl: (6) Could not resolve host: nonsense\n"), "Could not resolve host: nonsense");
+        assert_eq!(reason("something else"), "something else");
     }
 
     #[test]

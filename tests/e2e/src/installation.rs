@@ -76,9 +76,9 @@ impl Installation {
         Ok(Self { control: world.lab_box("control")?, relay2: world.lab_box("relay2")? })
     }
 
-    /// Whether there is a server to ask.
-    pub fn is_running(&self) -> Result<bool> {
-        Ok(self.control.find_daemon(CONTROL)?.is_some_and(|daemon| daemon.is_running()))
+    /// The server's daemon, which may have ended; none before it was started.
+    pub fn server(&self) -> Result<Option<Daemon>> {
+        self.control.find_daemon(CONTROL)
     }
 
     /// Puts another policy in force.

@@ -6,7 +6,7 @@
 //! - [`rows`]: the walkthrough's rows, to be played on one or the other. Which clients and which operator play is the
 //!   [`Cast`]'s business, and [`Arguments`] say who that is; a row asserts what a user sees.
 //! - [`Promise`]: within which time the walkthrough promises something. [`Stopwatch`]: how long it took, on how late a machine.
-//! - [`Overview`]: what runs where in such a world.
+//! - [`Overview`]: what runs where in such a world. [`Login`]: how far a client in it is.
 //! - [`Browser`]: a person at a login page.
 //! - [`Conversation`]: one TCP connection that nothing may break.
 //! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
@@ -28,6 +28,7 @@ mod client;
 mod conversation;
 mod eventually;
 mod installation;
+mod login;
 mod operator;
 mod overview;
 mod parts;
@@ -37,12 +38,13 @@ mod stopwatch;
 mod table;
 
 pub use arguments::{Arguments, Cast, Program};
-pub use browser::Browser;
+pub use browser::{Browser, Page};
 pub use checks::{Checks, Marks};
 pub use client::Client;
 pub use conversation::Conversation;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
+pub use login::{Login, LoginState};
 pub use operator::{Habits, Operator};
 pub use overview::Overview;
 pub use parts::{Parts, binary};

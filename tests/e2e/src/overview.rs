@@ -2,13 +2,13 @@
 
 use std::fmt;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use lab::{Status, World};
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::Installation;
 use crate::table::Table;
+use crate::{Installation, Login};
 
 /// What runs where in a world; shown as tables.
 #[derive(Clone, Debug, Serialize)]
@@ -18,6 +18,8 @@ pub struct Overview {
     pub boxes: Status,
     /// Devices of the tailnet, as the coordination server lists them; none where there is no server.
     pub devices: Vec<Device>,
+    /// The clients that the walkthrough lets in, as they say themselves; none where there are none.
+    pub logins: Vec<Login>,
     /// Pods of the cluster; none where there is no cluster.
     pub pods: Vec<Pod>,
     /// Who did not answer, and what was said in place of an answer.
@@ -61,20 +63,21 @@ impl Overview {
     /// When a record of the world cannot be read.
     pub fn of(world: &World) -> Result<Self> {
         let mut silent = Vec::new();
-        let mut heard = |asked: Result<Vec<Value>>, whom: &str| {
-            asked.unwrap_or_else(|error| {
-                silent.push(format!("{whom}: {error:#}"));
-                Vec::new()
-            })
-        };
-        let devices = heard(devices(world), "the coordination server");
-        let pods = heard(pods(world), "the cluster");
+        let devices = heard(devices(world), "the coordination server", &mut silent);
+        let logins = heard(Login::all(world), "the clients", &mut silent);
+        let pods = heard(pods(world), "the cluster", &mut silent);
         Ok(Self {
             boxes: world.status()?,
             devices: devices.iter().map(Device::read).collect(),
+            logins,
             pods: pods.iter().map(Pod::read).collect(),
             silent,
         })
+    }
+
+    /// How far the client of a box is; none where there is no client.
+    pub fn login(&self, place: &str) -> Option<&Login> {
+        self.logins.iter().find(|login| login.place == place)
     }
 
     /// Whether every box, daemon and pod is as it should be; devices come and go.
@@ -83,11 +86,23 @@ impl Overview {
     }
 }
 
+/// What was answered; nothing where nobody did, which is noted.
+fn heard<T>(asked: Result<Vec<T>>, whom: &str, silent: &mut Vec<String>) -> Vec<T> {
+    asked.unwrap_or_else(|error| {
+        silent.push(format!("{whom}: {error:#}"));
+        Vec::new()
+    })
+}
+
 fn devices(world: &World) -> Result<Vec<Value>> {
     let Ok(installation) = Installation::of(world) else { return Ok(Vec::new()) };
-    if !installation.is_running()? {
-        return Ok(Vec::new());
-    }
+    let Some(server) = installation.server()? else { return Ok(Vec::new()) };
+    ensure!(
+        server.is_running(),
+        "it has ended, so that nobody lists the devices; its log is {}",
+        server.log_path().display()
+    );
+    server.check().context("it is not ready")?;
     let devices = installation.ask(["devices", "list"])?;
     devices.as_array().cloned().with_context(|| format!("no list of devices: {devices}"))
 }

@@ -8,11 +8,13 @@ use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitCode, Stdio};
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Checks, Installation, MEMBER, PATIENCE, eventually};
 use lab::{World, WorldName};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 #[path = "../../lab/tests/support/traces.rs"]
@@ -53,6 +55,8 @@ fn is_cut_off(user: &User, checks: &mut Checks) {
     checks.check("an up that is killed while the server is set up leaves a world", || {
         user.begins_and_is_cut_off(&[], "nodes ready: done", || Ok(()))
     });
+    checks.check("status of half a world says so, and what completes it", || user.sees_half_a_world());
+    checks.check("an up that is interrupted says what it leaves, and how that goes on or goes", || user.interrupts());
     checks.check("the next goes on, and is killed while Helm installs the operator", || {
         user.begins_and_is_cut_off(&[], "images: done", || user.sees_helm_at_work())
     });
@@ -89,6 +93,7 @@ fn is_used(user: &User, checks: &mut Checks) {
     checks.check("status shows boxes, devices and pods, all well", || {
         let status: Value = serde_json::from_str(&user.runs(&["status", "--json"])?)?;
         let has = |list: &str, name: &str| status[list].as_array().into_iter().flatten().any(|one| one["name"] == name);
+        ensure!(status["problems"].as_array().is_some_and(Vec::is_empty), "{status}");
         ensure!(has("boxes", "laptop") && has("devices", "robbinsdale") && has("pods", "shell"), "{status}");
         Ok(())
     });
@@ -108,6 +113,8 @@ fn is_used(user: &User, checks: &mut Checks) {
         ensure!(said == "laptop\n" && output.status.code() == Some(3), "{said:?}, {}", output.status);
         Ok(())
     });
+    checks.check("a server that was killed is told of, and up starts it again", || user.misses_the_server());
+    checks.check("sign-in says in a line why it can't", || user.signs_in_wrongly());
     checks.check("sign-in is the person who confirms somebody else's login", || user.logs_the_member_in());
 }
 
@@ -127,6 +134,61 @@ impl User {
         let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "xtask {arguments:?} ended with {}:\n{said}\n{errors}", output.status);
         Ok(said.into_owned())
+    }
+
+    /// Runs a task that must fail and returns all that it said.
+    fn fails(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.command(arguments).output().context("starting xtask")?;
+        let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        ensure!(output.status.code() == Some(1), "xtask {arguments:?} ended with {}:\n{said}", output.status);
+        Ok(said)
+    }
+
+    fn sees_half_a_world(&self) -> Result<()> {
+        let said = self.fails(&["status"])?;
+        ensure!(said.contains("This world is not complete") && said.contains("  cargo xtask up --world"), "{said}");
+        Ok(())
+    }
+
+    /// `up` and Ctrl-C.
+    fn interrupts(&self) -> Result<()> {
+        let mut up = self.command(&["up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let mut words = Words::of(&mut up)?;
+        words.until("boxes: done")?;
+        kill_process(Pid::from_child(&up), Signal::INT)?;
+        let ended = up.wait()?;
+        let said = words.rest();
+        ensure!(ended.code() == Some(130), "it ended with {ended}:\n{said}");
+        for way in ["cargo xtask up --world", "cargo xtask down --world"] {
+            ensure!(said.contains(way), "it does not say {way:?}:\n{said}");
+        }
+        Ok(())
+    }
+
+    fn misses_the_server(&self) -> Result<()> {
+        let control = World::attach(&self.world)?.lab_box("control")?;
+        control.find_daemon("control")?.context("no server was started")?.kill()?;
+        let said = self.fails(&["status"])?;
+        for word in ["no answer from the coordination server: it has ended", "`cargo xtask up --world"] {
+            ensure!(said.contains(word), "{word:?} is missing:\n{said}");
+        }
+        self.runs(&["up"])?;
+        let said = self.runs(&["status"])?;
+        ensure!(said.contains("DEVICE"), "{said}");
+        Ok(())
+    }
+
+    fn signs_in_wrongly(&self) -> Result<()> {
+        let never = format!("{}/a/never", e2e::CONTROL_URL);
+        for (url, user, word) in [
+            ("nonsense", MEMBER, "no URL that a login shows"),
+            (never.as_str(), MEMBER, "This login is over or never was"),
+            (never.as_str(), "nobody@example.com", "the password of nobody@example.com is not known here"),
+        ] {
+            let said = self.fails(&["sign-in", url, "--user", user])?;
+            ensure!(said.contains(word) && !said.contains("<") && said.lines().count() == 1, "{said}");
+        }
+        Ok(())
     }
 
     /// `cargo xtask status --json | head -1`: whoever reads goes before the task has said all.
@@ -154,7 +216,7 @@ impl User {
     fn begins_and_is_cut_off(&self, options: &[&str], moment: &str, come: impl FnOnce() -> Result<()>) -> Result<()> {
         let arguments: Vec<&str> = ["up"].iter().chain(options).copied().collect();
         let mut up = self.command(&arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
-        let outcome = says(&mut up, moment).and_then(|()| come());
+        let outcome = Words::of(&mut up).and_then(|mut words| words.until(moment)).and_then(|()| come());
         up.kill()?;
         let ended = up.wait()?;
         outcome?;
@@ -225,19 +287,37 @@ impl User {
     }
 }
 
-/// Reads what a task tells until it says `text`; a thread goes on reading, so that it is never kept waiting.
-fn says(task: &mut Child, text: &str) -> Result<()> {
-    let lines = BufReader::new(task.stderr.take().context("the task's words go elsewhere")?).lines();
-    let (tell, hear) = std::sync::mpsc::channel();
-    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
-    let mut said = Vec::new();
-    loop {
-        // A build may come first.
-        let line = hear.recv_timeout(Duration::from_secs(900)).ok();
-        let line = line.with_context(|| format!("it ended without {text:?}:\n{}", said.join("\n")))?;
-        if line.starts_with(text) {
-            return Ok(());
+/// What a task tells on standard error, as it tells it.
+struct Words {
+    hear: Receiver<String>,
+    said: Vec<String>,
+}
+
+impl Words {
+    /// Begins to listen; a thread reads, so that the task is never kept waiting.
+    fn of(task: &mut Child) -> Result<Self> {
+        let lines = BufReader::new(task.stderr.take().context("the task's words go elsewhere")?).lines();
+        let (tell, hear) = std::sync::mpsc::channel();
+        std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| drop(tell.send(line))));
+        Ok(Self { hear, said: Vec::new() })
+    }
+
+    /// Waits for a line that begins with `text`.
+    fn until(&mut self, text: &str) -> Result<()> {
+        loop {
+            // A build may come first.
+            let line = self.hear.recv_timeout(Duration::from_secs(900)).ok();
+            let line = line.with_context(|| format!("it ended without {text:?}:\n{}", self.said.join("\n")))?;
+            let is_it = line.starts_with(text);
+            self.said.push(line);
+            if is_it {
+                return Ok(());
+            }
         }
-        said.push(line);
+    }
+
+    /// All that is still told, to the task's end.
+    fn rest(self) -> String {
+        self.hear.iter().map(|line| line + "\n").collect()
     }
 }
