@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use dial::{CertificateFault, Resolve, Roots};
-use http::{Request, Uri, header};
+use http::{Request, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper_util::rt::TokioIo;
 use rustls::RootCertStore;
@@ -37,7 +37,7 @@ pub(crate) enum WebError {
     #[error("{0} did not answer within {seconds} s", seconds = PATIENCE.as_secs())]
     TimedOut(String),
     #[error("{0} answered {1}")]
-    Refused(String, http::StatusCode),
+    Refused(String, StatusCode),
 }
 
 /// How servers are told from impostors.
@@ -121,19 +121,31 @@ async fn exchange<S>(uri: &Uri, host: &str, stream: S) -> Result<Bytes, WebError
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let broken = |error: hyper::Error| WebError::Unreachable(host.to_owned(), error.to_string());
     let authority = uri.authority().map_or(host, |authority| authority.as_str());
-    let request = Request::get(uri.path_and_query().map_or("/", |path| path.as_str()))
-        .header(header::HOST, authority)
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    let (status, body) = ask(stream, authority, path).await?;
+    if !status.is_success() {
+        return Err(WebError::Refused(uri.to_string(), status));
+    }
+    Ok(body)
+}
+
+/// Asks whoever is at the other end of a connection for what it has at `path`, as `host`; answers what it says, well or not.
+pub(crate) async fn ask<S>(stream: S, host: &str, path: &str) -> Result<(StatusCode, Bytes), WebError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let broken = |error: hyper::Error| WebError::Unreachable(host.to_owned(), error.to_string());
+    let request = Request::get(path)
+        .header(header::HOST, host)
         .header(header::USER_AGENT, concat!("towline/", env!("CARGO_PKG_VERSION")))
         .body(Empty::<Bytes>::new())
-        .map_err(|_| WebError::Url(uri.to_string()))?;
+        .map_err(|_| WebError::Url(format!("{host}{path}")))?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(broken)?;
     tokio::spawn(connection);
     let response = sender.send_request(request).await.map_err(broken)?;
-    if !response.status().is_success() {
-        return Err(WebError::Refused(uri.to_string(), response.status()));
-    }
+    let status = response.status();
     let body = Limited::new(response.into_body(), ANSWER_LIMIT).collect().await;
-    Ok(body.map_err(|error| WebError::Unreachable(host.to_owned(), error.to_string()))?.to_bytes())
+    let body = body.map_err(|error| WebError::Unreachable(host.to_owned(), error.to_string()))?;
+    Ok((status, body.to_bytes()))
 }

@@ -131,17 +131,23 @@ fn a_kubeconfig_gets_the_context_that_the_stock_command_would_write() {
 
     let path = daemon.folder.join(".kube/config");
     let read = || serde_yaml_ng::from_str::<Value>(&std::fs::read_to_string(&path).unwrap()).unwrap();
+    let nobody = daemon.ours("configure kubeconfig http://cluster");
+    assert!(
+        nobody.code == 4 && nobody.err.contains("nothing answers at http://cluster.tail.example.net"),
+        "{nobody:?}"
+    );
+    assert!(nobody.err.contains("--force") && !path.exists(), "{nobody:?}");
     daemon.stocks("configure kubeconfig http://cluster").well();
     let stocks = read();
     std::fs::remove_file(&path).unwrap();
-    daemon.ours("configure kubeconfig http://cluster").well();
+    daemon.ours("configure kubeconfig http://cluster --force").well();
     let ours = read();
     assert_eq!(ours, stocks);
     assert_eq!(ours["clusters"][0]["cluster"]["server"], "http://cluster.tail.example.net");
     assert_eq!(ours["current-context"], "cluster.tail.example.net");
 
     std::fs::write(&path, "my notes: [").unwrap();
-    let refused = daemon.ours("configure kubeconfig http://cluster");
+    let refused = daemon.ours("configure kubeconfig http://cluster --force");
     assert!(refused.code == 1 && refused.err.contains("is not a kubeconfig and was left as it is"), "{refused:?}");
     assert_eq!(std::fs::read_to_string(&path).unwrap(), "my notes: [");
 }

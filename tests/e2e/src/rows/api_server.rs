@@ -122,8 +122,10 @@ fn configure(stage: &Stage) -> Result<()> {
     let before = laptop.read(STORE)?;
     let configure = || stage.tailnet.laptop.cli(["configure", "kubeconfig", &full_name()]).run();
     if stage.tailnet.laptop.has_our_commands() {
-        // It looks whose certificate the proxy shows, once it answers.
-        let said = configure()?;
+        // It looks whether the proxy answers, and whose certificate it shows; the proxy gets that with its first connection.
+        let said = eventually("the context for kubectl", PATIENCE, || Ok(configure()?))?;
+        let elsewhere = stage.tailnet.laptop.cli(["configure", "kubeconfig", "http://robbinsdale"]).finish()?;
+        ensure!(!elsewhere.ended.is_success() && elsewhere.stderr.contains("no API server"), "{}", elsewhere.stderr);
         ensure!(laptop.read(STORE)? == before, "the system's certificates are others than before: {}", said.stdout);
         let carried = say(stage, &["config", "view", "--raw", "-o", "jsonpath={.clusters[*].cluster}"])?;
         ensure!(carried.contains("certificate-authority-data"), "{carried}");
