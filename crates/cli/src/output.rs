@@ -49,11 +49,27 @@ impl<W: Write> Output<W> {
                 let json = escape_json(&serde_json::to_string_pretty(value)?);
                 self.write(&format!("{json}\n"))
             }
-            Format::Text => {
-                let text = escape(&text(value));
-                let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
-                self.write(&format!("{text}{end}"))
+            Format::Text => self.write(&ended(escape(&text(value)))),
+        }
+    }
+
+    /// As [`Output::print`], for a text whose first part `paint` gives colours, where a terminal shows it and its user wants
+    /// some.
+    ///
+    /// # Errors
+    /// As [`Output::print`].
+    pub(crate) fn print_painted<T: Serialize>(
+        &mut self,
+        value: &T,
+        [painted, rest]: [&str; 2],
+        paint: impl FnOnce(&str) -> String,
+    ) -> io::Result<()> {
+        match self.format {
+            Format::Json => self.print(value, |_| String::new()),
+            Format::Text if has_colours(&io::stdout()) => {
+                self.write(&ended(format!("{}{}", paint(&escape(painted)), escape(rest))))
             }
+            Format::Text => self.print(value, |_| format!("{painted}{rest}")),
         }
     }
 
@@ -98,6 +114,27 @@ impl<W: Write> Output<W> {
 pub(crate) fn note(text: &str) {
     // Nobody is told where nobody reads.
     let _ = writeln!(io::stderr(), "{}", escape(text));
+}
+
+/// As [`note`], for a text whose first part `paint` gives colours.
+pub(crate) fn note_painted([painted, rest]: [&str; 2], paint: impl FnOnce(&str) -> String) {
+    let painted = if has_colours(&io::stderr()) { paint(&escape(painted)) } else { escape(painted) };
+    let text = format!("{painted}{}", escape(rest));
+    // Nobody is told where nobody reads, or where there is nothing to tell.
+    let _ = io::stderr().write_all(ended(text).as_bytes());
+}
+
+/// Whether a terminal reads that shows colours, and nobody has forbidden them (<https://no-color.org>).
+fn has_colours(to: &impl io::IsTerminal) -> bool {
+    let forbidden = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let dumb = std::env::var_os("TERM").is_none_or(|terminal| terminal.is_empty() || terminal == "dumb");
+    to.is_terminal() && !forbidden && !dumb
+}
+
+/// The text with the end of its last line.
+fn ended(text: String) -> String {
+    let end = if text.ends_with('\n') || text.is_empty() { "" } else { "\n" };
+    text + end
 }
 
 /// Names and texts come from other people: nothing of them may steer a terminal.

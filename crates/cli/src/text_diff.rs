@@ -1,4 +1,5 @@
-/// Lines that two texts don't share, each marked `-` or `+`, with up to `context` shared lines around them.
+/// How two texts differ, as `diff -u` shows it: lines marked `-` and `+` with up to `context` shared lines around them, below
+/// a line with their numbers (`@@ -7,4 +7,5 @@`). Nothing where they don't.
 ///
 /// Longest common subsequence after the shared head and tail have been taken off. Where what is left is very long, it
 /// shows as removed and added whole: right, if not short.
@@ -10,29 +11,62 @@ pub(crate) fn diff(old: &str, new: &str, context: usize) -> String {
     if old_middle.is_empty() && new_middle.is_empty() {
         return String::new();
     }
-
     let mut lines: Vec<(char, &str)> = old[..head].iter().map(|line| (' ', *line)).collect();
     lines.extend(middle(old_middle, new_middle));
     lines.extend(old[old.len() - tail..].iter().map(|line| (' ', *line)));
+    hunks(&lines, context)
+}
 
+/// The changed lines with their neighbours, each stretch below the numbers of its lines.
+fn hunks(lines: &[(char, &str)], context: usize) -> String {
     let near = |at: usize| {
         let window = &lines[at.saturating_sub(context)..(at + context + 1).min(lines.len())];
         window.iter().any(|(mark, _)| *mark != ' ')
     };
     let mut out = String::new();
-    let mut skipped = false;
-    for (at, (mark, line)) in lines.iter().enumerate() {
-        if near(at) {
-            if skipped && !out.is_empty() {
-                out.push_str("  ⋮\n");
-            }
-            skipped = false;
-            out.push_str(&format!("{mark} {line}\n"));
-        } else {
-            skipped = true;
+    // How many lines of either text are behind us.
+    let (mut old, mut new, mut at) = (0, 0, 0);
+    while at < lines.len() {
+        let end = (at..lines.len()).find(|at| !near(*at)).unwrap_or(lines.len());
+        let hunk = &lines[at..end];
+        let of = |other: char| hunk.iter().filter(|(mark, _)| *mark != other).count();
+        let (in_old, in_new) = (of('+'), of('-'));
+        if !hunk.is_empty() {
+            out.push_str(&format!("@@ -{} +{} @@\n", range(old, in_old), range(new, in_new)));
         }
+        for (mark, line) in hunk {
+            out.push_str(&format!("{mark}{line}\n"));
+        }
+        // Lines that nobody needs are shared.
+        let next = (end..lines.len()).find(|at| near(*at)).unwrap_or(lines.len());
+        (old, new, at) = (old + in_old + next - end, new + in_new + next - end, next);
     }
     out
+}
+
+/// The numbers of lines behind which as many lie, as `diff -u` writes them.
+fn range(before: usize, count: usize) -> String {
+    match count {
+        // None of them: named is the line behind which they would be.
+        0 => format!("{before},0"),
+        1 => format!("{}", before + 1),
+        _ => format!("{},{count}", before + 1),
+    }
+}
+
+/// A difference in the colours of `diff --color`.
+pub(crate) fn paint(diff: &str) -> String {
+    let colour = |line: &str| match line.chars().next() {
+        Some('-') => "\u{1b}[31m",
+        Some('+') => "\u{1b}[32m",
+        Some('@') => "\u{1b}[36m",
+        _ => "",
+    };
+    let painted = diff.lines().map(|line| match colour(line) {
+        "" => format!("{line}\n"),
+        colour => format!("{colour}{line}\u{1b}[0m\n"),
+    });
+    painted.collect()
 }
 
 /// Beyond this many comparisons the middle shows whole.
@@ -76,14 +110,23 @@ mod tests {
     }
 
     #[test]
-    fn a_changed_line_shows_with_its_neighbours() {
-        assert_eq!(diff("1\n2\n3\n4\n5\n", "1\n2\nx\n4\n5\n", 1), "  2\n- 3\n+ x\n  4\n");
+    fn a_changed_line_shows_with_its_neighbours_and_their_numbers() {
+        assert_eq!(diff("1\n2\n3\n4\n5\n", "1\n2\nx\n4\n5\n", 1), "@@ -2,3 +2,3 @@\n 2\n-3\n+x\n 4\n");
+        assert_eq!(diff("", "1\n2\n", 3), "@@ -0,0 +1,2 @@\n+1\n+2\n");
+        assert_eq!(diff("1\n", "", 3), "@@ -1 +0,0 @@\n-1\n");
     }
 
     #[test]
     fn changes_far_apart_show_apart() {
-        let old: String = (0..20).map(|line| format!("{line}\n")).collect();
-        let new = old.replace("3\n4", "4").replace("16\n", "16\nnew\n");
-        assert_eq!(diff(&old, &new, 0), "- 3\n  ⋮\n+ new\n");
+        let old: String = (1..=20).map(|line| format!("{line}\n")).collect();
+        let new = old.replace("3\n4\n5", "3\n5").replace("17\n", "17\nnew\n");
+        assert_eq!(diff(&old, &new, 1), "@@ -3,3 +3,2 @@\n 3\n-4\n 5\n@@ -17,2 +16,3 @@\n 17\n+new\n 18\n");
+    }
+
+    #[test]
+    fn colours_stand_around_what_changes_only() {
+        let painted = paint("@@ -1 +1,2 @@\n 1\n+2\n-3\n");
+        let wanted = "\u{1b}[36m@@ -1 +1,2 @@\u{1b}[0m\n 1\n\u{1b}[32m+2\u{1b}[0m\n\u{1b}[31m-3\u{1b}[0m\n";
+        assert_eq!(painted, wanted);
     }
 }

@@ -12,8 +12,8 @@ use clap::Subcommand;
 use crypto::{Entropy, SystemEntropy};
 use policy::{Difference, Reach, Report};
 
-use crate::output::note;
-use crate::text_diff::diff;
+use crate::output::{note, note_painted};
+use crate::text_diff::{diff, paint};
 use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
@@ -60,6 +60,9 @@ pub enum Command {
         of: Option<u64>,
     },
 }
+
+/// How many lines are shown around one that changes, as other tools do.
+const CONTEXT: usize = 3;
 
 /// How a policy is set.
 struct Setting {
@@ -132,7 +135,7 @@ async fn set<W: Write>(
         return Err(Failure::refused(format!("{}the policy in force stays", report.verdict())));
     }
     let warnings: Vec<&String> = verdict.data.iter().flat_map(|finding| &finding.warnings).collect();
-    note(format!("{}{}", diff(&now.text, &new, 2), report.effects()).trim_end_matches('\n'));
+    note_painted([&change_of(&now.text, &new), &report.effects()], paint);
     for warning in &warnings {
         note(&format!("warning: {warning}"));
     }
@@ -178,13 +181,18 @@ async fn history<W: Write>(client: &Client, version: Option<u64>, output: &mut O
 }
 
 fn show_change<W: Write>(old: &str, new: &str, verdict: &PolicyVerdict, output: &mut Output<W>) -> Result<(), Failure> {
-    let change = diff(old, new, 2);
+    let change = change_of(old, new);
     let answer = serde_json::json!({"changed": !change.is_empty(), "diff": change, "difference": verdict.difference});
-    let text = match change.is_empty() {
-        true => "Nothing would change.".to_owned(),
-        false => format!("{change}\n{}", report(verdict).effects()),
+    let printed = match change.is_empty() {
+        true => output.print(&answer, |_| "Nothing would change.".to_owned()),
+        false => output.print_painted(&answer, [&change, &format!("\n{}", report(verdict).effects())], paint),
     };
-    Ok(output.print(&answer, |_| text).context("printing the difference")?)
+    Ok(printed.context("printing the difference")?)
+}
+
+/// How the text of the policy in force differs from another.
+fn change_of(old: &str, new: &str) -> String {
+    diff(old, new, CONTEXT)
 }
 
 /// What the server found, in the words that the policy's reference shows.

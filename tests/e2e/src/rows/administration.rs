@@ -102,7 +102,7 @@ fn first_policy(tailnet: &Tailnet) -> Result<()> {
     ensure!(checked.ended.is_success() && checked.stdout.contains("is fine"), "{}{}", checked.stdout, checked.stderr);
     let diff = policy(tailnet, "diff", POLICY)?;
     let opens = format!("{ADMIN} -> ");
-    let shown = diff.stdout.contains("+   \"grants\": [") && diff.stdout.contains("It opens:");
+    let shown = diff.stdout.contains("+  \"grants\": [") && diff.stdout.contains("It opens:");
     ensure!(diff.ended.is_success() && shown, "{}{}", diff.stdout, diff.stderr);
     ensure!(diff.stdout.contains(&opens) || diff.stdout.contains("autogroup:admin -> "), "{}", diff.stdout);
     ensure!(in_force(tailnet)?.trim() != POLICY.trim(), "the policy is in force before it was set");
@@ -117,7 +117,7 @@ fn change(tailnet: &Tailnet) -> Result<()> {
     let set = policy(tailnet, "set", &changed)?;
     let said = format!("{}{}", set.stdout, set.stderr);
     ensure!(set.ended.is_success(), "{said}");
-    let (gone, come) = (format!("-     {GRANTED}"), format!("+     {CHANGED}"));
+    let (gone, come) = (format!("-    {GRANTED}"), format!("+    {CHANGED}"));
     for word in [&gone, &come, "It opens:", "tcp:8443", "It closes:", "tcp:443"] {
         ensure!(said.contains(word), "{word:?} is missing:\n{said}");
     }
