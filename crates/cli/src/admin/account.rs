@@ -7,7 +7,7 @@ use api::{ClientCredential, CreateKey, InTailnet, Json, KeyType, OfKey, SecretTe
 use clap::Subcommand;
 
 use super::credential::Credential;
-use super::{Connection, duration, names};
+use super::{Connection, duration, moment, names};
 use crate::{Failure, Output};
 
 #[derive(Debug, Subcommand)]
@@ -57,7 +57,7 @@ pub(super) async fn run<W: Write>(
             let Json(key) = client.create_key(&InTailnet::own(), &Json(request)).await?;
             let path = Credential::new(server.clone(), user.clone(), key.id, key.key).store()?;
             let answer = serde_json::json!({"server": server, "user": user, "expires": key.expires});
-            let until = key.expires.map(|until| format!(" until {until}")).unwrap_or_default();
+            let until = key.expires.map(|until| format!(" until {}", moment::second(until))).unwrap_or_default();
             output.print(&answer, |_| format!("Logged in to {server} as {user}{until}; kept in {}.", path.display()))
         }
         Command::Logout => {

@@ -69,7 +69,8 @@ impl Connection {
         let server = self.named_server().or_else(|| stored.as_ref().map(|stored| stored.server.clone()));
         let server = server.ok_or_else(|| {
             Failure::usage(
-                "no coordination server is known: run `towline admin login --server URL`, or set TOWLINE_SERVER",
+                "no coordination server is known: run `towline admin login --server URL --user NAME`, or set TOWLINE_SERVER \
+                 and TOWLINE_API_KEY",
             )
         })?;
         let token = match (&self.arguments.api_key, stored) {
@@ -77,7 +78,8 @@ impl Connection {
             (None, Some(stored)) if stored.server == server => stored.token(),
             (None, _) => {
                 return Err(Failure::usage(format!(
-                    "there is no login for {server}: run `towline admin login --server {server}`, or set TOWLINE_API_KEY"
+                    "there is no login for {server}: run `towline admin login --server {server} --user NAME`, or set \
+                     TOWLINE_API_KEY"
                 )));
             }
         };

@@ -44,7 +44,9 @@ impl Credential {
             bail!("{0} can be read by others: run `chmod 600 {0}`, or log in anew", path.display());
         }
         let read = serde_json::from_str(&text);
-        Ok(Some(read.with_context(|| format!("{} is no login; run `towline admin login` again", path.display()))?))
+        Ok(Some(read.with_context(|| {
+            format!("{} is no login; run `towline admin login --server URL --user NAME` again", path.display())
+        })?))
     }
 
     pub(super) fn store(&self) -> Result<PathBuf> {

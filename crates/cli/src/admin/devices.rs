@@ -6,14 +6,16 @@ use api::{
     SetDeviceTags,
 };
 use clap::Subcommand;
+use jiff::Timestamp;
 
+use super::device::{block, owner, state};
 use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List devices
+    /// List devices by name
     List,
-    /// Show everything about a device
+    /// Show a device, a line for each thing; with -o json all that there is
     Show {
         /// Its name, address or id
         device: String,
@@ -67,11 +69,11 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
     let printed = match command {
         Command::List => {
             let devices = all(client).await?;
-            output.print(&devices, |devices| table(devices).to_string())
+            output.print(&devices, |devices| table(devices, Timestamp::now()).to_string())
         }
         Command::Show { device } => {
             let device = find(client, &device).await?;
-            output.print(&device, |device| serde_json::to_string_pretty(device).unwrap_or_default())
+            output.print(&device, |device| block(device, Timestamp::now()))
         }
         Command::Rename { device, name } => {
             let device = find(client, &device).await?;
@@ -144,17 +146,11 @@ pub(super) fn of(device: &Device) -> OfDevice {
     OfDevice { device: device.node_id.clone() }
 }
 
-fn table(devices: &[Device]) -> Table {
+fn table(devices: &[Device], now: Timestamp) -> Table {
     let mut table = Table::new(["NAME", "ADDRESS", "OWNER", "OS", "STATE", "ID"]);
     for device in devices {
-        let owner = if device.tags.is_empty() { device.user.clone() } else { device.tags.join(",") };
         let address = device.addresses.first().cloned().unwrap_or_default();
-        let state = match (device.authorized, device.connected_to_control, device.last_seen) {
-            (false, _, _) => "waits for approval".to_owned(),
-            (_, true, _) => "online".to_owned(),
-            (_, _, Some(seen)) => format!("last seen {seen}"),
-            _ => "offline".to_owned(),
-        };
+        let (owner, state) = (owner(device), state(device, now));
         table.row([device.name.clone(), address, owner, device.os.clone(), state, device.node_id.clone()]);
     }
     table

@@ -11,12 +11,12 @@ use clap::Subcommand;
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::duration;
+use super::{duration, moment};
 use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the auth keys of the tailnet, whoever made them, without their secrets
+    /// List the auth keys of the tailnet, whoever made them, the newest first, without their secrets
     List {
         /// Also those that no longer work: used up, expired or revoked
         #[arg(long)]
@@ -45,7 +45,7 @@ pub enum Command {
     },
     /// Take a key away; devices that joined with it stay
     Revoke {
-        /// The key's id
+        /// The key's id, as `keys list` shows it
         id: String,
     },
 }
@@ -73,17 +73,35 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
             output.print(&key, |key| key.key.clone())
         }
         Command::Revoke { id } => {
-            client.delete_key(&OfKey { tailnet: "-".to_owned(), key: id.clone() }).await?;
+            delete(client, &id, "key", "`towline keys list` shows the ids of those that work").await?;
             output.print(&serde_json::json!({"id": id}), |_| format!("Revoked {id}."))
         }
     };
     Ok(printed.context("printing the answer")?)
 }
 
-/// All keys of a kind that the caller may see, from one answer: a key that goes meanwhile spoils nothing.
+/// All keys of a kind that the caller may see, the newest first, from one answer: a key that goes meanwhile spoils nothing.
 pub(super) async fn of_kind(client: &Client, kind: KeyType) -> Result<Vec<Key>, Failure> {
     let Json(list) = client.list_keys(&InTailnet::own(), &KeyQuery { all: true }).await?;
-    Ok(list.keys.into_iter().filter(|key| key.key_type == kind).collect())
+    let mut keys: Vec<Key> = list.keys.into_iter().filter(|key| key.key_type == kind).collect();
+    sort(&mut keys);
+    Ok(keys)
+}
+
+fn sort(keys: &mut [Key]) {
+    keys.sort_by(|a, b| (b.created, &a.id).cmp(&(a.created, &b.id)));
+}
+
+/// Takes away a key, or what the server keeps as one.
+pub(super) async fn delete(client: &Client, id: &str, what: &str, hint: &str) -> Result<(), Failure> {
+    let key = OfKey { tailnet: "-".to_owned(), key: id.to_owned() };
+    match client.delete_key(&key).await {
+        Ok(_) => Ok(()),
+        Err(error) if error.status() == Some(StatusCode::NOT_FOUND) => {
+            Err(Failure::refused(format!("there is no {what} {id:?}; {hint}")))
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// The login names of users by their numbers; none where the caller may not look at users.
@@ -98,7 +116,7 @@ async fn logins(client: &Client) -> Result<BTreeMap<String, String>, Failure> {
 fn table(keys: &[Key], logins: &BTreeMap<String, String>, now: Timestamp) -> Table {
     let mut table = Table::new(["ID", "OWNER", "USE", "STATE", "TAGS", "EXPIRES", "DESCRIPTION"]);
     for key in keys {
-        let expires = key.expires.map(|at| at.to_string()).unwrap_or_default();
+        let expires = key.expires.map(moment::second).unwrap_or_default();
         let state = state_of(key, now).to_owned();
         let (owner, used) = (owner_of(key, logins), use_of(key));
         table.row([key.id.clone(), owner, used, state, tags_of(key), expires, key.description.clone()]);
@@ -141,6 +159,22 @@ fn tags_of(key: &Key) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_key_is_listed_first() {
+        let key = |id: &str, created: &str| Key { id: id.to_owned(), created: created.parse().ok(), ..Key::default() };
+        let (old, new) = ("2026-01-01T00:00:00Z", "2026-02-01T00:00:00Z");
+        let mut keys = [key("b", old), key("c", new), key("a", old)];
+        sort(&mut keys);
+        assert_eq!(keys.map(|key| key.id), ["c", "a", "b"]);
+    }
+
+    #[test]
+    fn a_table_tells_times_to_the_second() {
+        let expires = "2026-03-01T00:00:00.123456789Z".parse().ok();
+        let shown = table(&[Key { expires, ..Key::default() }], &BTreeMap::new(), Timestamp::UNIX_EPOCH).to_string();
+        assert!(shown.contains("  2026-03-01T00:00:00Z  "), "{shown}");
+    }
 
     #[test]
     fn a_row_says_whose_a_key_is_and_why_it_does_not_work() {

@@ -1,7 +1,7 @@
 use std::io::Write;
 
 use anyhow::Context;
-use api::{Client, CreateKey, InTailnet, Json, KeyType, OfKey};
+use api::{Client, CreateKey, InTailnet, Json, KeyType};
 use clap::Subcommand;
 
 use super::keys;
@@ -9,7 +9,7 @@ use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List OAuth clients, without their secrets
+    /// List OAuth clients, the newest first, without their secrets
     List,
     /// Make an OAuth client; its secret is shown once
     ///
@@ -55,7 +55,7 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
             output.print(&key, |key| format!("client id:     {}\nclient secret: {}", key.id, key.key))
         }
         Command::Delete { id } => {
-            client.delete_key(&OfKey { tailnet: "-".to_owned(), key: id.clone() }).await?;
+            keys::delete(client, &id, "OAuth client", "`towline oauth-clients list` shows all").await?;
             output.print(&serde_json::json!({"id": id}), |_| format!("Removed {id}."))
         }
     };

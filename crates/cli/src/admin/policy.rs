@@ -12,6 +12,7 @@ use clap::Subcommand;
 use crypto::{Entropy, SystemEntropy};
 use policy::{Difference, Reach, Report};
 
+use super::moment;
 use crate::output::{note, note_painted};
 use crate::text_diff::{diff, paint};
 use crate::{Failure, Output, Table};
@@ -53,7 +54,7 @@ pub enum Command {
         #[arg(short = 'm', long = "message", default_value = "", hide_default_value = true)]
         why: String,
     },
-    /// List the policies that were in force: when, by whom and why
+    /// List the policies that were in force, the newest first: when, by whom and why
     History {
         /// Print this one
         #[arg(value_name = "VERSION")]
@@ -172,7 +173,7 @@ async fn history<W: Write>(client: &Client, version: Option<u64>, output: &mut O
     let printed = output.print(&history, |history| {
         let mut table = Table::new(["VERSION", "WHEN", "WHO", "WHY"]);
         for PolicyVersion { version, who, why, when, .. } in &history.versions {
-            let when = when.map(|when| when.to_string()).unwrap_or_default();
+            let when = when.map(moment::second).unwrap_or_default();
             table.row([version.to_string(), when, who.clone(), why.clone()]);
         }
         table.to_string()
@@ -223,7 +224,10 @@ async fn check(client: &Client, text: &str) -> Result<PolicyVerdict, Failure> {
 }
 
 fn read(file: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(file).with_context(|| format!("reading the policy {}", file.display()))
+    std::fs::read_to_string(file).with_context(|| {
+        let way = "`towline policy get > policy.hujson` writes the one in force to a file";
+        format!("the policy {} can't be read ({way})", file.display())
+    })
 }
 
 /// Lets the user edit a copy of `text`; answers where it is, and how it reads then.
@@ -260,6 +264,12 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_file_that_is_not_there_is_told_with_a_way_to_one() {
+        let told = format!("{:#}", read(Path::new("/nonexistent/policy.hujson")).unwrap_err());
+        assert!(told.contains("/nonexistent/policy.hujson") && told.contains("towline policy get"), "{told}");
+    }
 
     #[test]
     fn a_draft_is_a_new_file_of_its_owner() {

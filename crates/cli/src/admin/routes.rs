@@ -4,6 +4,7 @@ use std::io::Write;
 use anyhow::Context;
 use api::{Client, Device, Json, SetDeviceRoutes};
 use clap::Subcommand;
+use ipnet::IpNet;
 use serde::Serialize;
 
 use super::devices;
@@ -11,7 +12,7 @@ use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List the routes that devices offer, and whether others may use them
+    /// List the routes that devices offer by address, and whether others may use them
     List,
     /// Let others use routes of a device
     Approve {
@@ -43,7 +44,7 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
     let printed = match command {
         Command::List => {
             let mut routes: Vec<Route> = devices::all(client).await?.iter().flat_map(routes_of).collect();
-            routes.sort_by(|a, b| (&a.route, &a.device).cmp(&(&b.route, &b.device)));
+            sort(&mut routes);
             output.print(&routes, |routes| {
                 let mut table = Table::new(["ROUTE", "DEVICE", "STATE"]);
                 for route in routes {
@@ -91,6 +92,14 @@ async fn set<W: Write>(
     }))
 }
 
+/// By address, wider networks first, then by device: as text, 100.64.0.0/10 would stand before 2.0.0.0/8.
+fn sort(routes: &mut [Route]) {
+    routes.sort_by_cached_key(|route| {
+        let prefix = route.route.parse::<IpNet>().ok();
+        (prefix.map(|prefix| (prefix.network(), prefix.prefix_len())), route.route.clone(), route.device.clone())
+    });
+}
+
 fn routes_of(device: &Device) -> Vec<Route> {
     let advertised: BTreeSet<&String> = device.advertised_routes.iter().flatten().collect();
     let enabled: BTreeSet<&String> = device.enabled_routes.iter().flatten().collect();
@@ -101,4 +110,32 @@ fn routes_of(device: &Device) -> Vec<Route> {
         enabled: enabled.contains(*route),
     };
     advertised.union(&enabled).map(route).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn routes_are_listed_by_address_and_not_by_letters() {
+        let route = |(route, device): (&str, &str)| Route {
+            route: route.to_owned(),
+            device: device.to_owned(),
+            advertised: true,
+            enabled: true,
+        };
+        let listed = [
+            ("100.64.0.0/10", "a"),
+            ("2.0.0.0/8", "b"),
+            ("2.0.0.0/8", "a"),
+            ("::/0", "a"),
+            ("2.0.0.0/16", "a"),
+            ("0.0.0.0/0", "a"),
+        ];
+        let mut routes = listed.map(route);
+        sort(&mut routes);
+        let sorted = routes.map(|route| format!("{} {}", route.route, route.device));
+        let wanted = ["0.0.0.0/0 a", "2.0.0.0/8 a", "2.0.0.0/8 b", "2.0.0.0/16 a", "100.64.0.0/10 a", "::/0 a"];
+        assert_eq!(sorted, wanted);
+    }
 }

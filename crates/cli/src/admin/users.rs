@@ -6,19 +6,20 @@ use api::{
     Client, CreateUser, InTailnet, Json, OfUser, SetUserName, SetUserPassword, SetUserRole, User, UserQuery, UserRole,
 };
 use clap::Subcommand;
+use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
 use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// List users
+    /// List users by login name
     List,
     /// Make a user who logs in with a password of this server
     Create {
         /// The login name, such as member@example.com
         name: String,
         /// What the user may do
-        #[arg(long, default_value = "member", value_parser = role)]
+        #[arg(long, default_value = "member", value_parser = role())]
         role: UserRole,
         /// The name that others see; otherwise the login name's first part
         #[arg(long, value_name = "TEXT")]
@@ -31,8 +32,8 @@ pub enum Command {
     Role {
         /// The login name or id
         user: String,
-        /// owner, admin, it-admin, network-admin, billing-admin, auditor or member
-        #[arg(value_parser = role)]
+        /// What the user may do from now on
+        #[arg(value_parser = role())]
         role: UserRole,
     },
     /// Give a user a new password
@@ -70,18 +71,32 @@ pub enum Command {
     },
 }
 
-fn role(text: &str) -> Result<UserRole, String> {
-    UserRole::parse(text).ok_or_else(|| {
-        let names: Vec<_> = UserRole::NAMES.iter().map(|(_, name)| *name).collect();
-        format!("{text:?} is no role: one of {}", names.join(", "))
-    })
+/// Reads a role; help and completions name them all, with what each may do.
+fn role() -> impl TypedValueParser<Value = UserRole> {
+    let values = UserRole::NAMES.map(|(role, name)| PossibleValue::new(name).help(may(role)));
+    PossibleValuesParser::new(values)
+        .try_map(|name| UserRole::parse(&name).ok_or_else(|| format!("{name:?} is no role")))
+}
+
+/// What a role may do, in a few words; the guide has all of it.
+fn may(role: UserRole) -> &'static str {
+    match role {
+        UserRole::Owner => "everything",
+        UserRole::Admin => "everything but touch owners",
+        UserRole::ItAdmin => "users, devices, auth keys and settings; look at everything",
+        UserRole::NetworkAdmin => "policy, DNS, routes and services; look at everything",
+        UserRole::BillingAdmin => "look at users",
+        UserRole::Auditor => "look at everything",
+        UserRole::Member => "use their own devices",
+    }
 }
 
 pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mut Output<W>) -> Result<(), Failure> {
     let own = InTailnet::own();
     let printed = match command {
         Command::List => {
-            let Json(list) = client.list_users(&own, &UserQuery::default()).await?;
+            let Json(mut list) = client.list_users(&own, &UserQuery::default()).await?;
+            list.users.sort_by(|a, b| a.login_name.cmp(&b.login_name));
             output.print(&list.users, |users| table(users))
         }
         Command::Create { name, role, display_name, password_file } => {
@@ -165,4 +180,28 @@ fn password(path: &std::path::Path) -> anyhow::Result<String> {
     let text =
         std::fs::read_to_string(path).with_context(|| format!("reading the password from {}", path.display()))?;
     Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::{CommandFactory, Parser};
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(subcommand)]
+        command: Command,
+    }
+
+    #[test]
+    fn the_help_names_every_role() {
+        let mut line = Line::command();
+        let help = line.find_subcommand_mut("create").unwrap().render_long_help().to_string();
+        for (_, name) in UserRole::NAMES {
+            assert!(help.contains(name), "{name} is missing in\n{help}");
+        }
+        let wrong = Line::try_parse_from(["users", "role", "a@b", "boss"]).unwrap_err().to_string();
+        assert!(wrong.contains("network-admin"), "{wrong}");
+    }
 }

@@ -5,6 +5,7 @@
 mod certificates;
 mod disk;
 mod guide;
+mod hints;
 mod keys;
 mod missing;
 mod policy;
