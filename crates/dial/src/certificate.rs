@@ -46,9 +46,25 @@ impl CertificateFault {
             CertificateError::NotValidForNameContext { presented, .. } => Self::OtherName { names: presented.clone() },
             CertificateError::Expired | CertificateError::ExpiredContext { .. } => Self::Expired,
             CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. } => Self::NotYetValid,
+            CertificateError::Other(other) => Self::Other(words(&other.0.to_string())),
             other => Self::Other(other.to_string()),
         }
     }
+}
+
+/// What the verifier found, in words: it tells it as the name of a value of Rust, such as `CaUsedAsEndEntity`.
+fn words(found: &str) -> String {
+    if found == "CaUsedAsEndEntity" {
+        return "it is an authority's own, not a server's".to_owned();
+    }
+    let mut words = String::new();
+    for letter in found.chars() {
+        if letter.is_ascii_uppercase() && !words.is_empty() && !words.ends_with(' ') {
+            words.push(' ');
+        }
+        words.push(letter.to_ascii_lowercase());
+    }
+    words
 }
 
 impl fmt::Display for CertificateFault {
@@ -95,6 +111,16 @@ mod tests {
             let said = CertificateFault::find(&wrapped(error)).unwrap().to_string();
             assert!(said.starts_with("its certificate ") && said.contains(says), "{said}");
         }
+    }
+
+    #[test]
+    fn what_the_verifier_found_is_told_in_words() {
+        let told = |found: &'static str| {
+            let other = rustls::OtherError(std::sync::Arc::new(io::Error::other(found)));
+            CertificateFault::find(&wrapped(CertificateError::Other(other))).unwrap().to_string()
+        };
+        assert!(told("CaUsedAsEndEntity").contains("(it is an authority's own, not a server's)"));
+        assert!(told("MalformedExtensions").contains("(malformed extensions)"));
     }
 
     #[test]

@@ -10,5 +10,5 @@ mod url;
 
 pub(crate) use client::{Client, ClientError};
 pub(crate) use dial::Dialer;
-pub(crate) use session::{ControlEvent, Login, Report, Session, SessionConfig, SessionNumber};
+pub(crate) use session::{ControlEvent, Login, Report, Session, SessionConfig, SessionEvent, SessionNumber};
 pub use url::{ControlUrl, ControlUrlError};

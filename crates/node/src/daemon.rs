@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certificate::CertificateError;
 use crate::config::{AuthKey, Config};
-use crate::control::{Client, ControlEvent, ControlUrl, Dialer, Login, Report, Session, SessionNumber};
+use crate::control::{Client, ControlEvent, ControlUrl, Dialer, Login, Report, Session, SessionEvent, SessionNumber};
 use crate::control_pings::Pinger;
 use crate::hostinfo::Machine;
 use crate::identity::Identity;
@@ -92,7 +92,7 @@ pub(crate) struct Daemon {
     sessions: SessionNumber,
     /// Whether the session's map stream is open.
     connected: bool,
-    control: (mpsc::Sender<(SessionNumber, ControlEvent)>, mpsc::Receiver<(SessionNumber, ControlEvent)>),
+    control: (mpsc::Sender<SessionEvent>, mpsc::Receiver<SessionEvent>),
     report: watch::Sender<Report>,
     pinger: Pinger,
     data_plane: Option<DataPlane>,
@@ -124,7 +124,7 @@ impl Daemon {
                     Some(command) => answer = Some(self.handle_command(command).await),
                     None => break,
                 },
-                Some((number, event)) = self.control.1.recv() => self.handle_control(number, event).await,
+                Some(event) = self.control.1.recv() => self.handle_control(event).await,
                 event = next_event(&mut self.data_plane) => self.handle_engine(event).await,
                 change = self.machine.changed() => self.handle_network_change(change),
                 () = at(self.mesh.poll_timeout()) => Arc::make_mut(&mut self.mesh).handle_timeout(Timestamp::now()),
@@ -144,7 +144,7 @@ impl Daemon {
         self.cache.keep(&self.mesh).await;
     }
 
-    async fn handle_control(&mut self, number: SessionNumber, event: ControlEvent) {
+    async fn handle_control(&mut self, (number, event): SessionEvent) {
         if self.renewal.as_ref().is_some_and(|renewal| renewal.is_session(number)) {
             return self.handle_renewal(event).await;
         }

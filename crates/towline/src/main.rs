@@ -13,7 +13,7 @@ use std::ffi::OsString;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Arg, Command, CommandFactory, FromArgMatches, Parser};
+use clap::{Command, CommandFactory, FromArgMatches, Parser};
 use clap_complete::Shell;
 use cli::admin::ConnectionArguments;
 use cli::node::SocketArguments;
@@ -99,12 +99,14 @@ fn completions<W: Write>(shell: Shell, name: &'static str, output: &mut Output<W
     Ok(output.write(&String::from_utf8_lossy(&script))?)
 }
 
-/// The arguments that the program takes under a name. The options that every command has stand together at the end of a
-/// command's long help, and not in its short one.
+/// The arguments that the program takes under a name. What every command takes besides how its answer is printed stands
+/// together at the end of its long help, and not in the short one.
 fn command(name: &'static str) -> Command {
-    let everywhere = |option: Arg| option.help_heading("Options of every command").hide_short_help(true);
     let tree = Arguments::command().name(name).bin_name(name);
-    tree.mut_args(|option| if option.is_global_set() { everywhere(option) } else { option })
+    tree.mut_args(|option| match option.is_global_set() && option.get_id() != "output" {
+        true => option.help_heading("Options of every command").hide_short_help(true),
+        false => option,
+    })
 }
 
 fn read(typed: Vec<OsString>, name: &'static str) -> Result<Arguments, clap::Error> {
@@ -127,9 +129,12 @@ mod tests {
             asked.unwrap_err().to_string()
         };
         let (short, long) = (help("-h"), help("--help"));
-        assert!(!short.contains("--api-key") && short.contains("--login-server"), "{short}");
+        assert!(
+            !short.contains("--api-key") && short.contains("--login-server") && short.contains("--output"),
+            "{short}"
+        );
         let (_, everywhere) = long.split_once("Options of every command:").unwrap();
-        for option in ["--log-level", "--api-key", "--socket", "--output"] {
+        for option in ["--log ", "--api-key", "--socket"] {
             assert!(everywhere.contains(option), "{option} is missing: {long}");
         }
         assert!(!["Logging:", "Server:", "Daemon:"].iter().any(|heading| long.contains(heading)), "{long}");

@@ -7,7 +7,8 @@ use clap::error::{ContextKind, ContextValue, ErrorKind};
 pub(crate) fn explain(error: &Error) -> Option<String> {
     let text = |kind| match error.get(kind)? {
         ContextValue::String(text) => Some(text.as_str()),
-        ContextValue::Strings(texts) => texts.first().map(String::as_str),
+        // The best comes last.
+        ContextValue::Strings(texts) => texts.last().map(String::as_str),
         _ => None,
     };
     let usage = error.get(ContextKind::Usage).map(ToString::to_string).unwrap_or_default();

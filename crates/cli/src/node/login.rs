@@ -238,7 +238,8 @@ impl Login<'_> {
                 () = sleep_until(look_at) => {
                     look_at = Instant::now() + LOOK;
                     let status: Status = api.get("status?peers=false").await?;
-                    if begun.elapsed() >= LOOK {
+                    let is_done = self.replaces.is_some() && self.is_through(&status);
+                    if begun.elapsed() >= LOOK && !is_done {
                         told.wait(&status, server, self.replaces.is_some());
                     }
                     match timeout(SETTLE, bus.next()).await {

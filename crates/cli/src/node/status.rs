@@ -79,7 +79,7 @@ fn standing(status: &Status, obstacle: &str, server: &str, program: &str) -> Str
     match status.state() {
         // The stock daemon has its maker's server where nobody chose one.
         Some(State::NeedsLogin) if !status.have_node_key && status.auth_url.is_empty() && server.is_empty() => format!(
-            "This machine is in no tailnet yet: `{program} up --login-server=https://control.example.com` joins one."
+            "This machine is in no tailnet: `{program} up --login-server=https://control.example.com` joins one."
         ),
         Some(State::NeedsLogin) if !status.auth_url.is_empty() => obstacle.to_owned(),
         _ => format!("{obstacle} {}.", status.next_step(program)),

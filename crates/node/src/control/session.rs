@@ -65,6 +65,9 @@ pub(crate) enum ControlEvent {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionNumber(u64);
 
+/// What a session tells, and which one it is.
+pub(crate) type SessionEvent = (SessionNumber, ControlEvent);
+
 impl SessionNumber {
     /// Before all sessions.
     pub(crate) const NONE: Self = Self(0);
@@ -87,7 +90,7 @@ pub(crate) struct Session {
 
 impl Session {
     /// Begins a session; what it finds comes out of `events`.
-    pub(crate) fn start(config: SessionConfig, events: mpsc::Sender<(SessionNumber, ControlEvent)>) -> Self {
+    pub(crate) fn start(config: SessionConfig, events: mpsc::Sender<SessionEvent>) -> Self {
         let ends = CancellationToken::new();
         let (resync, resyncs) = watch::channel(0);
         let number = config.number;
@@ -126,7 +129,7 @@ struct Running {
     node_key: Option<NodePrivate>,
     login: Login,
     report: watch::Receiver<Report>,
-    events: mpsc::Sender<(SessionNumber, ControlEvent)>,
+    events: mpsc::Sender<SessionEvent>,
     resyncs: watch::Receiver<u64>,
 }
 

@@ -29,6 +29,8 @@ impl Daemon {
             profile: Arc::new(self.identity.login_profile()),
         };
         let warnings = snapshot.health != before.health;
+        let own = snapshot.mesh.netmap().map(|netmap| netmap.node().clone());
+        let own = own.filter(|own| before.mesh.netmap().is_none_or(|netmap| netmap.node() != own));
         let network = !Arc::ptr_eq(&snapshot.mesh, &before.mesh);
         self.snapshot.send_replace(Arc::new(snapshot));
         if state != before.state {
@@ -39,6 +41,10 @@ impl Daemon {
         }
         if warnings {
             self.notify(json!({"Health": self.health_notice()}));
+        }
+        if let Some(own) = own {
+            // The stock command takes a new key for the end of a new login.
+            self.notify(json!({"SelfChange": own.as_ref()}));
         }
         if network && self.bus.receiver_count() > 0 {
             let snapshot = self.snapshot.borrow().clone();

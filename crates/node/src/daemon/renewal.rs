@@ -128,6 +128,8 @@ impl Daemon {
             ControlEvent::LoggedIn { node_key, response, kept } => {
                 self.session = self.renewal.take().and_then(|renewal| renewal.session);
                 self.connected = false;
+                // Who waits for the new login looks when it is told the state.
+                self.announces = true;
                 if self.take_login(node_key, &response).await {
                     // A session that has ended meanwhile needs no answer.
                     let _ = kept.send(());

@@ -75,7 +75,9 @@ async fn the_login_in_force_goes_on_until_the_new_one_is_confirmed() {
     server.send(MapResponse { peers_changed: vec![peer(3, "other")], ..MapResponse::default() });
     until(&node, "the new peer is there", |now| (peers(now) == [2, 3]).then_some(())).await;
     assert_eq!(node.snapshot().node_key, key);
+    let mut bus = Bus::open(folder.path(), 0).await;
     server.decide(FIRST, let_in());
+    bus.until("SelfChange").await;
     until(&node, "there is a new key", |now| (now.node_key != key && now.auth_url.is_none()).then_some(())).await;
     until(&node, "all is well", |now| now.health.iter().all(|text| !text.contains("login")).then_some(())).await;
     let old = server.script.lock().unwrap().registered.last().unwrap().old_node_key;
