@@ -158,8 +158,12 @@ fn row(peer: &PeerStatus, status: &Status, now: Timestamp) -> [String; 5] {
     [address, peer.shown_name(&status.suffix), owner(peer, status), peer.os.clone(), activity(peer, now)]
 }
 
-/// Whose node it is: the login name up to its `@`, of the one who shares it when it is another's.
+/// Whose node it is: the login name up to its `@`, of the one who shares it when it is another's. A node with tags is its
+/// own user on itself, with its full name for a login; here it says what its peers say of it.
 fn owner(peer: &PeerStatus, status: &Status) -> String {
+    if !peer.tags.is_empty() && peer.sharer == UserId::default() {
+        return "tagged-devices".to_owned();
+    }
     let id = if peer.sharer == UserId::default() { peer.user_id } else { peer.sharer };
     if id == UserId::default() {
         return "-".to_owned();
@@ -258,6 +262,19 @@ mod tests {
         assert_eq!(told(asked, ""), "Logged out.\nLog in at: https://c/a/1");
         let stopped = json!({"BackendState": "Stopped", "HaveNodeKey": true});
         assert_eq!(told(stopped, "https://c"), "Towline is stopped. `towline up` brings the network back.");
+    }
+
+    #[test]
+    fn a_tagged_node_shows_of_itself_what_its_peers_show_of_it() {
+        let login = "home-web.taila31de.ts.net";
+        let status: Status = serde_json::from_value(json!({
+            "BackendState": "Running", "MagicDNSSuffix": "taila31de.ts.net",
+            "Self": {"DNSName": format!("{login}."), "TailscaleIPs": ["100.64.0.7"], "UserID": 7, "OS": "linux", "Online": true, "Tags": ["tag:k8s"]},
+            "User": {"7": {"ID": 7, "LoginName": login}},
+        }))
+        .unwrap();
+        let own = row(status.own.as_ref().unwrap(), &status, Timestamp::UNIX_EPOCH);
+        assert_eq!(own, ["100.64.0.7", "home-web", "tagged-devices", "linux", "-"].map(str::to_owned));
     }
 
     #[test]
