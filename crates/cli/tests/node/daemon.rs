@@ -131,12 +131,10 @@ fn a_kubeconfig_gets_the_context_that_the_stock_command_would_write() {
 
     let path = daemon.folder.join(".kube/config");
     let read = || serde_yaml_ng::from_str::<Value>(&std::fs::read_to_string(&path).unwrap()).unwrap();
-    let nobody = daemon.ours("configure kubeconfig http://cluster");
-    assert!(
-        nobody.code == 4 && nobody.err.contains("nothing answers at http://cluster.tail.example.net"),
-        "{nobody:?}"
-    );
-    assert!(nobody.err.contains("--force") && !path.exists(), "{nobody:?}");
+    // The peer forwards to this machine's own port 80, where nobody is or whoever it is: no API server in any case.
+    let none = daemon.ours("configure kubeconfig http://cluster");
+    assert!([1, 4].contains(&none.code) && none.err.contains("http://cluster.tail.example.net"), "{none:?}");
+    assert!(none.err.contains("as it was; --force") && !path.exists(), "{none:?}");
     daemon.stocks("configure kubeconfig http://cluster").well();
     let stocks = read();
     std::fs::remove_file(&path).unwrap();
