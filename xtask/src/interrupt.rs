@@ -86,6 +86,7 @@ pub(crate) fn sweep() {
         return say(&format!("LAB_KEEP is set, so the worlds stay:\n{}", kept.concat()));
     }
     end_programs();
+    await_leaving();
     match ScratchWorld::sweep() {
         Ok(gone) if gone.is_empty() => say("There was no world yet, and nothing is left."),
         Ok(gone) => gone.iter().for_each(|name| say(&format!("World {name} is gone, and nothing is left."))),
@@ -116,6 +117,19 @@ fn end_programs() {
         }
         if programs.iter().all(|program| program.wait(PATIENCE)) {
             return;
+        }
+    }
+}
+
+/// Waits for the owners of worlds that are on their way out, as after a Ctrl-C of their own: until they are, their worlds are
+/// no orphans, and they bear no mark any more.
+fn await_leaving() {
+    let owners = ScratchWorld::all().into_iter().filter_map(|scratch| scratch.owner);
+    for owner in
+        owners.filter(|owner| fs::read(format!("/proc/{}/environ", owner.pid)).is_ok_and(|text| text.is_empty()))
+    {
+        if let Some(process) = owner.open() {
+            process.wait(PATIENCE);
         }
     }
 }
