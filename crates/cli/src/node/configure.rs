@@ -36,7 +36,7 @@ pub struct KubeconfigArguments {
     #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     http: bool,
     /// Don't ask whether an API server answers there
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "BOOL")]
+    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
     force: bool,
 }
 
@@ -56,7 +56,9 @@ pub(super) async fn run<W: Write>(command: Command, session: &Session, output: &
     let peer = find(host, &status)?;
     let name = peer.dns_name.trim_end_matches('.').to_owned();
     let site = Site { name: &name, secure, peer, api: &api };
-    let (server, authority) = (site.url(), authority(&site, session, arguments.force).await?);
+    // The stock command does not ask, and who types its name relies on that.
+    let force = arguments.force || session.is_stock();
+    let (server, authority) = (site.url(), authority(&site, session, force).await?);
     let cluster = Cluster { name, server, authority };
     file.add(&cluster)?;
     let answer = json!({

@@ -141,6 +141,9 @@ fn a_kubeconfig_gets_the_context_that_the_stock_command_would_write() {
     daemon.ours("configure kubeconfig http://cluster --force").well();
     let ours = read();
     assert_eq!(ours, stocks);
+    std::fs::remove_file(&path).unwrap();
+    daemon.ours_as_stock("configure kubeconfig http://cluster").well();
+    assert_eq!(read(), stocks);
     assert_eq!(ours["clusters"][0]["cluster"]["server"], "http://cluster.tail.example.net");
     assert_eq!(ours["current-context"], "cluster.tail.example.net");
 
