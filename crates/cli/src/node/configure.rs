@@ -78,6 +78,9 @@ fn find<'a>(host: &str, status: &'a Status) -> Result<&'a PeerStatus, Failure> {
 
 /// Finds out by whom the site's certificate is signed; by force also where that can't be seen.
 async fn authority(site: &Site<'_>, session: &Session, force: bool) -> Result<Authority, Failure> {
+    if force && !site.secure {
+        return Ok(Authority::System);
+    }
     let root = if site.secure { root(session).await } else { None };
     let looked = site.look(root.as_ref(), &session.connection().roots()?).await;
     let error = match looked {
@@ -86,10 +89,9 @@ async fn authority(site: &Site<'_>, session: &Session, force: bool) -> Result<Au
         Err(error) => error,
     };
     note(&format!("{error}. The context is written all the same."));
-    Ok(match (site.secure, &error, root) {
-        (false, ..) => Authority::System,
-        (true, NoApiServer::Untrusted { .. }, _) | (true, _, None) => Authority::AsItIs,
-        (true, _, Some(root)) => {
+    Ok(match (&error, root) {
+        (NoApiServer::Untrusted { .. }, _) | (_, None) => Authority::AsItIs,
+        (_, Some(root)) => {
             note("Its certificate is taken to come from the tailnet's authority.");
             Authority::Only(root.pem().to_owned())
         }
