@@ -300,7 +300,7 @@ fn record_path(lab_box: &LabBox, name: &str) -> PathBuf {
 fn launch(lab_box: &LabBox, spec: DaemonSpec) -> Result<Daemon> {
     use std::os::fd::AsFd;
     let what = || format!("box {}: daemon {}", lab_box.name(), spec.name);
-    kill_strays(lab_box, &spec.arguments).with_context(what)?;
+    kill_strays(lab_box, &spec).with_context(what)?;
     let log_path = lab_box.folder().log(lab_box.name(), &spec.name);
     let log = crate::lab_box::open_log(&log_path)?;
     let log_offset = log.metadata().context("looking at the log")?.len();
@@ -334,15 +334,50 @@ pub(crate) fn group_of(name: &str) -> String {
 }
 
 /// Kills what runs this very command in the box without a record: the rest of a start that was cut off.
-fn kill_strays(lab_box: &LabBox, arguments: &[String]) -> Result<()> {
+fn kill_strays(lab_box: &LabBox, spec: &DaemonSpec) -> Result<()> {
     let group = cgroup::group_of(lab_box.folder().name(), lab_box.name());
-    let wanted: Vec<u8> = arguments.iter().flat_map(|argument| [argument.as_bytes(), b"\0"].concat()).collect();
     for process in cgroup::processes_in(&group) {
-        let found = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
-        if let (true, Some(open)) = (found == wanted, process.open()) {
+        let command_line = fs::read(format!("/proc/{}/cmdline", process.pid)).unwrap_or_default();
+        if let (true, Some(open)) = (is_start_of(&command_line, spec), process.open()) {
             open.signal(Signal::KILL)?;
             open.wait(PATIENCE / 3);
         }
     }
     Ok(())
+}
+
+/// Whether this is a daemon's command, or the one by which the box's first process starts it, which becomes it.
+fn is_start_of(command_line: &[u8], spec: &DaemonSpec) -> bool {
+    let line = |words: &[&str]| words.iter().flat_map(|word| [word.as_bytes(), b"\0"].concat()).collect::<Vec<u8>>();
+    let daemon = line(&spec.arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    let entering = line(&[crate::init::ITSELF, crate::init::ENTER, &group_of(&spec.name)]);
+    command_line == daemon || command_line.strip_prefix(entering.as_slice()) == Some(&daemon)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_start_that_was_cut_off_is_known_before_and_after_it_became_the_daemon() {
+        let spec = DaemonSpec {
+            name: "web".to_owned(),
+            arguments: ["lab-init", "web", "hello"].map(str::to_owned).into(),
+            environment: Vec::new(),
+            directory: "/".to_owned(),
+            ready: Ready::AtOnce,
+            patience: PATIENCE,
+            configuration: String::new(),
+        };
+        assert!(is_start_of(b"lab-init\0web\0hello\0", &spec));
+        assert!(is_start_of(b"/proc/self/exe\0enter\0daemon-web\0lab-init\0web\0hello\0", &spec));
+        for other in [
+            &b"lab-init\0web\0hello, you\0"[..],
+            b"/proc/self/exe\0enter\0daemon-other\0lab-init\0web\0hello\0",
+            b"grep\0lab-init\0web\0hello\0",
+            b"",
+        ] {
+            assert!(!is_start_of(other, &spec), "{}", String::from_utf8_lossy(other));
+        }
+    }
 }

@@ -67,6 +67,12 @@ pub(crate) struct BoxFile {
     pub(crate) append: bool,
 }
 
+/// This program as its own processes start it once more.
+pub(crate) const ITSELF: &str = "/proc/self/exe";
+
+/// Joins a cgroup and becomes the program behind its name.
+pub(crate) const ENTER: &str = "enter";
+
 /// Runs the program `lab-init` with the arguments behind its name.
 ///
 /// # Errors
@@ -77,7 +83,7 @@ pub fn run(arguments: &[String]) -> Result<()> {
         ["create", spec] => create(Path::new(spec)),
         ["first", spec] => first(Path::new(spec)),
         ["init", spec] => init(Path::new(spec)),
-        ["enter", group, program, rest @ ..] => enter(group, program, rest),
+        [ENTER, group, program, rest @ ..] => enter(group, program, rest),
         ["echo"] => crate::echo::serve_caller_address(),
         ["web", text] => crate::echo::serve_page(text),
         _ => bail!(

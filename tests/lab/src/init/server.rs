@@ -14,6 +14,7 @@ use rustix::net::{
 };
 use rustix::process::{Pid, PidfdFlags, Signal, WaitId, WaitIdOptions, WaitOptions, WaitStatus};
 
+use super::{ENTER, ITSELF};
 use crate::request::{Ended, Reply, Request, receive, send};
 
 /// Commands that run, by their number inside the box.
@@ -101,8 +102,8 @@ fn begin(commands: &Commands, request: (Request, Vec<OwnedFd>), asker: &Arc<Owne
         None => Command::new(program),
         Some(group) => {
             // This program once more, so that what becomes of it is in its group from its first page of memory on.
-            let mut enter = Command::new("/proc/self/exe");
-            enter.args(["enter", group, program]);
+            let mut enter = Command::new(ITSELF);
+            enter.args([ENTER, group, program]);
             enter
         }
     };
@@ -124,9 +125,12 @@ fn begin(commands: &Commands, request: (Request, Vec<OwnedFd>), asker: &Arc<Owne
         pid.as_raw_nonzero().get(),
         Running { name: program.clone(), keep: request.keep, asker: Arc::clone(asker) },
     );
-    // Under the lock too, so that word of the beginning comes before word of the end. Were the asker gone, `answer` would
-    // notice next.
-    let _ = send(asker.as_fd(), &Reply::Started, &[descriptor.as_fd()]);
+    // Under the lock too, so that word of the beginning comes before word of the end.
+    let told = send(asker.as_fd(), &Reply::Started, &[descriptor.as_fd()]);
+    if told.is_err() && request.keep {
+        // Nobody will ever know of it. Where it is not to be kept, `answer` notices next that the asker is gone.
+        let _ = rustix::process::kill_process_group(pid, Signal::KILL);
+    }
     commands.begun.notify_one();
     Ok(pid)
 }
