@@ -14,13 +14,7 @@ fn chart() -> PathBuf {
 }
 
 fn helm(arguments: &[&str]) -> (bool, String) {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let cache = variable("TOWLINE_CACHE")
-        .or_else(|| Some(variable("XDG_CACHE_HOME")?.join("towline")))
-        .or_else(|| Some(variable("HOME")?.join(".cache/towline")))
-        .expect("HOME is set");
-    let helm = cache.join("bin/helm");
-    assert!(helm.is_file(), "{} is not there: run `cargo xtask fetch`", helm.display());
+    let helm = apiserver::program("bin/helm").unwrap();
     let output = Command::new(helm).args(arguments).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     (output.status.success(), text)
