@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use crypto::NodePublic;
 use node::{BackendState, Config, Node};
 use serde_json::json;
 use tailcfg::{MapResponse, RegisterResponse};
@@ -20,6 +21,16 @@ async fn asking(folder: &Path, server: &Server) -> Node {
     node.log_in().await.unwrap();
     until_asked_at(&node, FIRST).await;
     node
+}
+
+/// A node that is in, and was shown the first URL for a new login; with the key that it is in by.
+async fn asking_anew(folder: &Path, server: &Server) -> (Node, Option<NodePublic>) {
+    let node = joined(folder, server).await;
+    let key = node.snapshot().node_key;
+    server.ask_at(FIRST);
+    node.log_in().await.unwrap();
+    until_asked_at(&node, FIRST).await;
+    (node, key)
 }
 
 async fn until_asked_at(node: &Node, url: &str) {
@@ -63,11 +74,7 @@ async fn a_login_that_waits_is_forgotten_with_its_server() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_login_in_force_goes_on_until_the_new_one_is_confirmed() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
-    let node = joined(folder.path(), &server).await;
-    let key = node.snapshot().node_key;
-    server.ask_at(FIRST);
-    node.log_in().await.unwrap();
-    until_asked_at(&node, FIRST).await;
+    let (node, key) = asking_anew(folder.path(), &server).await;
     let told = node.snapshot();
     assert!(told.health.iter().any(|text| text.contains(FIRST)), "{:?}", told.health);
     assert_ne!(told.state, BackendState::NeedsLogin);
@@ -88,11 +95,7 @@ async fn the_login_in_force_goes_on_until_the_new_one_is_confirmed() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_new_login_is_told_and_leaves_the_one_in_force() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
-    let node = joined(folder.path(), &server).await;
-    let key = node.snapshot().node_key;
-    server.ask_at(FIRST);
-    node.log_in().await.unwrap();
-    until_asked_at(&node, FIRST).await;
+    let (node, key) = asking_anew(folder.path(), &server).await;
     let mut bus = Bus::open(folder.path(), 2).await;
     let error = "ann@example.com refused it".to_owned();
     server.decide(FIRST, RegisterResponse { error, ..RegisterResponse::default() });
