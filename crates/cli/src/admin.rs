@@ -9,7 +9,6 @@ mod device;
 mod devices;
 mod duration;
 mod keys;
-mod moment;
 mod names;
 mod oauth_clients;
 mod policy;

@@ -20,6 +20,7 @@ pub mod admin;
 mod failure;
 pub mod go_flags;
 mod kubeconfig;
+mod moment;
 pub mod node;
 mod output;
 mod tabbed;

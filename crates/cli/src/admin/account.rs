@@ -7,7 +7,8 @@ use api::{ClientCredential, CreateKey, InTailnet, Json, KeyType, OfKey, SecretTe
 use clap::Subcommand;
 
 use super::credential::Credential;
-use super::{Connection, duration, moment, names};
+use super::{Connection, duration, names};
+use crate::moment;
 use crate::{Failure, Output};
 
 #[derive(Debug, Subcommand)]

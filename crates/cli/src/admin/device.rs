@@ -1,7 +1,7 @@
 use api::{Device, RegionLatency};
 use jiff::Timestamp;
 
-use super::moment::{ago, second};
+use crate::moment::{ago, second};
 
 /// How a device is, in two words.
 pub(super) fn state(device: &Device, now: Timestamp) -> String {

@@ -11,7 +11,8 @@ use clap::Subcommand;
 use http::StatusCode;
 use jiff::Timestamp;
 
-use super::{duration, moment};
+use super::duration;
+use crate::moment;
 use crate::{Failure, Output, Table};
 
 #[derive(Debug, Subcommand)]

@@ -12,7 +12,7 @@ use clap::Subcommand;
 use crypto::{Entropy, SystemEntropy};
 use policy::{Difference, Reach, Report};
 
-use super::moment;
+use crate::moment;
 use crate::output::{note, note_painted};
 use crate::text_diff::{diff, paint};
 use crate::{Failure, Output, Table};

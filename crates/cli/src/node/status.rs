@@ -2,7 +2,7 @@ use std::io::Write;
 use std::net::IpAddr;
 
 use clap::Args;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde_json::Value;
 use tailcfg::UserId;
 
@@ -11,7 +11,7 @@ use super::prefs::Prefs;
 use super::settings::parse_bool;
 use super::state::{PeerStatus, State, Status};
 use crate::tabbed::Tabbed;
-use crate::{Failure, Output};
+use crate::{Failure, Output, moment};
 
 /// Shows this machine and its peers: address, name, owner, system, and what goes on between the two.
 #[derive(Debug, Args)]
@@ -216,12 +216,9 @@ fn active(peer: &PeerStatus, exit: bool, option: bool) -> String {
 /// `, last seen 5m ago`, in the largest unit that is full once; nothing when it is not known.
 pub(super) fn last_seen(peer: &PeerStatus, now: Timestamp) -> String {
     let Some(seen) = peer.last_seen.get() else { return String::new() };
-    let minutes = (now.duration_since(seen).as_secs() / 60).max(1);
-    match minutes {
-        0..60 => format!(", last seen {minutes}m ago"),
-        60..1440 => format!(", last seen {}h ago", minutes / 60),
-        _ => format!(", last seen {}d ago", minutes / 1440),
-    }
+    // A peer that was seen within the minute is not told to the second.
+    let told = seen.min(now.saturating_sub(SignedDuration::from_mins(1)).unwrap_or(now));
+    format!(", last seen {}", moment::ago(told, now))
 }
 
 #[cfg(test)]

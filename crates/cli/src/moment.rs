@@ -3,12 +3,12 @@
 use jiff::Timestamp;
 
 /// A time to the second, such as `2026-02-01T09:30:00Z`.
-pub(super) fn second(at: Timestamp) -> String {
+pub(crate) fn second(at: Timestamp) -> String {
     at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
 }
 
 /// How long ago a time was, in its largest whole unit: `12s ago`, `5m ago`, `3h ago`, `40d ago`.
-pub(super) fn ago(at: Timestamp, now: Timestamp) -> String {
+pub(crate) fn ago(at: Timestamp, now: Timestamp) -> String {
     let seconds = now.duration_since(at).as_secs().max(0);
     match seconds {
         0..60 => format!("{seconds}s ago"),
