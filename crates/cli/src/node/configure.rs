@@ -5,7 +5,7 @@ use clap::{Args, Subcommand};
 use serde_json::json;
 
 use super::Session;
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::state::{PeerStatus, Status};
 use crate::kubeconfig::{Authority, Cluster, KubeconfigFile};
 use crate::output::note;
@@ -33,10 +33,10 @@ pub struct KubeconfigArguments {
     /// The node that stands before the cluster's API server: its name, or a URL of it
     host: String,
     /// Reach it by plain HTTP, within the tunnel
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     http: bool,
     /// Don't ask whether an API server answers there
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     force: bool,
 }
 

@@ -8,7 +8,7 @@ use serde_json::Value;
 use tailcfg::Time;
 use tailcfg::go::nullable;
 
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::state::Status;
 use super::{LocalApi, LocalApiError, Session};
 use crate::{Failure, Output, Table};
@@ -27,7 +27,7 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     peer: Option<String>,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     json: bool,
 }
 

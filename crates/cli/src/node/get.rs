@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::Session;
 use super::prefs::Prefs;
-use super::settings;
+use super::settings::{self, Switch};
 use super::state::Status;
 use crate::tabbed::Tabbed;
 use crate::{Failure, Output};
@@ -17,7 +17,7 @@ pub struct Arguments {
     /// One setting, such as exit-node; all when not given
     setting: Option<String>,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     json: bool,
 }
 

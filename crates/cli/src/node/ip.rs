@@ -3,7 +3,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::state::Status;
 use super::{Session, lookup};
 use crate::{Failure, Output};
@@ -14,13 +14,13 @@ pub struct Arguments {
     /// The peer's name or address; this machine when not given
     peer: Option<String>,
     /// Only the IPv4 address
-    #[arg(short = '4', long = "4", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(short = '4', long = "4", default_value_t = false, switch())]
     v4: bool,
     /// Only the IPv6 address
-    #[arg(short = '6', long = "6", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(short = '6', long = "6", default_value_t = false, switch())]
     v6: bool,
     /// Only one address
-    #[arg(short = '1', long = "1", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(short = '1', long = "1", default_value_t = false, switch())]
     one: bool,
     /// Print nothing, and fail unless this machine has this address
     #[arg(long, value_name = "ADDRESS")]

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 
 use super::bus::{Bus, Notify};
 use super::prefs::{Changes, Prefs};
-use super::settings::{self, Mention, SettingsArguments};
+use super::settings::{self, Mention, SettingsArguments, Switch};
 use super::state::{State, Status};
 use super::{LocalApi, LocalApiError, Session, duration};
 use crate::output::note;
@@ -42,7 +42,7 @@ pub(super) struct JoinArguments {
     #[arg(long, value_name = "DURATION", default_value = "0s", value_parser = duration::parse)]
     timeout: Duration,
     /// Show the login URL as a QR code (not offered yet)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     qr: bool,
 }
 

@@ -8,7 +8,7 @@ use tailcfg::go::nullable;
 use tokio::time::{Instant, sleep_until};
 
 use super::local_api::query_value;
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::state::Status;
 use super::{LocalApiError, Session, duration, lookup};
 use crate::output::note;
@@ -30,25 +30,25 @@ pub struct Arguments {
     #[arg(short = 'c', long = "c", value_name = "COUNT", default_value_t = 10)]
     count: u32,
     /// End once an answer came directly
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "true|false")]
+    #[arg(long, default_value_t = true, switch())]
     until_direct: bool,
     /// How long to wait for each answer
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration::parse)]
     timeout: Duration,
     /// Ping through the tunnel, answered by the peer's daemon
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false", conflicts_with_all = ["icmp", "peerapi"])]
+    #[arg(long, default_value_t = false, switch(), conflicts_with_all = ["icmp", "peerapi"])]
     tsmp: bool,
     /// Ping through the tunnel with ICMP, answered by the peer's system
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false", conflicts_with = "peerapi")]
+    #[arg(long, default_value_t = false, switch(), conflicts_with = "peerapi")]
     icmp: bool,
     /// Ask the peer's daemon by HTTP
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     peerapi: bool,
     /// The size of the ping's message, 0 for the least; neither for --tsmp, --icmp nor --peerapi
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     size: u32,
     /// Tell what the name stands for
-    #[arg(short, long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(short, long, default_value_t = false, switch())]
     verbose: bool,
 }
 

@@ -10,7 +10,7 @@ use tailcfg::go::nullable;
 use super::local_api::query_value;
 use super::login::Login;
 use super::prefs::Prefs;
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::state::Status;
 use super::{LocalApi, Session};
 use crate::output::note;
@@ -24,10 +24,10 @@ pub struct Arguments {
     #[arg(num_args = 0..=2, value_name = "ACCOUNT")]
     account: Vec<String>,
     /// List the accounts
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     list: bool,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     json: bool,
 }
 

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Session;
 use super::prefs::{Changes, Prefs};
-use super::settings::{SettingsArguments, parse_bool};
+use super::settings::{SettingsArguments, Switch};
 use super::state::Status;
 use crate::{Failure, Output};
 
@@ -19,13 +19,13 @@ pub struct Arguments {
     #[arg(long, value_name = "NAME")]
     nickname: Option<String>,
     /// Install new versions by itself (the stock daemon does)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     auto_update: Option<bool>,
     /// Tell of new versions (the stock daemon does)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     update_check: Option<bool>,
     /// Serve the stock daemon's web page for this node to the tailnet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     webclient: Option<bool>,
     /// The UDP port to relay for peers at, 0 for any; an empty text relays for none
     #[arg(long, value_name = "PORT")]

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use clap::Args;
+use clap::{Arg, ArgAction, Args};
 use ipnet::IpNet;
 use serde_json::{Value, json};
 
@@ -14,8 +14,21 @@ use crate::Failure;
 const ALL_V4: &str = "0.0.0.0/0";
 const ALL_V6: &str = "::/0";
 
-/// A yes or no as Go's flags read it: `--x`, `--x=true`, `--x=0`.
-pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
+/// Flags that are on or off.
+pub(super) trait Switch {
+    /// Has `--x` and `--x=true` turn it on, and `--x=false` off, as the stock command's flags do.
+    fn switch(self) -> Self;
+}
+
+impl Switch for Arg {
+    fn switch(self) -> Self {
+        let with_value = self.action(ArgAction::Set).num_args(0..=1).require_equals(true);
+        with_value.default_missing_value("true").value_parser(parse_bool).value_name("true|false")
+    }
+}
+
+/// A yes or no as Go's flags read it: `true`, `0`, `F`.
+fn parse_bool(text: &str) -> Result<bool, String> {
     match text {
         "1" | "t" | "T" | "true" | "TRUE" | "True" => Ok(true),
         "0" | "f" | "F" | "false" | "FALSE" | "False" => Ok(false),
@@ -27,16 +40,16 @@ pub(super) fn parse_bool(text: &str) -> Result<bool, String> {
 #[derive(Debug, Clone, Default, Args)]
 pub(super) struct SettingsArguments {
     /// Use the names and name servers of the tailnet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     accept_dns: Option<bool>,
     /// Use the routes that other nodes offer
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     accept_routes: Option<bool>,
     /// Offer to be an app connector for the tailnet (the stock daemon does; ours is none)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     advertise_connector: Option<bool>,
     /// Offer to carry the tailnet's traffic to the internet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     advertise_exit_node: Option<bool>,
     /// Offer routes, such as 10.0.0.0/8,192.168.0.0/24; an empty text offers none
     #[arg(long, value_name = "ROUTES")]
@@ -46,7 +59,7 @@ pub(super) struct SettingsArguments {
     #[arg(long, value_name = "NODE")]
     exit_node: Option<String>,
     /// Reach the local network directly while an exit node is used
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     exit_node_allow_lan_access: Option<bool>,
     /// The name of this machine in place of the system's; an empty text for the system's
     #[arg(long, value_name = "NAME")]
@@ -58,19 +71,19 @@ pub(super) struct SettingsArguments {
     #[arg(long, value_name = "USER")]
     operator: Option<String>,
     /// Let the coordination server ask about the state of this machine
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     report_posture: Option<bool>,
     /// Take no connections from the tailnet
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     shields_up: Option<bool>,
     /// Give traffic to offered routes this machine's address as its source
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     snat_subnet_routes: Option<bool>,
     /// Run an SSH server (not offered yet)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     ssh: Option<bool>,
     /// Keep track of the connections that are forwarded, and refuse what belongs to none
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, value_name = "true|false")]
+    #[arg(long, switch())]
     stateful_filtering: Option<bool>,
 }
 

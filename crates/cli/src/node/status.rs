@@ -8,7 +8,7 @@ use tailcfg::UserId;
 
 use super::Session;
 use super::prefs::Prefs;
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::state::{PeerStatus, State, Status};
 use crate::tabbed::Tabbed;
 use crate::{Failure, Output, moment};
@@ -17,22 +17,22 @@ use crate::{Failure, Output, moment};
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     json: bool,
     /// Show only the peers with traffic
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     active: bool,
     /// Show peers
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "true|false")]
+    #[arg(long, default_value_t = true, switch())]
     peers: bool,
     /// Show this machine
-    #[arg(long = "self", num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = true, value_name = "true|false")]
+    #[arg(long = "self", default_value_t = true, switch())]
     own: bool,
     /// Show headings over the columns
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     header: bool,
     /// Serve the status as a web page (the stock command's; not offered)
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false", hide = true)]
+    #[arg(long, default_value_t = false, switch(), hide = true)]
     web: bool,
 }
 

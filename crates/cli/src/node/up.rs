@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use super::login::{JoinArguments, Login, Told};
 use super::prefs::{Changes, Prefs};
-use super::settings::{self, Mention};
+use super::settings::{self, Mention, Switch};
 use super::state::{State, Status};
 use super::{LocalApi, Session};
 use crate::go_flags::STOCK_NAME;
@@ -22,13 +22,13 @@ pub struct Arguments {
     #[command(flatten)]
     join: JoinArguments,
     /// Log in anew even if this machine is logged in; it loses its connections meanwhile
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     force_reauth: bool,
     /// Set everything that is not mentioned to its default
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     reset: bool,
     /// Print the login URL and the state as JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = settings::parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     json: bool,
 }
 

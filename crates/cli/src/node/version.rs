@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::Session;
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::state::Status;
 use crate::{Failure, Output};
 
@@ -15,10 +15,10 @@ const VERSION: &str = env!("CARGO_PKG_VERSION");
 #[derive(Debug, Args)]
 pub struct Arguments {
     /// Show the daemon's version too
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     daemon: bool,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     json: bool,
 }
 

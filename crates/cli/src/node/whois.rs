@@ -8,7 +8,7 @@ use tailcfg::UserProfile;
 use tailcfg::go::nullable;
 
 use super::local_api::query_value;
-use super::settings::parse_bool;
+use super::settings::Switch;
 use super::{LocalApiError, Session};
 use crate::{Failure, Output};
 
@@ -21,7 +21,7 @@ pub struct Arguments {
     #[arg(long, value_name = "PROTOCOL", value_parser = ["tcp", "udp"])]
     proto: Option<String>,
     /// Print JSON
-    #[arg(long, num_args = 0..=1, require_equals = true, default_missing_value = "true", value_parser = parse_bool, default_value_t = false, value_name = "true|false")]
+    #[arg(long, default_value_t = false, switch())]
     json: bool,
 }
 
