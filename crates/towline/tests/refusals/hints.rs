@@ -17,9 +17,7 @@ fn commands_without_a_login_name_one_that_can_be_typed() {
 #[test]
 fn what_is_not_there_is_told_with_the_list_that_has_it() {
     let home = tempfile::tempdir().unwrap();
-    let server = Server::set_up(home.path(), &home.path().join("data"), None);
-    let _running = server.start();
-    server.log_in();
+    let (server, _running) = Server::with_login(home.path());
     for (command, says) in [
         (["keys", "revoke", "nope"], "there is no key \"nope\"; `towline keys list` shows the ids of those that work"),
         (
@@ -37,9 +35,7 @@ fn what_is_not_there_is_told_with_the_list_that_has_it() {
 #[test]
 fn users_are_listed_by_name_and_a_change_of_policy_as_other_tools_show_it() {
     let home = tempfile::tempdir().unwrap();
-    let server = Server::set_up(home.path(), &home.path().join("data"), None);
-    let _running = server.start();
-    server.log_in();
+    let (server, _running) = Server::with_login(home.path());
     let password = home.path().join("password");
     for name in ["zoe@example.com", "bob@example.com"] {
         server.must(&["users", "create", name, "--password-file", password.to_str().unwrap()]);

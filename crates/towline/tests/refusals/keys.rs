@@ -11,9 +11,7 @@ fn ids(listed: &Value) -> Vec<&str> {
 #[test]
 fn an_administrator_sees_everybodys_auth_keys_with_owner_and_state_and_no_dead_clients() {
     let home = tempfile::tempdir().unwrap();
-    let server = Server::set_up(home.path(), &home.path().join("data"), None);
-    let _running = server.start();
-    server.log_in();
+    let (server, _running) = Server::with_login(home.path());
     let made = server.must(&["keys", "create"]);
     let own = made["id"].as_str().unwrap();
     let revoked = server.must(&["keys", "create"])["id"].as_str().unwrap().to_owned();
@@ -58,9 +56,7 @@ fn an_administrator_sees_everybodys_auth_keys_with_owner_and_state_and_no_dead_c
 #[test]
 fn a_tailnet_gets_another_domain_once_it_was_shown_what_that_changes() {
     let home = tempfile::tempdir().unwrap();
-    let server = Server::set_up(home.path(), &home.path().join("data"), None);
-    let _running = server.start();
-    server.log_in();
+    let (server, _running) = Server::with_login(home.path());
     assert_eq!(server.must(&["admin", "names"])["domain"], "test.ts.net");
     let asked = ["admin", "names", "--domain", "other.ts.net"];
     let shown = server.ask(&asked);

@@ -13,9 +13,7 @@ const OPEN: &str = r#"{
 #[test]
 fn a_broken_policy_is_refused_by_line_and_reason_and_one_that_locks_out_wants_yes() {
     let home = tempfile::tempdir().unwrap();
-    let server = Server::set_up(home.path(), &home.path().join("data"), None);
-    let _running = server.start();
-    server.log_in();
+    let (server, _running) = Server::with_login(home.path());
     let write = |name: &str, text: &str| {
         let path = home.path().join(name);
         fs::write(&path, text).unwrap();
@@ -75,9 +73,7 @@ fn a_broken_policy_is_refused_by_line_and_reason_and_one_that_locks_out_wants_ye
 #[test]
 fn a_key_that_was_used_keeps_a_node_out_and_its_user_reads_why() {
     let home = tempfile::tempdir().unwrap();
-    let server = Server::set_up(home.path(), &home.path().join("data"), None);
-    let _running = server.start();
-    server.log_in();
+    let (server, _running) = Server::with_login(home.path());
     let made = server.must(&["keys", "create"]);
     let (id, key) = (made["id"].as_str().unwrap(), made["key"].as_str().unwrap());
     let (mut first, socket) = node(home.path(), &server.url, "first", Some(key));

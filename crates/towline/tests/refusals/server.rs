@@ -46,6 +46,14 @@ impl Server {
         server
     }
 
+    /// Sets one up in a home, starts it, and logs its administrator in.
+    pub(crate) fn with_login(home: &Path) -> (Self, Daemon) {
+        let server = Self::set_up(home, &home.join("data"), None);
+        let running = server.start();
+        server.log_in();
+        (server, running)
+    }
+
     /// The binary, where the server's folder is seen.
     fn command(&self) -> Command {
         let Some(process) = self.within else { return towline(&self.home) };
