@@ -15,10 +15,9 @@ const UDP_PORTS: RangeInclusive<u16> = 61_000..=65_535;
 /// Pods leave their node through one address, and its NAT keeps ports where it can: with one port for all of them two
 /// proxies would be told the same public endpoint by turns, and a peer would find the other one there.
 pub(crate) fn udp_port(pod_uid: &str) -> u16 {
-    // FNV-1a: a container that starts again in its pod has the port that peers know.
-    let hash = pod_uid.bytes().fold(0x811c_9dc5_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193));
-    let count = u32::from(UDP_PORTS.end() - UDP_PORTS.start()) + 1;
-    UDP_PORTS.start() + u16::try_from(hash % count).unwrap_or_default()
+    // A container that starts again in its pod has the port that peers know.
+    let count = u64::from(UDP_PORTS.end() - UDP_PORTS.start()) + 1;
+    UDP_PORTS.start() + u16::try_from(kubeapi::name::fingerprint(pod_uid.as_bytes()) % count).unwrap_or_default()
 }
 
 /// What the kernel translates for a proxy.
