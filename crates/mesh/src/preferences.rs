@@ -68,7 +68,7 @@ pub struct Preferences {
     /// Whether forwarded packets to the tailnet may open connections.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub no_stateful_filtering: Option<bool>,
-    /// How far the firewall is managed: 0 not, 1 chains without jumps to them, 2 wholly.
+    /// Whether the firewall is managed: 0 not, 2 wholly. 1, rules that nothing jumps to, is refused.
     pub netfilter_mode: i64,
     /// The user besides root who may change settings.
     #[serde(skip_serializing_if = "String::is_empty")]
@@ -263,6 +263,11 @@ impl Preferences {
             (!self.drive_shares.is_empty(), "DriveShares", "this node shares no folders"),
             (!self.auto_exit_node.is_empty(), "AutoExitNode", "choose the exit node by name"),
             (self.auto_update.apply == Some(true), "AutoUpdate", "this node is updated by whoever installed it"),
+            (
+                !matches!(self.netfilter_mode, 0 | 2),
+                "NetfilterMode",
+                "this node's firewall rules are a table of their own, which is in force (on) or is not there (off)",
+            ),
         ];
         if let Some((_, name, why)) = unsupported.into_iter().find(|(wanted, ..)| *wanted) {
             return Err(PreferenceError::Unsupported { name, why });
@@ -440,6 +445,14 @@ mod tests {
         }
         let fine = ["0.0.0.0/0", "::/0", "10.0.0.0/8"].map(|route| route.parse().unwrap()).to_vec();
         assert_eq!(Preferences { advertise_routes: fine, ..Preferences::default() }.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_firewall_that_is_half_there_is_refused() {
+        for (mode, taken) in [(0, true), (1, false), (2, true), (3, false)] {
+            let preferences = Preferences { netfilter_mode: mode, ..Preferences::default() };
+            assert_eq!(preferences.check().is_ok(), taken, "{mode}");
+        }
     }
 
     #[test]
