@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
-use crypto::{Entropy, MachinePublic, NodePublic};
+use crypto::{Entropy, MachinePublic};
 use jiff::{SignedDuration, Timestamp};
 use tailcfg::{NodeId, RegisterRequest};
 
@@ -67,7 +67,7 @@ pub enum LoginState {
 #[derive(Debug, Default)]
 pub struct Logins {
     pending: BTreeMap<LoginId, PendingLogin>,
-    by_device: BTreeMap<(MachinePublic, NodePublic), LoginId>,
+    by_machine: BTreeMap<MachinePublic, LoginId>,
     /// Oldest use first.
     order: BTreeSet<(u64, LoginId)>,
     used: BTreeMap<LoginId, u64>,
@@ -82,6 +82,9 @@ impl Logins {
     pub const LIFETIME: SignedDuration = SignedDuration::from_mins(15);
 
     /// Opens a login for a device, or finds the one that is open for it.
+    ///
+    /// A machine waits for one login at a time: one that it has asked for before, with another node key, name or tags, is
+    /// taken back, so that what a person confirms is what the device still wants.
     pub fn open(
         &mut self,
         machine: MachinePublic,
@@ -91,12 +94,15 @@ impl Logins {
         entropy: &mut dyn Entropy,
     ) -> LoginId {
         self.expire(now);
-        let device = (machine, request.node_key);
-        if let Some(id) = self.by_device.get(&device).cloned()
-            && self.pending.get(&id).is_some_and(|login| login.state == LoginState::Open)
+        if let Some(id) = self.by_machine.get(&machine).cloned()
+            && let Some(login) = self.pending.get(&id)
+            && login.state == LoginState::Open
         {
-            self.touch(&id);
-            return id;
+            if asks_the_same(&login.request, &request) {
+                self.touch(&id);
+                return id;
+            }
+            self.finish(&id, LoginState::Failed("this device has asked for another login since".to_owned()));
         }
         let id = LoginId(random_text(32, entropy));
         while self.pending.len() >= Self::LIMIT {
@@ -105,7 +111,7 @@ impl Logins {
         }
         self.pending
             .insert(id.clone(), PendingLogin { machine, request, source, opened: now, state: LoginState::Open });
-        self.by_device.insert(device, id.clone());
+        self.by_machine.insert(machine, id.clone());
         self.touch(&id);
         id
     }
@@ -156,9 +162,8 @@ impl Logins {
             self.order.remove(&(at, id.clone()));
         }
         if let Some(login) = self.pending.remove(id) {
-            let device = (login.machine, login.request.node_key);
-            if self.by_device.get(&device) == Some(id) {
-                self.by_device.remove(&device);
+            if self.by_machine.get(&login.machine) == Some(id) {
+                self.by_machine.remove(&login.machine);
             }
         }
     }
@@ -176,9 +181,20 @@ impl Logins {
     }
 }
 
+/// Whether a person who is asked to confirm one of two requests is asked the same by the other.
+fn asks_the_same(one: &RegisterRequest, other: &RegisterRequest) -> bool {
+    fn question(request: &RegisterRequest) -> impl PartialEq + '_ {
+        let host = request.hostinfo.as_ref();
+        let host = host.map(|host| (&host.hostname, &host.os, &host.os_version, &host.request_tags));
+        (request.node_key, &request.expiry, request.ephemeral, &request.tailnet, host)
+    }
+    question(one) == question(other)
+}
+
 #[cfg(test)]
 mod tests {
-    use crypto::SystemEntropy;
+    use crypto::{NodePublic, SystemEntropy};
+    use tailcfg::Hostinfo;
 
     use super::*;
 
@@ -200,6 +216,27 @@ mod tests {
         assert_eq!(open(&mut logins, 1, at(1)), first);
         assert_ne!(open(&mut logins, 2, at(1)), first);
         assert_eq!(logins.len(), 2);
+    }
+
+    #[test]
+    fn a_device_that_asks_for_something_else_takes_its_earlier_login_back() {
+        let mut logins = Logins::default();
+        let machine = MachinePublic::from_bytes([1; 32]);
+        let mut request =
+            RegisterRequest { hostinfo: Some(Hostinfo::default()), ..RegisterRequest::default() };
+        let mut ask = |request: &RegisterRequest| logins.open(machine, request.clone(), None, at(0), &mut SystemEntropy);
+        let first = ask(&request);
+        request.hostinfo.as_mut().unwrap().request_tags = vec!["tag:web".to_owned()];
+        let tagged = ask(&request);
+        request.node_key = NodePublic::from_bytes([2; 32]);
+        let last = ask(&request);
+        // What it says of its network meanwhile is nothing that a person is asked.
+        request.hostinfo.as_mut().unwrap().net_info = Some(tailcfg::NetInfo::default());
+        assert_eq!(ask(&request), last);
+        for id in [first, tagged] {
+            assert!(matches!(logins.get(&id, at(0)).unwrap().state, LoginState::Failed(_)));
+        }
+        assert_eq!(logins.get(&last, at(0)).unwrap().state, LoginState::Open);
     }
 
     #[test]
@@ -245,7 +282,7 @@ mod tests {
             open(&mut logins, machine, at(0));
         }
         assert_eq!(
-            (logins.len(), logins.by_device.len(), logins.order.len(), logins.used.len()),
+            (logins.len(), logins.by_machine.len(), logins.order.len(), logins.used.len()),
             (1024, 1024, 1024, 1024)
         );
     }

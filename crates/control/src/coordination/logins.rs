@@ -61,6 +61,8 @@ impl Coordination {
     ) -> RegisterResponse {
         let now = self.now();
         let id = self.logins().open(machine, request, Some(source), now, &mut SystemEntropy);
+        // An earlier login of the machine may have been taken back: who waits for it is told.
+        self.login_ends.send_modify(|count| *count += 1);
         RegisterResponse { auth_url: self.login_url(&id), ..RegisterResponse::default() }
     }
 
