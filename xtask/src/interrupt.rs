@@ -4,7 +4,7 @@ use std::fs;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use lab::{ProcessIdentity, ScratchWorld};
@@ -20,6 +20,8 @@ const MARK: &str = "TOWLINE_TASK";
 const GRACE: Duration = Duration::from_millis(300);
 /// How long a program may take to end that was told to.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How long programs that were just started may take until their environment can be read.
+const BEGINNING: Duration = Duration::from_millis(500);
 
 static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 static IS_ENDING: AtomicBool = AtomicBool::new(false);
@@ -140,12 +142,27 @@ fn marked() -> Vec<ProcessIdentity> {
     let own = fs::read_link("/proc/self/ns/pid").ok();
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let deadline = Instant::now() + BEGINNING;
     let bears = |pid: &i32| {
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let environment = environment(*pid, deadline);
         let outside = fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own;
         outside && environment.split(|byte| *byte == 0).any(|setting| setting == mark.as_bytes())
     };
     pids.filter(bears).filter_map(|pid| ProcessIdentity::of(pid).ok()).collect()
+}
+
+/// The environment of a process. The kernel tells who started a program that it runs a moment before it shows the program's
+/// environment: until the deadline, one without any is asked again.
+fn environment(pid: i32, deadline: Instant) -> Vec<u8> {
+    loop {
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        // What has ended, and the kernel's own, has no program.
+        let may_begin = environment.is_empty() && fs::read_link(format!("/proc/{pid}/exe")).is_ok();
+        if !may_begin || Instant::now() >= deadline {
+            return environment;
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
 }
 
 #[cfg(test)]
