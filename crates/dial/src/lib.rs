@@ -1,8 +1,9 @@
 //! What every client of ours shares on its way out: who turns names into addresses, which certificates are believed, and
 //! what is written down of it.
 //!
-//! - [`Resolve`] is asked wherever a host name becomes an address; [`SystemResolver`] asks the name servers of
-//!   `/etc/resolv.conf`. Nothing asks libc: the binary is static, and a container without NSS files must do.
+//! - [`Resolve`] is asked wherever a host name becomes an address; [`SystemResolver`] asks the name servers that
+//!   `/etc/resolv.conf`, or another source of [`NameSettings`], names at the time: machines change networks. Nothing asks
+//!   libc: the binary is static, and a container without NSS files must do.
 //! - [`Roots`] are the trusted certificate authorities: the public web's, which are built in, this machine's, and those
 //!   of files that the user names.
 //! - [`CertificateFault`] tells people why a server's certificate is not believed, and what helps.
@@ -22,5 +23,5 @@ mod roots;
 pub use causes::causes;
 pub use certificate::CertificateFault;
 pub use ledger::{Account, Ledger, Metered, OpenConnection, Remote};
-pub use names::{Resolve, ResolverError, SystemResolver};
+pub use names::{NameSettings, NameSocketSetup, Resolve, ResolverError, SystemResolver};
 pub use roots::{Roots, RootsError};

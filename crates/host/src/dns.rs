@@ -18,6 +18,8 @@ use crate::failure::{Area, HostError};
 use file::{read_bounded, replace};
 
 const RESOLV_CONF: &str = "/etc/resolv.conf";
+/// The servers that systemd-resolved asks, of all interfaces.
+const RESOLVED: &str = "/run/systemd/resolve/resolv.conf";
 const BACKUP_SUFFIX: &str = ".before-towline";
 const MARKER: &str =
     "# towline: this file is the tailnet's while the node runs; the one before it comes back after that";
@@ -62,6 +64,7 @@ pub enum DnsRestored {
 pub struct SystemDns {
     path: PathBuf,
     backup: PathBuf,
+    resolved: PathBuf,
 }
 
 impl Default for SystemDns {
@@ -76,7 +79,14 @@ impl SystemDns {
         let path = path.into();
         let mut backup = path.clone().into_os_string();
         backup.push(BACKUP_SUFFIX);
-        Self { path, backup: backup.into() }
+        Self { path, backup: backup.into(), resolved: RESOLVED.into() }
+    }
+
+    /// With the list of the servers that systemd-resolved asks at another place.
+    #[must_use]
+    pub fn with_resolved_at(mut self, path: impl Into<PathBuf>) -> Self {
+        self.resolved = path.into();
+        self
     }
 
     /// Who writes the file.
@@ -96,6 +106,21 @@ impl SystemDns {
         let current = self.current()?.unwrap_or_default();
         let text = if is_ours(&current) { self.before(&current)?.unwrap_or_default() } else { current };
         Ok(ResolvConf::parse(&text))
+    }
+
+    /// Whom systemd-resolved asks, where the machine's programs ask that; nothing where they don't, or it does not say.
+    ///
+    /// # Errors
+    /// When a file can't be read.
+    pub fn resolved_servers(&self) -> Result<Option<ResolvConf>, HostError> {
+        if self.owner()? != DnsOwner::SystemdResolved {
+            return Ok(None);
+        }
+        match read_bounded(&self.resolved) {
+            Ok(text) => Ok(Some(ResolvConf::parse(&text))),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(HostError::new(Area::File, format!("read {}", self.resolved.display()), error)),
+        }
     }
 
     /// The file that [`apply`](Self::apply) would leave.
@@ -355,6 +380,18 @@ mod tests {
         assert_eq!(dns.owner().unwrap(), DnsOwner::SystemdResolved);
         let message = dns.apply(&config()).unwrap_err().to_string();
         assert!(message.contains("`resolvectl dns INTERFACE 100.100.100.100`"), "{message}");
+    }
+
+    #[test]
+    fn whom_systemd_resolved_asks_is_known_where_programs_ask_it() {
+        let (folder, dns) = written(Some("nameserver 127.0.0.53\n"));
+        let asked = folder.path().join("asked");
+        let dns = dns.with_resolved_at(&asked);
+        assert_eq!(dns.resolved_servers().unwrap(), None);
+        fs::write(&asked, POD).unwrap();
+        assert_eq!(dns.resolved_servers().unwrap(), Some(ResolvConf::parse(POD)));
+        fs::write(&dns.path, POD).unwrap();
+        assert_eq!(dns.resolved_servers().unwrap(), None);
     }
 
     #[test]

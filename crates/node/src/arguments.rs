@@ -2,10 +2,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use anyhow::Context;
-use dial::{Resolve, Roots};
+use dial::Roots;
 
 use crate::config::{AuthKey, Config, DeviceConfig, Wishes};
 use crate::control::ControlUrl;
+use crate::dns::machine_resolver;
 use crate::store::{FileStore, MemoryStore, StateStore};
 
 /// Runs a node: the daemon that `towline up` and the other commands talk to.
@@ -54,7 +55,7 @@ impl Arguments {
     ///
     /// # Errors
     /// A file that can't be read, or holds something else than it should.
-    pub fn resolve(self, resolver: Arc<dyn Resolve>) -> anyhow::Result<Config> {
+    pub fn resolve(self) -> anyhow::Result<Config> {
         let in_memory = self.state.as_os_str() == "mem:";
         let store: Arc<dyn StateStore> =
             if in_memory { Arc::new(MemoryStore::default()) } else { Arc::new(FileStore::open(&self.state)?) };
@@ -80,6 +81,7 @@ impl Arguments {
             hostname: self.hostname,
             ..Wishes::default()
         };
+        let resolver = Arc::new(machine_resolver(device != DeviceConfig::UserSpace));
         Ok(Config {
             store,
             netmap_cache: (!in_memory).then(|| self.state.with_extension("netmap")),

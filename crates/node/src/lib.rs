@@ -41,6 +41,7 @@ pub use certificate::{CertificateStanding, NodeCertificate};
 pub use config::{AuthKey, Config, DeviceConfig, Wishes};
 pub use control::{ControlUrl, ControlUrlError};
 pub use dial::{Resolve, Roots};
+pub use dns::machine_resolver;
 pub use mesh::{BackendState, Mesh, Preferences, Status, Whois};
 pub use netstack::{Datagram, Destination, Listen};
 pub use node::{Node, NodeError, run};

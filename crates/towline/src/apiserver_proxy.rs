@@ -41,7 +41,7 @@ pub(crate) struct Arguments {
 ///
 /// It is ready when it is logged in, has its certificate and has heard of the API server.
 pub(crate) async fn run(arguments: Arguments, member: Member, shutdown: Shutdown) -> anyhow::Result<()> {
-    let resolver = Arc::new(dial::SystemResolver::new()?);
+    let resolver = Arc::new(dial::SystemResolver::default());
     let health = Health::new();
     let certified = health.condition("certificate");
     let config = arguments.proxy.resolve(resolver.clone())?;

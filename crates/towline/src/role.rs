@@ -59,21 +59,19 @@ pub(crate) fn run<W: Write>(
     match role {
         Role::Control(arguments) => serve(logs, move |shutdown| control::execute(*arguments, shutdown)),
         Role::Derp(arguments) => serve(logs, move |shutdown| async move {
-            let config = arguments.resolve(Arc::new(dial::SystemResolver::new()?))?;
+            let config = arguments.resolve(Arc::new(dial::SystemResolver::default()))?;
             derp::server::run(config, shutdown).await
         }),
         Role::Node(arguments) => run_node(*arguments, logs),
         Role::Operator(arguments) => serve(logs, move |shutdown| async move {
-            let resolver = dial::SystemResolver::new().context("finding the name servers")?;
-            operator::execute(*arguments, Arc::new(resolver), shutdown).await
+            operator::execute(*arguments, Arc::new(dial::SystemResolver::default()), shutdown).await
         }),
         Role::Proxy(arguments) => match arguments.task() {
             proxy::Task::Probe(probe) => Ok(probe.ask().map_err(anyhow::Error::from)?),
             proxy::Task::Serve(folder) => {
                 let config = proxy::Environment::of_process().resolve().map_err(Failure::usage)?;
-                serve(logs, move |shutdown| async move {
-                    proxy::run(config, folder, Arc::new(dial::SystemResolver::new()?), shutdown).await
-                })
+                let resolver = Arc::new(node::machine_resolver(!config.user_space));
+                serve(logs, move |shutdown| proxy::run(config, folder, resolver, shutdown))
             }
         },
         Role::ApiserverProxy(arguments) => {
@@ -81,11 +79,11 @@ pub(crate) fn run<W: Write>(
             serve(logs, move |shutdown| apiserver_proxy::run(*arguments, member, shutdown))
         }
         Role::Local(command) => command_runtime()?.block_on(async {
-            let connection = connection(asked.connection)?;
+            let connection = connection(asked.connection);
             command.run(&Session::new(asked.socket, connection, asked.program), output).await
         }),
         Role::Admin(command) => command_runtime()?.block_on(async {
-            let connection = connection(asked.connection)?;
+            let connection = connection(asked.connection);
             command.run(&connection, output).await
         }),
         // Needs the whole argument tree, which is main's.
@@ -95,15 +93,12 @@ pub(crate) fn run<W: Write>(
 
 /// Runs a node until it is asked to stop.
 pub(crate) fn run_node(arguments: node::Arguments, logs: &LogArguments) -> Result<(), Failure> {
-    serve(logs, move |shutdown| async move {
-        node::run(arguments.resolve(Arc::new(dial::SystemResolver::new()?))?, shutdown).await
-    })
+    serve(logs, move |shutdown| async move { node::run(arguments.resolve()?, shutdown).await })
 }
 
 /// Reaches servers by the names that this machine's name servers know.
-fn connection(arguments: ConnectionArguments) -> Result<Connection, Failure> {
-    let resolver = dial::SystemResolver::new().context("finding the name servers")?;
-    Ok(Connection::new(arguments, Arc::new(resolver)))
+fn connection(arguments: ConnectionArguments) -> Connection {
+    Connection::new(arguments, Arc::new(dial::SystemResolver::default()))
 }
 
 /// Runs a server on all cores, with logs, until it ends or is asked to stop.

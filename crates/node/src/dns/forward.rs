@@ -43,8 +43,7 @@ impl Upstreams {
 
     /// The machine's own resolvers.
     pub(super) fn of_machine(addresses: &[IpAddr]) -> Self {
-        let servers = addresses.iter().filter(|address| **address != mesh::SERVICE_V4 && **address != mesh::SERVICE_V6);
-        Self { servers: servers.map(|address| (*address, 53).into()).collect(), bypass: true }
+        Self { servers: addresses.iter().map(|address| (*address, 53).into()).collect(), bypass: true }
     }
 }
 
@@ -113,7 +112,7 @@ async fn by_tcp(server: SocketAddr, bypass: bool, asked: &Asked, question: &[u8]
 }
 
 /// Without the right to mark, the question goes the way that the routes say.
-fn mark(socket: &impl std::os::fd::AsFd) {
+pub(super) fn mark(socket: &impl std::os::fd::AsFd) {
     if let Err(error) = host::socket::set_bypass_mark(socket) {
         tracing::debug!(%error, "a question of the machine's own goes by the mesh's routes");
     }

@@ -12,6 +12,7 @@ use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 
 use super::forward::{self, Upstreams};
+use super::machine::own_settings;
 use super::message::Asked;
 
 const PORT: u16 = 53;
@@ -174,7 +175,7 @@ impl Resolving {
 
     /// The resolvers that the machine had before, or those that the tailnet has for machines without.
     fn machine(&self) -> Upstreams {
-        let own = self.settings.base().map(|base| base.nameservers).unwrap_or_else(|error| {
+        let own = own_settings(&self.settings).map(|own| own.nameservers).unwrap_or_else(|error| {
             tracing::debug!(%error, "the machine's own resolvers are not known");
             Vec::new()
         });

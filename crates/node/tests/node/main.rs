@@ -5,5 +5,6 @@
 mod certificate;
 mod daemon;
 mod login;
+mod names;
 mod support;
 mod user_space;

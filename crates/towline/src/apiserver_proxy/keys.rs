@@ -105,7 +105,7 @@ mod tests {
                 namespace: "door".to_owned(),
             },
             None,
-            Arc::new(dial::SystemResolver::new().unwrap()),
+            Arc::new(dial::SystemResolver::default()),
         );
         let said = keys.unwrap().fresh(None).await.unwrap_err();
         for named in ["client_id", "operator-oauth", "namespace, door", "auth_keys", "tag:k8s-operator"] {
