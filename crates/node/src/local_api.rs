@@ -8,6 +8,7 @@ mod bus;
 mod certificate;
 mod flows;
 mod own;
+mod places;
 mod reply;
 mod routes;
 
@@ -17,18 +18,24 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::Request;
+use hyper::body::Incoming;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::UnixListener;
+use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::node::{NodeError, WeakNode};
+use access::Standing;
+use places::Places;
+use reply::Refusal;
 
-/// How many connections may be open at once.
-const CONNECTIONS: usize = 256;
 /// How long a caller may take to say what it wants.
 const HEADERS: Duration = Duration::from_secs(10);
+/// How many callers beyond those that are served are told so at once, and how long each of them may take to hear it.
+const REFUSALS: usize = 32;
+const REFUSAL: Duration = Duration::from_secs(2);
 
 /// The socket, which goes away with this.
 #[derive(Debug)]
@@ -62,15 +69,10 @@ pub(crate) fn bind(path: &Path) -> Result<Socket, NodeError> {
 
 /// Serves the socket until the node ends.
 pub(crate) fn serve(socket: Socket, node: WeakNode, ends: CancellationToken) {
-    tokio::spawn(async move {
-        let connections = Arc::new(Semaphore::new(CONNECTIONS));
+    tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
+        let (places, refusals) = (Places::default(), Arc::new(Semaphore::new(REFUSALS)));
         loop {
-            let Ok(permit) = connections.clone().acquire_owned().await else { return };
-            let accepted = tokio::select! {
-                () = ends.cancelled() => return,
-                accepted = socket.listener.accept() => accepted,
-            };
-            let stream = match accepted {
+            let stream = match socket.listener.accept().await {
                 Ok((stream, _)) => stream,
                 Err(error) => {
                     tracing::warn!(%error, "the socket for commands can't accept");
@@ -79,24 +81,52 @@ pub(crate) fn serve(socket: Socket, node: WeakNode, ends: CancellationToken) {
                 }
             };
             let caller = stream.peer_cred().ok().map(|credentials| credentials.uid());
-            let (node, ends) = (node.clone(), ends.clone());
-            tokio::spawn(async move {
-                let service = service_fn(|request| {
-                    let node = node.clone();
-                    async move { Ok::<_, Infallible>(routes::answer(request, caller, node).await) }
-                });
-                let connection = hyper::server::conn::http1::Builder::new()
-                    .timer(TokioTimer::new())
-                    .header_read_timeout(HEADERS)
-                    .serve_connection(TokioIo::new(stream), service);
-                tokio::select! {
-                    () = ends.cancelled() => {}
-                    ended = connection => if let Err(error) = ended {
-                        tracing::trace!(%error, "a command's connection ended");
-                    },
+            let Some(standing) = node.get().map(|node| Standing::at(caller, &node)) else { return };
+            match places.take(caller, standing) {
+                Ok(place) => {
+                    let attended = attend(stream, caller, node.clone());
+                    tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
+                        attended.await;
+                        drop(place);
+                    }));
                 }
-                drop(permit);
-            });
+                Err(refusal) => {
+                    // Who can't even be told is one of very many who ask in vain.
+                    let Ok(permit) = refusals.clone().try_acquire_owned() else { continue };
+                    tokio::spawn(ends.clone().run_until_cancelled_owned(async move {
+                        refuse(stream, refusal).await;
+                        drop(permit);
+                    }));
+                }
+            }
         }
+    }));
+}
+
+/// Answers what a caller asks by one connection.
+async fn attend(stream: UnixStream, caller: Option<u32>, node: WeakNode) {
+    let service = service_fn(|request| {
+        let node = node.clone();
+        async move { Ok::<_, Infallible>(routes::answer(request, caller, node).await) }
     });
+    let connection = hyper::server::conn::http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEADERS)
+        .serve_connection(TokioIo::new(stream), service);
+    if let Err(error) = connection.await {
+        tracing::trace!(%error, "a command's connection ended");
+    }
+}
+
+/// Answers one request with why there is no answer.
+async fn refuse(stream: UnixStream, refusal: Refusal) {
+    let service = service_fn(|_: Request<Incoming>| {
+        let refusal = refusal.clone();
+        async move { Ok::<_, Infallible>(refusal.into_reply()) }
+    });
+    let connection =
+        hyper::server::conn::http1::Builder::new().keep_alive(false).serve_connection(TokioIo::new(stream), service);
+    if !tokio::time::timeout(REFUSAL, connection).await.is_ok_and(|ended| ended.is_ok()) {
+        tracing::trace!("a command's connection ended before it was refused");
+    }
 }

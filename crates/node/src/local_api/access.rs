@@ -1,6 +1,7 @@
 use http::{HeaderMap, StatusCode, header};
 
 use super::reply::Refusal;
+use crate::node::Node;
 
 /// The host that requests are for; there is no other.
 const HOST: &str = "local-tailscaled.sock";
@@ -18,12 +19,37 @@ pub(super) fn check_headers(headers: &HeaderMap) -> Result<(), Refusal> {
     }
 }
 
-/// Whether a caller may change anything: root, the user that the daemon runs as, and the one that was named for it.
-pub(super) fn may_write(caller: Option<u32>, operator: &str) -> bool {
-    let Some(caller) = caller else { return false };
-    caller == 0
-        || caller == rustix::process::geteuid().as_raw()
-        || (!operator.is_empty() && uid_of(operator) == Some(caller))
+/// What a user of the machine is to the daemon.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Standing {
+    /// Root, and the user that the daemon runs as.
+    Owner,
+    /// The user who was named for it (`--operator`).
+    Operator,
+    /// Anybody else, who may look.
+    Reader,
+}
+
+impl Standing {
+    /// What a caller is, where this user is named as the operator.
+    pub(super) fn of(caller: Option<u32>, operator: &str) -> Self {
+        let Some(caller) = caller else { return Self::Reader };
+        if caller == 0 || caller == rustix::process::geteuid().as_raw() {
+            return Self::Owner;
+        }
+        let is_operator = !operator.is_empty() && uid_of(operator) == Some(caller);
+        if is_operator { Self::Operator } else { Self::Reader }
+    }
+
+    /// What a caller is to a node as it is now.
+    pub(super) fn at(caller: Option<u32>, node: &Node) -> Self {
+        Self::of(caller, &node.snapshot().mesh.preferences().operator_user)
+    }
+
+    /// Whether such a user may change anything.
+    pub(super) fn may_write(self) -> bool {
+        self != Self::Reader
+    }
 }
 
 /// The number of a user, by name or by itself.
@@ -61,10 +87,10 @@ mod tests {
     #[test]
     fn only_root_the_daemons_user_and_the_named_one_may_write() {
         let own = rustix::process::geteuid().as_raw();
-        assert!(may_write(Some(0), "") && may_write(Some(own), ""));
-        assert!(!may_write(Some(4_000_000), ""));
-        assert!(may_write(Some(4_000_000), "4000000"));
-        assert!(!may_write(None, "root"));
+        assert_eq!((Standing::of(Some(0), ""), Standing::of(Some(own), "")), (Standing::Owner, Standing::Owner));
+        assert!(!Standing::of(Some(4_000_000), "").may_write());
+        assert!(Standing::of(Some(4_000_000), "4000000").may_write());
+        assert!(!Standing::of(None, "root").may_write());
         assert_eq!(uid_of("root"), Some(0));
     }
 }

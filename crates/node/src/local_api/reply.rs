@@ -14,7 +14,7 @@ use crate::{NodeError, VERSION};
 pub(super) type Reply = Response<UnsyncBoxBody<Bytes, Infallible>>;
 
 /// Why a request is not answered with what it asks for.
-#[derive(Debug)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Refusal {
     status: StatusCode,
     text: String,

@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use tailcfg::{CapMap, Node as Peer, UserProfile};
 
-use super::access::{check_headers, may_write};
+use super::access::{Standing, check_headers};
 use super::reply::{Refusal, Reply, done, json_reply, text_reply, with_headers};
 use super::{bus, certificate, own};
 use crate::config::AuthKey;
@@ -35,7 +35,7 @@ pub(super) async fn answer(request: Request<Incoming>, caller: Option<u32>, node
     let answered = async {
         check_headers(request.headers())?;
         let node = node.get().ok_or_else(|| Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "the node is stopping"))?;
-        let may_write = may_write(caller, &node.snapshot().mesh.preferences().operator_user);
+        let may_write = Standing::at(caller, &node).may_write();
         let (head, body) = request.into_parts();
         let query = parameters(head.uri.query().unwrap_or_default());
         let path = head.uri.path().to_owned();

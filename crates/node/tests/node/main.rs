@@ -6,5 +6,6 @@ mod certificate;
 mod daemon;
 mod login;
 mod names;
+mod rights;
 mod support;
 mod user_space;

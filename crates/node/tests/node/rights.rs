@@ -1,0 +1,118 @@
+//! How much of the node other users of the machine may take.
+
+use std::fs::{self, Permissions};
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use rustix::thread::{Uid, set_thread_res_uid};
+use tempfile::TempDir;
+
+use crate::daemon::{joined, until};
+use crate::support::Server;
+
+/// Nobody in particular.
+const STRANGERS: [u32; 4] = [65_501, 65_502, 65_503, 65_504];
+const ROOT: u32 = 0;
+/// How many requests one user may have open, and how many those may have together who may only look.
+const EACH: usize = 64;
+const READERS: usize = 160;
+const WATCH: &str = "watch-ipn-bus?mask=0";
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A folder that everybody on the machine can look into.
+fn open_folder() -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    fs::set_permissions(folder.path(), Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// What a user asks of the daemon.
+struct Request {
+    stream: UnixStream,
+    read: String,
+}
+
+impl Request {
+    fn get(user: u32, folder: &Path, path: &str) -> Self {
+        Self::send(user, folder, "GET", path, "")
+    }
+
+    fn send(user: u32, folder: &Path, method: &str, path: &str, body: &str) -> Self {
+        let mut stream = connect(user, folder);
+        let head = format!("{method} /localapi/v0/{path} HTTP/1.1\r\nHost: local-tailscaled.sock\r\nConnection: close");
+        let request = format!("{head}\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        stream.write_all(request.as_bytes()).unwrap();
+        Self { stream, read: String::new() }
+    }
+
+    /// All that is told until there is this in it.
+    fn until(&mut self, part: &str) -> &str {
+        let mut chunk = [0; 4096];
+        while !self.read.contains(part) {
+            let count = self.stream.read(&mut chunk).unwrap_or_else(|error| panic!("{error}: {}", self.read));
+            assert!(count > 0, "{part} was never told: {}", self.read);
+            self.read.push_str(&String::from_utf8_lossy(&chunk[..count]));
+        }
+        &self.read
+    }
+
+    fn answer(mut self) -> String {
+        let mut rest = Vec::new();
+        self.stream.read_to_end(&mut rest).unwrap();
+        self.read + &String::from_utf8_lossy(&rest)
+    }
+}
+
+/// Connects on a thread that is this user's: the kernel tells the daemon who connected.
+fn connect(user: u32, folder: &Path) -> UnixStream {
+    let socket = folder.join("node.sock");
+    let connecting = thread::spawn(move || {
+        let user = Uid::from_raw(user);
+        set_thread_res_uid(user, user, user).expect("these tests ask as other users: run them as root");
+        UnixStream::connect(socket).unwrap()
+    });
+    let stream = connecting.join().unwrap();
+    stream.set_read_timeout(Some(PATIENCE)).unwrap();
+    stream
+}
+
+fn watch(user: u32, folder: &Path, count: usize) -> Vec<Request> {
+    let watching = (0..count).map(|_| {
+        let mut request = Request::get(user, folder, WATCH);
+        request.until("SessionID");
+        request
+    });
+    watching.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn users_who_take_all_requests_that_they_may_keep_nobody_else_out() {
+    let (folder, server) = (open_folder(), Server::start().await);
+    let node = joined(folder.path(), &server).await;
+    let [first, second, third, fourth] = STRANGERS;
+    let held = watch(first, folder.path(), EACH);
+    let status = |user| Request::get(user, folder.path(), "status?peers=false").answer();
+    let told = status(first);
+    assert!(told.starts_with("HTTP/1.1 429") && told.contains("this user has 64 requests open"), "{told}");
+    assert!(status(second).starts_with("HTTP/1.1 200"));
+
+    let _others = [watch(second, folder.path(), EACH), watch(third, folder.path(), READERS - 2 * EACH)];
+    let told = status(fourth);
+    assert!(told.starts_with("HTTP/1.1 503") && told.contains("the daemon has too many requests open"), "{told}");
+    let down = r#"{"WantRunning": false, "WantRunningSet": true}"#;
+    let told = Request::send(ROOT, folder.path(), "PATCH", "prefs", down).answer();
+    assert!(told.starts_with("HTTP/1.1 200"), "{told}");
+    until(&node, "the node is stopped", |now| (!now.mesh.preferences().want_running).then_some(())).await;
+
+    drop(held);
+    // The daemon notices by and by that they hung up.
+    let begun = Instant::now();
+    while !status(fourth).starts_with("HTTP/1.1 200") {
+        assert!(begun.elapsed() < PATIENCE, "the places stay taken");
+    }
+    node.stop().await;
+}
