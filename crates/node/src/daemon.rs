@@ -36,7 +36,7 @@ mod wishes;
 use cache::Cache;
 use data_plane::DataPlane;
 use machine::MachineNetwork;
-pub(crate) use notice::{network_map, notice_of};
+pub(crate) use notice::{Notice, network_map, notice_of};
 use renewal::{OfferedKey, Renewal};
 
 /// How many events of the control session may wait.
@@ -107,7 +107,7 @@ pub(crate) struct Daemon {
     problems: Vec<String>,
     cache: Cache,
     snapshot: watch::Sender<Arc<Snapshot>>,
-    bus: broadcast::Sender<Arc<Value>>,
+    bus: broadcast::Sender<Arc<Notice>>,
     ends: CancellationToken,
 }
 
@@ -171,7 +171,7 @@ impl Daemon {
                 self.login = Login { ephemeral: self.config.ephemeral, ..Login::default() };
                 self.renewal = None;
                 self.end_session();
-                self.notify(json!({"ErrMessage": reason}));
+                self.notify(Notice::open(json!({"ErrMessage": reason})));
                 self.login_error = Some(reason);
             }
             ControlEvent::Map { first, message } => self.take_map(first, *message),
@@ -195,7 +195,7 @@ impl Daemon {
             let url = std::mem::take(&mut message.pop_browser_url);
             // Nothing but a page of the web is shown: a file or a script would be the server's word run here.
             if url.starts_with("https://") || url.starts_with("http://") {
-                self.notify(json!({"BrowseToURL": url}));
+                self.notify(Notice::closed(json!({"BrowseToURL": url})));
             }
         }
         if message.keep_alive {

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::certificate::{CertificateError, Certifier, NodeCertificate};
 use crate::config::{AuthKey, Config, DeviceConfig};
-use crate::daemon::{Command, Daemon};
+use crate::daemon::{Command, Daemon, Notice};
 use crate::local_api;
 use crate::other_daemon::{self, OtherDaemon};
 use crate::snapshot::Snapshot;
@@ -30,7 +30,7 @@ pub struct Node {
 struct Inner {
     commands: mpsc::Sender<Command>,
     snapshot: watch::Receiver<Arc<Snapshot>>,
-    bus: broadcast::Sender<Arc<Value>>,
+    bus: broadcast::Sender<Arc<Notice>>,
     user_space: Option<UserSpace>,
     certifier: Certifier,
     ends: CancellationToken,
@@ -117,7 +117,7 @@ impl Node {
     }
 
     /// What changes, as the LocalAPI's notifications.
-    pub(crate) fn bus(&self) -> broadcast::Receiver<Arc<Value>> {
+    pub(crate) fn bus(&self) -> broadcast::Receiver<Arc<Notice>> {
         self.inner.bus.subscribe()
     }
 

@@ -27,6 +27,8 @@ pub struct Snapshot {
     pub names: Arc<Names>,
     /// What the user should know.
     pub health: Vec<String>,
+    /// What of that everybody on the machine may know: without the page of a login.
+    pub(crate) open_health: Vec<String>,
     /// The node key, once there is one.
     pub node_key: Option<NodePublic>,
     /// The relay region where the node waits.
@@ -58,6 +60,18 @@ impl Snapshot {
     pub(crate) fn own_name(&self) -> Option<String> {
         let name = self.mesh.netmap()?.node().name.trim_end_matches('.').to_ascii_lowercase();
         (!name.is_empty()).then_some(name)
+    }
+
+    /// The snapshot as it may be shown: who may not change the node does not learn where a login for it waits, as whoever
+    /// confirms that may make the machine theirs.
+    pub(crate) fn shown_to(self: Arc<Self>, may_write: bool) -> Arc<Self> {
+        if may_write {
+            return self;
+        }
+        let mut open = Arc::unwrap_or_clone(self);
+        open.auth_url = None;
+        open.health.clone_from(&open.open_health);
+        Arc::new(open)
     }
 
     /// Everything about the node and its peers, with what the data plane says of them now.

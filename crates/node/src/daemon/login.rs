@@ -4,7 +4,7 @@ use crypto::NodePrivate;
 use serde_json::json;
 use tailcfg::{CapabilityVersion, RegisterRequest, RegisterResponse, Time, UserProfile};
 
-use super::Daemon;
+use super::{Daemon, Notice};
 use crate::control::{Client, ControlUrl, Login, Session, SessionConfig};
 
 /// How long the server may take to hear of a logout.
@@ -74,7 +74,7 @@ impl Daemon {
             return;
         }
         tracing::info!("a person has to log in; `towline up` shows where");
-        self.notify(json!({"BrowseToURL": url}));
+        self.notify(Notice::closed(json!({"BrowseToURL": url})));
         self.auth_url = Some(url);
     }
 
@@ -107,7 +107,7 @@ impl Daemon {
             return false;
         }
         tracing::info!("logged in");
-        self.notify(json!({"LoginFinished": {}}));
+        self.notify(Notice::open(json!({"LoginFinished": {}})));
         true
     }
 

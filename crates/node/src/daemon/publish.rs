@@ -1,9 +1,9 @@
 use std::sync::Arc;
 
 use mesh::BackendState;
-use serde_json::{Value, json};
+use serde_json::json;
 
-use super::Daemon;
+use super::{Daemon, Notice};
 use crate::snapshot::Snapshot;
 
 impl Daemon {
@@ -18,7 +18,8 @@ impl Daemon {
             control_error: self.control_error.clone(),
             mesh: self.mesh.clone(),
             names: self.names.clone(),
-            health: self.health(),
+            health: self.health(true),
+            open_health: self.health(false),
             node_key: self.node_public(),
             home: self.home,
             endpoints: self.endpoints.clone(),
@@ -37,19 +38,19 @@ impl Daemon {
             tracing::info!(state = state.name(), "the node's state changed");
         }
         if std::mem::take(&mut self.announces) || state != before.state {
-            self.notify(json!({"State": state.number()}));
+            self.notify(Notice::open(json!({"State": state.number()})));
         }
         if warnings {
-            self.notify(json!({"Health": self.health_notice()}));
+            self.notify(Notice::of_health(&self.snapshot.borrow()));
         }
         if let Some(own) = own {
             // The stock command takes a new key for the end of a new login.
-            self.notify(json!({"SelfChange": own.as_ref()}));
+            self.notify(Notice::open(json!({"SelfChange": own.as_ref()})));
         }
         if network && self.bus.receiver_count() > 0 {
             let snapshot = self.snapshot.borrow().clone();
             if let Some(map) = super::notice::network_map(&snapshot) {
-                self.notify(json!({"NetMap": map}));
+                self.notify(Notice::closed(json!({"NetMap": map})));
             }
         }
     }
@@ -81,14 +82,14 @@ impl Daemon {
         if running { BackendState::Running } else { BackendState::Starting }
     }
 
-    /// What the user should know, besides what the map says.
-    fn health(&self) -> Vec<String> {
+    /// What the user should know, besides what the map says; `whole` with the page of a login that waits.
+    fn health(&self, whole: bool) -> Vec<String> {
         let preferences = &self.identity.preferences;
         let mut health = Vec::new();
         if preferences.want_running {
             health.extend(self.login_error.clone());
             health.extend(self.control_error.clone());
-            health.extend(self.renewal_notice());
+            health.extend(self.renewal_notice(whole));
             health.extend(self.data_plane_error.clone());
             health.extend(self.problems.iter().cloned());
             health.extend(self.machine.problems());
@@ -97,35 +98,28 @@ impl Daemon {
     }
 
     /// How a login stands that is to take the place of the one in force.
-    fn renewal_notice(&self) -> Option<String> {
+    fn renewal_notice(&self, whole: bool) -> Option<String> {
         let renewal = self.renewal.as_ref()?;
         let trouble = |trouble: &String| format!("the new login does not get on: {trouble}");
-        let waits = |url: &String| {
-            format!("a new login waits for somebody to confirm it at {url}; until then this device stays who it is")
+        let waits = |url: &String| match whole {
+            true => {
+                format!("a new login waits for somebody to confirm it at {url}; until then this device stays who it is")
+            }
+            false => "a new login waits for somebody to confirm it; until then this device stays who it is".to_owned(),
         };
         renewal.trouble.as_ref().map(trouble).or_else(|| self.auth_url.as_ref().map(waits))
     }
 
-    fn health_notice(&self) -> Value {
-        let warnings = self.health().into_iter().enumerate().map(|(number, text)| {
-            let code = format!("towline-{number}");
-            let warning = json!({"WarnableCode": code, "Severity": "medium", "Title": "", "Text": text,
-                "ImpactsConnectivity": false});
-            (code, warning)
-        });
-        json!({"Warnings": Value::Object(warnings.collect())})
-    }
-
     pub(super) fn notify_preferences(&self) {
         match serde_json::to_value(&self.identity.preferences) {
-            Ok(preferences) => self.notify(json!({"Prefs": preferences})),
+            Ok(preferences) => self.notify(Notice::closed(json!({"Prefs": preferences}))),
             Err(error) => tracing::error!(%error, "preferences that can't be written"),
         }
     }
 
     /// Tells whoever watches the LocalAPI's bus.
-    pub(super) fn notify(&self, fields: Value) {
+    pub(super) fn notify(&self, notice: Notice) {
         // Without anybody watching there is nobody to tell.
-        let _ = self.bus.send(Arc::new(super::notice_of(fields)));
+        let _ = self.bus.send(Arc::new(notice));
     }
 }

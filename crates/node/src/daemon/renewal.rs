@@ -4,7 +4,7 @@ use mesh::BackendState;
 use serde_json::json;
 use zeroize::Zeroizing;
 
-use super::Daemon;
+use super::{Daemon, Notice};
 use crate::NodeError;
 use crate::config::AuthKey;
 use crate::control::{ControlEvent, ControlUrl, Login, Session, SessionNumber};
@@ -139,7 +139,7 @@ impl Daemon {
                 tracing::warn!(%reason, "the new login failed, the one before goes on");
                 self.renewal = None;
                 self.auth_url = None;
-                self.notify(json!({"ErrMessage": reason}));
+                self.notify(Notice::open(json!({"ErrMessage": reason})));
             }
             ControlEvent::Connected(error) => {
                 self.renewal.iter_mut().for_each(|renewal| renewal.trouble.clone_from(&error))

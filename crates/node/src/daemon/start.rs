@@ -4,14 +4,13 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use mesh::{BackendState, Mesh, Names};
-use serde_json::Value;
 use tailcfg::RegionId;
 use tokio::sync::{broadcast, mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::cache::Cache;
 use super::machine::MachineNetwork;
-use super::{CONTROL_EVENTS, Daemon, NOTIFICATIONS};
+use super::{CONTROL_EVENTS, Daemon, NOTIFICATIONS, Notice};
 use crate::config::{AuthKey, Config, DeviceConfig};
 use crate::control::{Dialer, Login, Report, SessionNumber};
 use crate::control_pings::Pinger;
@@ -24,7 +23,7 @@ use crate::user_space::UserSpace;
 /// What a daemon hands to its handles.
 pub(crate) struct Started {
     pub(crate) snapshot: watch::Receiver<Arc<Snapshot>>,
-    pub(crate) bus: broadcast::Sender<Arc<Value>>,
+    pub(crate) bus: broadcast::Sender<Arc<Notice>>,
     pub(crate) user_space: Option<UserSpace>,
     pub(crate) ends: CancellationToken,
 }
@@ -141,6 +140,7 @@ fn first_snapshot(
         mesh: mesh.clone(),
         names: names.clone(),
         health: Vec::new(),
+        open_health: Vec::new(),
         node_key: identity.node_key.as_ref().map(crypto::NodePrivate::public),
         home: RegionId::NONE,
         endpoints: Vec::new(),

@@ -11,9 +11,10 @@ use serde_json::{Value, json};
 use tokio::sync::broadcast::Receiver;
 use tokio::sync::broadcast::error::RecvError;
 
+use super::access::Standing;
 use super::reply::{Refusal, Reply, with_headers};
 use super::routes::Asked;
-use crate::daemon::{network_map, notice_of};
+use crate::daemon::{Notice, network_map, notice_of};
 use crate::node::{Node, WeakNode};
 use crate::snapshot::Snapshot;
 
@@ -23,14 +24,17 @@ const INITIAL_NETMAP: u64 = 1 << 3;
 const INITIAL_HEALTH: u64 = 1 << 7;
 const NO_NETMAP: u64 = 1 << 13;
 const INITIAL_STATUS: u64 = 1 << 14;
+/// What is for those who may change the node.
+const CLOSED: u64 = INITIAL_PREFERENCES | INITIAL_NETMAP;
 
 /// A listener of the bus.
 struct Watcher {
     mask: u64,
-    notices: Receiver<Arc<Value>>,
+    caller: Option<u32>,
+    notices: Receiver<Arc<Notice>>,
     node: WeakNode,
-    /// What is said before anything new.
-    first: Option<Value>,
+    /// What is said of how things stand before anything new.
+    first: Option<u64>,
 }
 
 /// Tells what changes for as long as the caller listens: one JSON object a line.
@@ -39,13 +43,11 @@ pub(super) fn stream(asked: &Asked) -> Result<Reply, Refusal> {
         Some(text) => text.parse().map_err(|_| Refusal::malformed("bad mask"))?,
         None => 0,
     };
-    // Preferences and login URLs are for those who may use them.
-    if mask & (INITIAL_PREFERENCES | INITIAL_NETMAP) != 0 && !asked.may_write {
+    if mask & CLOSED != 0 {
         asked.write()?;
     }
-    let notices = asked.node.bus();
-    let first = Some(initial(mask, &asked.node));
-    let watcher = Watcher { mask, notices, node: asked.node.weak(), first };
+    let (caller, notices) = (asked.caller, asked.node.bus());
+    let watcher = Watcher { mask, caller, notices, node: asked.node.weak(), first: Some(mask) };
     let lines = stream::unfold(watcher, |mut watcher| async move {
         let line = watcher.next().await?;
         Some((Ok::<_, Infallible>(Frame::data(line)), watcher))
@@ -57,30 +59,38 @@ pub(super) fn stream(asked: &Asked) -> Result<Reply, Refusal> {
 impl Watcher {
     async fn next(&mut self) -> Option<Bytes> {
         loop {
-            if let Some(first) = self.first.take() {
-                return Some(line(&first));
+            if let Some(mask) = self.first.take() {
+                let node = self.node.get()?;
+                return Some(line(&initial(mask, node.snapshot(), self.may_write(&node))));
             }
             match self.notices.recv().await {
                 Ok(notice) => {
-                    let hidden = self.mask & NO_NETMAP != 0 && notice.get("NetMap").is_some();
-                    if !hidden {
-                        return Some(line(&notice));
+                    if self.mask & NO_NETMAP != 0 && notice.has_map() {
+                        continue;
+                    }
+                    if let Some(shown) = notice.shown_to(self.may_write(&self.node.get()?)) {
+                        return Some(line(shown));
                     }
                 }
                 // Who could not keep up is told how things stand, in place of what was missed.
                 Err(RecvError::Lagged(_)) => {
-                    let node = self.node.get()?;
-                    self.first = Some(initial(INITIAL_STATE | INITIAL_PREFERENCES | (self.mask & NO_NETMAP), &node));
+                    self.first = Some(INITIAL_STATE | INITIAL_PREFERENCES | (self.mask & NO_NETMAP));
                 }
                 Err(RecvError::Closed) => return None,
             }
         }
     }
+
+    /// Asked for each notice: a user who is the operator no more goes on listening as everybody does.
+    fn may_write(&self, node: &Node) -> bool {
+        Standing::at(self.caller, node).may_write()
+    }
 }
 
-/// How things stand, as far as the listener wants to know.
-fn initial(mask: u64, node: &Node) -> Value {
-    let snapshot: Arc<Snapshot> = node.snapshot();
+/// How things stand, as far as the listener wants to know and may.
+fn initial(mask: u64, snapshot: Arc<Snapshot>, may_write: bool) -> Value {
+    let mask = if may_write { mask } else { mask & !CLOSED };
+    let snapshot = snapshot.shown_to(may_write);
     let session = SystemEntropy.bytes32().iter().take(8).map(|byte| format!("{byte:02x}")).collect::<String>();
     let mut fields = json!({"SessionID": session});
     if mask & INITIAL_STATE != 0 {
@@ -117,4 +127,47 @@ fn initial(mask: u64, node: &Node) -> Value {
 
 fn line(notice: &Value) -> Bytes {
     Bytes::from(format!("{notice}\n"))
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use mesh::{BackendState, Mesh, Preferences};
+    use tailcfg::RegionId;
+
+    use super::*;
+    use crate::snapshot::Ledgers;
+
+    /// A node that waits for a login.
+    fn waiting() -> Arc<Snapshot> {
+        let mesh = Mesh::new(Preferences::default(), Timestamp::UNIX_EPOCH);
+        Arc::new(Snapshot {
+            state: BackendState::NeedsLogin,
+            auth_url: Some("https://control.example/a/1".to_owned()),
+            login_error: None,
+            control_error: None,
+            names: Arc::new(mesh.names()),
+            mesh: Arc::new(mesh),
+            health: Vec::new(),
+            open_health: Vec::new(),
+            node_key: None,
+            home: RegionId::NONE,
+            endpoints: Vec::new(),
+            tun: false,
+            hostname: String::new(),
+            engine: None,
+            ledgers: Ledgers::default(),
+            profile: Arc::new(Value::Null),
+        })
+    }
+
+    #[test]
+    fn a_reader_is_told_of_the_state_and_of_nothing_that_is_for_others() {
+        let told = |may_write| initial(!NO_NETMAP, waiting(), may_write);
+        let (reader, writer) = (told(false), told(true));
+        assert_eq!((&reader["State"], &writer["State"]), (&json!(2), &json!(2)));
+        assert_eq!(writer["BrowseToURL"], "https://control.example/a/1");
+        assert!(writer["Prefs"].is_object());
+        assert!(reader.get("BrowseToURL").is_none() && reader.get("Prefs").is_none(), "{reader}");
+    }
 }

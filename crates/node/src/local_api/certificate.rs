@@ -31,7 +31,7 @@ pub(super) async fn answer(asked: &Asked, name: &str) -> Result<Reply, Refusal> 
 }
 
 async fn certificate(asked: &Asked, name: &str, least: Duration) -> Result<Certificate, Refusal> {
-    let own = asked.node.snapshot().own_name().ok_or(CertificateError::NoName)?;
+    let own = asked.snapshot().own_name().ok_or(CertificateError::NoName)?;
     let name = name.trim_end_matches('.').to_ascii_lowercase();
     if name != own {
         return Err(CertificateError::Foreign { asked: name, own }.into());

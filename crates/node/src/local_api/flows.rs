@@ -18,7 +18,7 @@ enum Service {
 /// All flows: who spoke with whom since the data plane started, what carried it, and since the daemon started what went
 /// to the coordination server and the relays.
 pub(super) async fn all(asked: &Asked) -> Result<Reply, Refusal> {
-    let snapshot = asked.node.snapshot();
+    let snapshot = asked.snapshot();
     let flows = engine(&snapshot)?.flows().await.map_err(gone)?;
     let ledgers = &snapshot.ledgers;
     let servers = [(Service::Control, &ledgers.control), (Service::Relay, &ledgers.relays)];

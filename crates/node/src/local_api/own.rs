@@ -32,7 +32,7 @@ pub(super) fn region_code(region: u16, snapshot: &Snapshot) -> String {
 
 /// Measures the network around the node now.
 async fn netcheck(asked: &Asked) -> Result<Reply, Refusal> {
-    let snapshot = asked.node.snapshot();
+    let snapshot = asked.snapshot();
     let Some(found) = engine(&snapshot)?.netcheck().await.map_err(gone)? else {
         return Err(Refusal::new(StatusCode::GATEWAY_TIMEOUT, "the network could not be measured: no relay answered"));
     };
@@ -61,7 +61,7 @@ async fn netcheck(asked: &Asked) -> Result<Reply, Refusal> {
 
 /// A warning when routes are offered and the machine does not forward.
 pub(super) fn forwarding_warning(asked: &Asked) -> String {
-    let snapshot = asked.node.snapshot();
+    let snapshot = asked.snapshot();
     let offers = !snapshot.mesh.preferences().advertise_routes.is_empty();
     let found = snapshot.health.iter().find(|text| text.contains("forward"));
     found.filter(|_| offers && snapshot.tun).cloned().unwrap_or_default()
@@ -69,7 +69,7 @@ pub(super) fn forwarding_warning(asked: &Asked) -> String {
 
 /// Counters in the text form of Prometheus.
 pub(super) async fn metrics(asked: &Asked) -> Result<Reply, Refusal> {
-    let snapshot = asked.node.snapshot();
+    let snapshot = asked.snapshot();
     let status = snapshot.status(true).await;
     let peers: Vec<_> = status.peer.iter().flat_map(|peers| peers.values()).collect();
     let mut text = String::new();

@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
@@ -16,6 +17,7 @@ use super::{bus, certificate, own};
 use crate::config::AuthKey;
 use crate::control_pings::ping;
 use crate::node::{Node, WeakNode};
+use crate::snapshot::Snapshot;
 
 /// The longest request.
 const MAX_BODY: usize = 1 << 20;
@@ -26,7 +28,9 @@ pub(super) struct Asked {
     pub(super) method: Method,
     pub(super) path: String,
     pub(super) query: BTreeMap<String, String>,
-    pub(super) may_write: bool,
+    /// Who asks, by the kernel's word.
+    pub(super) caller: Option<u32>,
+    may_write: bool,
     body: Option<Incoming>,
 }
 
@@ -39,7 +43,7 @@ pub(super) async fn answer(request: Request<Incoming>, caller: Option<u32>, node
         let (head, body) = request.into_parts();
         let query = parameters(head.uri.query().unwrap_or_default());
         let path = head.uri.path().to_owned();
-        let mut asked = Asked { node, method: head.method, path, query, may_write, body: Some(body) };
+        let mut asked = Asked { node, method: head.method, path, query, caller, may_write, body: Some(body) };
         route(&mut asked).await
     };
     answered.await.unwrap_or_else(Refusal::into_reply)
@@ -59,7 +63,7 @@ async fn route(asked: &mut Asked) -> Result<Reply, Refusal> {
     match (path.as_str(), asked.method.as_str()) {
         ("status", "GET") => {
             let peers = asked.query.get("peers").is_none_or(|peers| peers != "false");
-            json_reply(&asked.node.snapshot().status(peers).await)
+            json_reply(&asked.snapshot().status(peers).await)
         }
         ("whois", "GET") => whois(asked),
         ("ping", "POST") => send_ping(asked).await,
@@ -87,20 +91,20 @@ async fn route(asked: &mut Asked) -> Result<Reply, Refusal> {
         }
         ("watch-ipn-bus", "GET") => bus::stream(asked),
         ("derpmap", "GET") => {
-            let snapshot = asked.node.snapshot();
+            let snapshot = asked.snapshot();
             json_reply(&snapshot.mesh.netmap().map(|netmap| netmap.relays().as_ref()))
         }
         ("metrics" | "usermetrics", "GET") => own::metrics(asked).await,
         ("check-ip-forwarding", "GET") => json_reply(&json!({"Warning": own::forwarding_warning(asked)})),
         ("check-udp-gro-forwarding" | "check-so-mark-in-use" | "set-udp-gro-forwarding", _) => {
-            json_reply(&json!({"Warning": "", "UseSOMark": asked.node.snapshot().tun}))
+            json_reply(&json!({"Warning": "", "UseSOMark": asked.snapshot().tun}))
         }
         ("dns-config", "GET") => {
-            let snapshot = asked.node.snapshot();
+            let snapshot = asked.snapshot();
             json_reply(&snapshot.mesh.netmap().map(|netmap| netmap.dns().as_ref()))
         }
         ("cert-domains", "GET") => {
-            let snapshot = asked.node.snapshot();
+            let snapshot = asked.snapshot();
             json_reply(&snapshot.mesh.netmap().map(|netmap| netmap.dns().cert_domains.clone()).unwrap_or_default())
         }
         ("serve-config", "GET") => json_reply(&json!({})),
@@ -111,6 +115,11 @@ async fn route(asked: &mut Asked) -> Result<Reply, Refusal> {
 }
 
 impl Asked {
+    /// How the node stands, as far as the caller may know.
+    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
+        self.node.snapshot().shown_to(self.may_write)
+    }
+
     /// Lets only those on who may change something.
     pub(super) fn write(&self) -> Result<(), Refusal> {
         if self.may_write {
@@ -153,7 +162,7 @@ struct WhoisAnswer<'a> {
 
 fn whois(asked: &Asked) -> Result<Reply, Refusal> {
     let text = asked.query.get("addr").ok_or_else(|| Refusal::malformed("missing 'addr' parameter"))?;
-    let snapshot = asked.node.snapshot();
+    let snapshot = asked.snapshot();
     let found = match text.parse::<crypto::NodePublic>() {
         Ok(key) => snapshot.mesh.whois_key(&key),
         Err(_) => {
@@ -172,7 +181,7 @@ async fn send_ping(asked: &Asked) -> Result<Reply, Refusal> {
     let address = asked.query.get("ip").and_then(|text| text.parse::<IpAddr>().ok());
     let address = address.ok_or_else(|| Refusal::malformed("invalid 'ip' parameter"))?;
     let kind = asked.query.get("type").ok_or_else(|| Refusal::malformed("missing 'type' parameter"))?;
-    let response = ping(kind, address, &asked.node.snapshot()).await;
+    let response = ping(kind, address, &asked.snapshot()).await;
     json_reply(&json!({
         "IP": response.ip,
         "NodeIP": response.node_ip,
@@ -201,7 +210,7 @@ async fn start(asked: &mut Asked) -> Result<Reply, Refusal> {
 
 /// The settings of this node are the only ones; lists have one entry.
 fn profiles(asked: &Asked, rest: &str) -> Result<Reply, Refusal> {
-    let profile = asked.node.snapshot().profile.clone();
+    let profile = asked.snapshot().profile.clone();
     let id = profile.get("ID").and_then(Value::as_str).unwrap_or_default().to_owned();
     match (rest, asked.method.as_str()) {
         ("", "GET") => json_reply(&json!([profile.as_ref()])),

@@ -11,11 +11,11 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use crate::daemon::{config, joined, peers, until};
 use crate::support::{Server, let_in, peer};
 
-const FIRST: &str = "https://control.example/a/1";
-const SECOND: &str = "https://control.example/a/2";
+pub(crate) const FIRST: &str = "https://control.example/a/1";
+pub(crate) const SECOND: &str = "https://control.example/a/2";
 
 /// A node that was shown the first URL, and waits.
-async fn asking(folder: &Path, server: &Server) -> Node {
+pub(crate) async fn asking(folder: &Path, server: &Server) -> Node {
     server.ask_at(FIRST);
     let node = Node::start(Config { auth_key: None, ..config(folder, &server.url) }).await.unwrap();
     node.log_in().await.unwrap();
@@ -33,7 +33,7 @@ async fn asking_anew(folder: &Path, server: &Server) -> (Node, Option<NodePublic
     (node, key)
 }
 
-async fn until_asked_at(node: &Node, url: &str) {
+pub(crate) async fn until_asked_at(node: &Node, url: &str) {
     until(node, "the URL is shown", |now| (now.auth_url.as_deref() == Some(url)).then_some(())).await;
 }
 

@@ -1,4 +1,4 @@
-//! How much of the node other users of the machine may take.
+//! What other users of the machine see of the node, and how much of it they may take.
 
 use std::fs::{self, Permissions};
 use std::io::{Read, Write};
@@ -9,10 +9,12 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use rustix::thread::{Uid, set_thread_res_uid};
+use serde_json::json;
 use tempfile::TempDir;
 
 use crate::daemon::{joined, until};
-use crate::support::Server;
+use crate::login::{FIRST, SECOND, asking, until_asked_at};
+use crate::support::{Server, let_in};
 
 /// Nobody in particular.
 const STRANGERS: [u32; 4] = [65_501, 65_502, 65_503, 65_504];
@@ -87,6 +89,47 @@ fn watch(user: u32, folder: &Path, count: usize) -> Vec<Request> {
         request
     });
     watching.collect()
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn where_a_login_waits_is_shown_to_those_who_may_change_the_node() {
+    let (folder, server) = (open_folder(), Server::start().await);
+    let node = asking(folder.path(), &server).await;
+    let get = |user, path| Request::get(user, folder.path(), path);
+    let (mut stranger, mut root) = (get(STRANGERS[0], "watch-ipn-bus?mask=2"), get(ROOT, "watch-ipn-bus?mask=2"));
+    root.until(FIRST);
+    assert!(stranger.until("\"State\":2").contains("SessionID"));
+    assert!(get(ROOT, "status").answer().contains(FIRST));
+    let status = get(STRANGERS[0], "status").answer();
+    assert!(status.contains("\"AuthURL\":\"\"") && status.contains("NeedsLogin"), "{status}");
+
+    server.ask_at(SECOND);
+    node.edit_preferences(json!({"AdvertiseTags": ["tag:web"], "AdvertiseTagsSet": true})).await.unwrap();
+    node.log_in().await.unwrap();
+    until_asked_at(&node, SECOND).await;
+    server.decide(SECOND, let_in());
+    let told = root.until("LoginFinished");
+    assert!(told.contains(SECOND) && told.contains("tag:web"), "{told}");
+    let told = stranger.until("LoginFinished");
+    assert!(![FIRST, SECOND, "BrowseToURL", "Prefs", "NetMap"].iter().any(|part| told.contains(part)), "{told}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn that_a_new_login_waits_is_told_to_everybody_and_where_is_not() {
+    let (folder, server) = (open_folder(), Server::start().await);
+    let node = joined(folder.path(), &server).await;
+    let mut bus = watch(STRANGERS[0], folder.path(), 1).remove(0);
+    server.ask_at(FIRST);
+    node.log_in().await.unwrap();
+    until_asked_at(&node, FIRST).await;
+    let told = bus.until("a new login waits");
+    assert!(!told.contains(FIRST), "{told}");
+    let status = |user| Request::get(user, folder.path(), "status").answer();
+    assert!(status(ROOT).contains(&format!("a new login waits for somebody to confirm it at {FIRST}; ")));
+    let shown = status(STRANGERS[0]);
+    assert!(shown.contains("a new login waits for somebody to confirm it; ") && !shown.contains(FIRST), "{shown}");
+    node.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
