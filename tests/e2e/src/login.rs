@@ -27,6 +27,8 @@ pub enum LoginState {
     In,
     /// Somebody is to open this URL.
     Waiting(String),
+    /// It is a device of the tailnet, and stays who it is until somebody opens this URL.
+    Renewing(String),
     /// It was never let in, or has logged out.
     Out,
     /// An administrator is to let it in.
@@ -69,7 +71,8 @@ impl Login {
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
         let (state, url) = (text(&status["BackendState"]), text(&status["AuthURL"]));
         let state = match (state.as_str(), url.as_str()) {
-            ("Running" | "Starting", _) => LoginState::In,
+            ("Running" | "Starting", "") => LoginState::In,
+            ("Running" | "Starting", _) => LoginState::Renewing(url),
             ("NeedsLogin", "") => LoginState::Out,
             ("NeedsLogin", _) => LoginState::Waiting(url),
             ("NeedsMachineAuth", _) => LoginState::Unapproved,
@@ -77,7 +80,8 @@ impl Login {
             _ => LoginState::Other(state),
         };
         let own = &status["Self"];
-        let is_let_in = matches!(state, LoginState::In | LoginState::Down | LoginState::Unapproved);
+        let is_let_in =
+            matches!(state, LoginState::In | LoginState::Renewing(_) | LoginState::Down | LoginState::Unapproved);
         let is_persons = is_let_in && own["Tags"].as_array().is_none_or(Vec::is_empty);
         let user =
             if is_persons { text(&status["User"][own["UserID"].to_string()]["LoginName"]) } else { String::new() };
@@ -100,6 +104,15 @@ mod tests {
         let own = Login::read("laptop", &status(Value::Null));
         assert_eq!((own.state, own.user.as_str()), (LoginState::In, "member@example.com"));
         assert_eq!(Login::read("robbinsdale", &status(json!(["tag:server"]))).user, "");
+    }
+
+    #[test]
+    fn a_new_login_that_waits_leaves_the_device_whose_it_is() {
+        let url = "https://control.towline.test/a/x";
+        let (own, users) = (json!({"UserID": 2}), json!({"2": {"LoginName": "member@example.com"}}));
+        let status = json!({"BackendState": "Running", "AuthURL": url, "Self": own, "User": users});
+        let told = Login::read("laptop", &status);
+        assert_eq!((told.state, told.user.as_str()), (LoginState::Renewing(url.to_owned()), "member@example.com"));
     }
 
     #[test]

@@ -71,9 +71,10 @@ fn of_login(login: &Login, option: &str) -> Option<String> {
     let place = &login.place;
     Some(match &login.state {
         LoginState::In | LoginState::Ended => return None,
-        LoginState::Waiting(url) => format!(
-            "{place} waits for a login at {url}\n  cargo xtask sign-in {url} --user {ADMIN}{option}   is the person who signs in there"
-        ),
+        LoginState::Waiting(url) => format!("{place} waits for a login at {url}{}", sign_in(url, option)),
+        LoginState::Renewing(url) => {
+            format!("{place} waits for a new login at {url} and stays who it is until then{}", sign_in(url, option))
+        }
         LoginState::Out => {
             format!("{place} is not logged in: `cargo xtask up{option}` logs it in again, or `towline login` there.")
         }
@@ -89,6 +90,10 @@ fn of_login(login: &Login, option: &str) -> Option<String> {
             )
         }
     })
+}
+
+fn sign_in(url: &str, option: &str) -> String {
+    format!("\n  cargo xtask sign-in {url} --user {ADMIN}{option}   is the person who signs in there")
 }
 
 /// Names the worlds whose test was killed, and how they go.
@@ -140,8 +145,12 @@ mod tests {
         let told = |state| of_overview(&overview("demo", None, state)).concat();
         let url = "https://control.towline.test/a/x".to_owned();
         assert!(
-            told(LoginState::Waiting(url)).contains("cargo xtask sign-in https://control.towline.test/a/x --user ")
+            told(LoginState::Waiting(url.clone()))
+                .contains("cargo xtask sign-in https://control.towline.test/a/x --user ")
         );
+        let renewing = told(LoginState::Renewing(url));
+        assert!(renewing.starts_with("laptop waits for a new login at https://control.towline.test/a/x and stays "));
+        assert!(renewing.contains("cargo xtask sign-in https://control.towline.test/a/x --user "), "{renewing}");
         assert!(told(LoginState::Out).starts_with("laptop is not logged in: `cargo xtask up` logs it in again"));
         assert!(told(LoginState::Down).contains("cargo xtask shell laptop -- towline up"));
         assert_eq!(told(LoginState::Ended), "");
