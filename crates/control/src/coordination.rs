@@ -214,6 +214,7 @@ impl Coordination {
             actor: &who,
             command,
             changes: &decision.changes,
+            is_act: decision.is_act,
         };
         if let Err(error) = self.store.write(&entry).await {
             tracing::error!(%error, command, "a decision could not be written, so it is not taken");
@@ -242,7 +243,7 @@ impl Coordination {
         self.replan.notify_one();
     }
 
-    /// Who an actor is, for the log of decisions.
+    /// Who an actor is, for the log of what was done.
     fn actor_name(&self, actor: &Actor) -> String {
         match actor {
             Actor::Server => "server".to_owned(),
@@ -327,7 +328,7 @@ impl Coordination {
     }
 }
 
-/// A command's name, for the log of decisions.
+/// A command's name, for the log of what was done.
 fn command_name(command: &Command) -> &'static str {
     match command {
         Command::Register(_) => "Register",

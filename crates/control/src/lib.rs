@@ -10,8 +10,8 @@
 //! [`Arguments`] is what is typed, [`Config`] what is resolved, [`run`] the server; [`init`] sets one up.
 //!
 //! Invariants:
-//! - What is answered was written: one transaction per decision, made one at a time, with a row in an append-only log.
-//!   When the database can't be written, nothing changes and maps are still served.
+//! - What is answered was written: one transaction per decision, made one at a time. What somebody did stands in a log
+//!   of bounded size. When the database can't be written, nothing changes and maps are still served.
 //! - A Noise channel proves a machine key and nothing else. Machine key, node key, tenant and user are checked together,
 //!   by one function, for every request.
 //! - Everything that a stranger sends is bounded in size, time and number before anything is done with it.

@@ -12,6 +12,7 @@ use tailcfg::NodeId;
 use tailnet::{Change, Table, TailnetId};
 
 mod history;
+mod log;
 mod rows;
 mod sessions;
 mod watch;
@@ -19,6 +20,7 @@ mod watch;
 pub(crate) use history::PolicyInForce;
 pub(crate) use sessions::{EndedSessions, StoredSession};
 
+use log::{LogBounds, LogGrowth};
 use rows::{document, put};
 use watch::LastWrite;
 
@@ -97,6 +99,8 @@ pub(crate) struct Entry<'a> {
     pub(crate) command: &'a str,
     /// What changed.
     pub(crate) changes: &'a [Change],
+    /// Whether the log is to tell of it.
+    pub(crate) is_act: bool,
 }
 
 /// A tailnet as it was read.
@@ -117,6 +121,8 @@ pub(crate) struct Store {
     pool: SqlitePool,
     path: PathBuf,
     last_write: LastWrite,
+    log_bounds: LogBounds,
+    log_growth: LogGrowth,
 }
 
 impl Store {
@@ -124,6 +130,10 @@ impl Store {
     ///
     /// Before an existing database is changed, a copy of it is put beside it.
     pub(crate) async fn open(path: &Path) -> Result<Self, StoreError> {
+        Self::open_with(path, &MIGRATIONS).await
+    }
+
+    async fn open_with(path: &Path, migrations: &Migrator) -> Result<Self, StoreError> {
         let options = SqliteConnectOptions::new()
             .filename(path)
             .create_if_missing(true)
@@ -136,8 +146,14 @@ impl Store {
         // One connection: writes come one after the other anyway, and reads are from memory.
         let pool = SqlitePoolOptions::new().max_connections(1).connect_with(options).await;
         let pool = pool.map_err(|source| failed(path, source))?;
-        let store = Self { pool, path: path.to_owned(), last_write: LastWrite::default() };
-        store.migrate(&MIGRATIONS).await?;
+        let store = Self {
+            pool,
+            path: path.to_owned(),
+            last_write: LastWrite::default(),
+            log_bounds: LogBounds::default(),
+            log_growth: LogGrowth::default(),
+        };
+        store.migrate(migrations).await?;
         Ok(store)
     }
 
@@ -193,8 +209,8 @@ impl Store {
 
     /// Reads everything.
     pub(crate) async fn load(&self) -> Result<Vec<Stored>, StoreError> {
-        let query = "SELECT tailnet.tailnet, coalesce(max(revision), 0) FROM tailnet LEFT JOIN log USING (tailnet) \
-                     GROUP BY tailnet.tailnet ORDER BY tailnet.tailnet";
+        let query = "SELECT tailnet.tailnet, coalesce(revision, 0) FROM tailnet LEFT JOIN revisions USING (tailnet) \
+                     ORDER BY tailnet.tailnet";
         let tailnets: Vec<(i64, i64)> =
             sqlx::query_as(query).fetch_all(&self.pool).await.map_err(|error| self.failed(error))?;
         let mut stored = Vec::new();
@@ -260,8 +276,14 @@ impl Store {
                 query.execute(&mut *transaction).await.map_err(|error| self.failed(error))?;
             }
         }
-        self.append(&mut transaction, entry).await?;
-        transaction.commit().await.map_err(|error| self.failed(error))
+        self.follow(&mut transaction, entry).await?;
+        let appended = match entry.is_act {
+            true => Some(self.append(&mut transaction, entry).await?),
+            false => None,
+        };
+        transaction.commit().await.map_err(|error| self.failed(error))?;
+        self.note_appended(appended);
+        Ok(())
     }
 
     async fn apply(
@@ -283,27 +305,6 @@ impl Store {
             sqlx::query(rows::upsert(table)).bind(number(tailnet.0)).bind(key).bind(document)
         };
         query.execute(&mut **transaction).await.map(drop).map_err(|error| self.failed(error))
-    }
-
-    async fn append(&self, transaction: &mut Transaction<'_, Sqlite>, entry: &Entry<'_>) -> Result<(), StoreError> {
-        let changes = serde_json::to_string(entry.changes).map_err(|error| StoreError::Database {
-            path: self.path.clone(),
-            source: sqlx::Error::Encode(error.into()),
-        })?;
-        // One statement says both that the revision is new and that none is missing before it.
-        let query = "INSERT INTO log (tailnet, revision, at, actor, command, changes) SELECT ?1, ?2, ?3, ?4, ?5, ?6 \
-                     WHERE ?2 = 1 + coalesce((SELECT max(revision) FROM log WHERE tailnet = ?1), 0)";
-        let appended = sqlx::query(query)
-            .bind(number(entry.tailnet.0))
-            .bind(number(entry.revision))
-            .bind(entry.at.to_string())
-            .bind(entry.actor)
-            .bind(entry.command)
-            .bind(changes)
-            .execute(&mut **transaction)
-            .await
-            .map_err(|error| self.failed(error))?;
-        if appended.rows_affected() == 1 { Ok(()) } else { Err(StoreError::Overtaken { tailnet: entry.tailnet }) }
     }
 
     /// Gives a connection back after a write, or ends it when the write failed.
@@ -378,7 +379,8 @@ mod tests {
     use super::*;
 
     fn entry<'a>(revision: u64, actor: &'a str) -> Entry<'a> {
-        Entry { tailnet: TailnetId(1), revision, at: Timestamp::UNIX_EPOCH, actor, command: "Test", changes: &[] }
+        let (tailnet, at) = (TailnetId(1), Timestamp::UNIX_EPOCH);
+        Entry { tailnet, revision, at, actor, command: "Test", changes: &[], is_act: true }
     }
 
     #[tokio::test]

@@ -1,3 +1,6 @@
+use std::borrow::Cow;
+use std::sync::Arc;
+
 use serde::{Deserialize, Serialize};
 use tailcfg::{NodeId, UserId};
 
@@ -130,6 +133,28 @@ impl Change {
             Self::DeleteApiToken(id) => (Table::ApiTokens, id.to_string()),
             Self::PutService(service) => (Table::Services, service.name.to_string()),
             Self::DeleteService(name) => (Table::Services, name.to_string()),
+        }
+    }
+
+    /// The change as the log of what was done tells it: without what a device says of itself, which nobody did, and
+    /// without the text of a policy, which may be large and has a history of its own.
+    pub fn for_log(&self) -> Cow<'_, Self> {
+        match self {
+            Self::PutNode(node) => {
+                let node = Node { hostinfo: Arc::default(), ..(**node).clone() };
+                Cow::Owned(Self::PutNode(Box::new(node)))
+            }
+            Self::PutPolicy(PolicyRecord { text: _, version, who, why, when }) => {
+                let (who, why) = (who.clone(), why.clone());
+                Cow::Owned(Self::PutPolicy(PolicyRecord {
+                    text: String::new(),
+                    version: *version,
+                    who,
+                    why,
+                    when: *when,
+                }))
+            }
+            _ => Cow::Borrowed(self),
         }
     }
 

@@ -258,11 +258,14 @@ pub struct NewService {
 pub struct Decision {
     /// The tailnet that decided.
     pub tailnet: TailnetId,
-    /// The revision that it looked at. What is written must follow this one and no other: give the log row the number
-    /// after it and let the database refuse a second row of that number.
+    /// The revision that it looked at. What is written must follow this one and no other: give it the number after this
+    /// one and let the database refuse a second of that number.
     pub base: u64,
     /// What to write, in order; nothing to write when empty.
     pub changes: Vec<Change>,
+    /// Whether somebody did something, which is to be on record. A device that only says something new of itself did not,
+    /// and could fill every record with it.
+    pub is_act: bool,
     /// The answer.
     pub reply: Reply,
     /// The policy that is among the changes, compiled; once they are taken, the one before.

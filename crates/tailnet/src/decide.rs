@@ -21,7 +21,7 @@ use tailcfg::{NodeId, UserId};
 use crate::address::Addresses;
 use crate::change::Change;
 use crate::command::{Actor, Command, Context, Decision, Reply};
-use crate::record::PolicyRecord;
+use crate::record::{Node, PolicyRecord};
 use crate::refusal::Refusal;
 use crate::rules::Rules;
 use crate::tailnet::Tailnet;
@@ -78,6 +78,7 @@ fn dispatch(tailnet: &Tailnet, command: Command, draft: &mut Draft<'_, '_>) -> R
 pub(super) struct Draft<'a, 'c> {
     context: &'a mut Context<'c>,
     changes: Vec<Change>,
+    is_act: bool,
     rules: Option<Rules>,
     reserved: Vec<Ipv4Addr>,
     highest: Option<u64>,
@@ -85,7 +86,8 @@ pub(super) struct Draft<'a, 'c> {
 
 impl<'a, 'c> Draft<'a, 'c> {
     fn new(context: &'a mut Context<'c>) -> Self {
-        Self { context, changes: Vec::new(), rules: None, reserved: Vec::new(), highest: None }
+        let (changes, reserved) = (Vec::new(), Vec::new());
+        Self { context, changes, is_act: false, rules: None, reserved, highest: None }
     }
 
     fn now(&self) -> jiff::Timestamp {
@@ -106,11 +108,17 @@ impl<'a, 'c> Draft<'a, 'c> {
 
     fn put(&mut self, change: Change) {
         self.changes.push(change);
+        self.is_act = true;
+    }
+
+    /// Puts a device that says something new of itself: alone, it did nothing that has to be on record.
+    fn put_described(&mut self, node: Node) {
+        self.changes.push(Change::PutNode(Box::new(node)));
     }
 
     /// Puts a policy in force that is compiled.
     fn put_policy(&mut self, record: PolicyRecord, rules: Rules) {
-        self.changes.push(Change::PutPolicy(record));
+        self.put(Change::PutPolicy(record));
         self.rules = Some(rules);
     }
 
@@ -144,6 +152,7 @@ impl<'a, 'c> Draft<'a, 'c> {
                     tailnet: tailnet.id(),
                     base: tailnet.revision(),
                     changes: self.changes,
+                    is_act: self.is_act,
                     reply,
                     rules: self.rules,
                     reserved: self.reserved,
@@ -160,7 +169,7 @@ impl<'a, 'c> Draft<'a, 'c> {
 }
 
 /// The device, or a refusal that names it.
-fn device_of(tailnet: &Tailnet, id: NodeId) -> Result<&crate::record::Node, Refusal> {
+fn device_of(tailnet: &Tailnet, id: NodeId) -> Result<&Node, Refusal> {
     tailnet.node(id).ok_or(Refusal::NoSuchNode(id))
 }
 

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use policy::AllowedIps;
 use tailcfg::{Encoded, Hostinfo, Node as WireNode, NodeId, Time};
 
+use crate::description::DescriptionLimit;
 use crate::name::Domain;
 use crate::presence::Presence;
 use crate::record::Node;
@@ -24,6 +25,8 @@ pub(crate) struct Device {
     pub(crate) expired: bool,
     /// Its next deadline: expiry of its key, absence, deletion.
     pub(crate) deadline: Option<Timestamp>,
+    /// How often it may describe itself anew.
+    pub(crate) descriptions: DescriptionLimit,
     /// Capabilities that its peers see.
     pub(crate) peer_caps: CapMap,
     /// What peers that may use none of its routes are sent, made when first asked for.
@@ -109,6 +112,7 @@ impl Device {
             admitted: false,
             expired: false,
             deadline: None,
+            descriptions: DescriptionLimit::default(),
             peer_caps: CapMap::default(),
             encoded: OnceLock::new(),
         }

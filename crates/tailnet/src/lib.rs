@@ -33,6 +33,7 @@ mod change;
 mod check;
 mod command;
 mod decide;
+mod description;
 mod device;
 mod effects;
 mod login;

@@ -151,6 +151,14 @@ pub enum Refusal {
         /// How many there may be.
         limit: usize,
     },
+    /// A device describes itself anew again and again.
+    #[error("device {name} says something new of itself too often: this is taken when it says it again in {seconds} s")]
+    DescribedTooOften {
+        /// The device.
+        name: Label,
+        /// After how many seconds it may.
+        seconds: u32,
+    },
     /// A route has bits set behind its prefix.
     #[error("route {given} has bits set behind its prefix: write {meant}")]
     RouteHostBits {
@@ -303,6 +311,8 @@ pub enum RefusalKind {
     Precondition,
     /// The server has nothing left.
     Exhausted,
+    /// It is too soon after the last one.
+    TooOften,
 }
 
 impl Refusal {
@@ -348,6 +358,7 @@ impl Refusal {
             | Self::TailnetChanged => RefusalKind::Conflict,
             Self::PolicyChanged { .. } => RefusalKind::Precondition,
             Self::PoolExhausted(_) => RefusalKind::Exhausted,
+            Self::DescribedTooOften { .. } => RefusalKind::TooOften,
             Self::NoNodeKey
             | Self::ClientTooOld { .. }
             | Self::UnknownTag { .. }

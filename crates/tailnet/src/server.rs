@@ -132,6 +132,7 @@ impl Server {
             tailnet: id,
             base: 0,
             changes: vec![Change::PutTailnet(record), Change::PutUser(user), Change::PutHighestNumber(owner.0)],
+            is_act: true,
             reply: Reply::User(owner),
             rules: None,
             reserved: Vec::new(),
@@ -155,7 +156,7 @@ impl Server {
         Some(tailnet.decide(command, &mut context))
     }
 
-    /// Whether a decision is still the next one. The database must refuse it too, by the number of its log row.
+    /// Whether a decision is still the next one. The database must refuse it too, by its number.
     pub fn is_current(&self, decision: &Decision) -> bool {
         self.tailnet(decision.tailnet).map_or(0, Tailnet::revision) == decision.base
     }

@@ -42,6 +42,7 @@ impl Failure {
                 RefusalKind::Conflict => StatusCode::CONFLICT,
                 RefusalKind::Precondition => StatusCode::PRECONDITION_FAILED,
                 RefusalKind::Exhausted => StatusCode::INSUFFICIENT_STORAGE,
+                RefusalKind::TooOften => StatusCode::TOO_MANY_REQUESTS,
             },
             Self::NoTailnet => StatusCode::NOT_FOUND,
             Self::Store(_) | Self::Stopped => StatusCode::SERVICE_UNAVAILABLE,
@@ -66,8 +67,11 @@ impl Failure {
     }
 
     fn retry_after(&self) -> Option<u32> {
-        let passes = matches!(self, Self::Store(_) | Self::Stopped | Self::Refused(Refusal::TailnetChanged));
-        passes.then_some(RETRY)
+        match self {
+            Self::Store(_) | Self::Stopped | Self::Refused(Refusal::TailnetChanged) => Some(RETRY),
+            Self::Refused(Refusal::DescribedTooOften { seconds, .. }) => Some(*seconds),
+            Self::Refused(_) | Self::NoTailnet | Self::Authority(_) => None,
+        }
     }
 }
 

@@ -64,18 +64,18 @@ impl Coordinator for Machines {
             ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "this device asks for its map too often")
         })?;
         let report = Report::of(&request);
-        if let Some(hostinfo) = request.hostinfo {
-            let update = HostUpdate { node, hostinfo, version: request.version };
-            let noted = this.update_host(tailnet, update).await;
-            match noted {
-                // A device must get its map even if something that it says of itself is not taken.
-                Err(Failure::Refused(_) | Failure::Store(_)) if request.stream => {}
-                noted => noted?,
-            }
-        }
+        let noted = match request.hostinfo {
+            Some(hostinfo) => this.update_host(tailnet, HostUpdate { node, hostinfo, version: request.version }).await,
+            None => Ok(()),
+        };
+        // Where it is counts, and it must get its map, even if something that it says of itself is not taken.
         let effects = this.server_mut().tailnet_mut(tailnet).map(|tailnet| tailnet.touch(node, report));
         if let Some(effects) = effects.filter(|effects| !effects.is_empty()) {
             this.spread(tailnet, &effects);
+        }
+        match noted {
+            Err(Failure::Refused(_) | Failure::Store(_)) if request.stream => {}
+            noted => noted?,
         }
         if !request.stream {
             return Ok(MapAnswer::Noted);
@@ -159,8 +159,15 @@ impl Coordination {
             (known.id, known.machine_key)
         };
         let told = self.execute(tailnet, Command::UpdateHost(Box::new(update)), Actor::Machine(machine)).await;
-        if let Err(Failure::Refused(refusal)) = &told {
-            tracing::warn!(%node, %refusal, "what a device says of itself is not taken");
+        match &told {
+            // It says it again.
+            Err(Failure::Refused(refusal @ TailnetRefusal::DescribedTooOften { .. })) => {
+                tracing::debug!(%node, %refusal, "what a device says of itself is not taken yet");
+            }
+            Err(Failure::Refused(refusal)) => {
+                tracing::warn!(%node, %refusal, "what a device says of itself is not taken");
+            }
+            _ => {}
         }
         told.map(drop)
     }

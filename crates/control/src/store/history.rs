@@ -9,6 +9,9 @@ use super::{Entry, Store, StoreError, number};
 /// How many policies a history goes back.
 const MOST_POLICIES: i64 = 200;
 
+/// How many bytes the texts of a history have; the one in force counts, and always stays.
+const MOST_TEXT: i64 = 64 << 20;
+
 /// A policy that was put in force, without its text.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct PolicyInForce {
@@ -23,25 +26,48 @@ pub(crate) struct PolicyInForce {
 }
 
 impl Store {
-    /// Notes a policy that a decision puts in force.
+    /// Notes a policy that a decision puts in force, in place of the oldest where there are too many.
     pub(super) async fn note_policy(
         &self,
         transaction: &mut Transaction<'_, Sqlite>,
         entry: &Entry<'_>,
         policy: &PolicyRecord,
     ) -> Result<(), StoreError> {
-        let query = "INSERT INTO policies (tailnet, revision, version, who, why, at) VALUES (?, ?, ?, ?, ?, ?)";
-        sqlx::query(query)
-            .bind(number(entry.tailnet.0))
-            .bind(number(entry.revision))
-            .bind(number(policy.version))
-            .bind(&policy.who)
-            .bind(&policy.why)
-            .bind(policy.when.to_string())
-            .execute(&mut **transaction)
-            .await
-            .map(drop)
-            .map_err(|error| self.failed(error))
+        let (tailnet, revision) = (number(entry.tailnet.0), number(entry.revision));
+        let noted =
+            sqlx::query("INSERT INTO policies (tailnet, revision, version, who, why, at) VALUES (?, ?, ?, ?, ?, ?)")
+                .bind(tailnet)
+                .bind(revision)
+                .bind(number(policy.version))
+                .bind(&policy.who)
+                .bind(&policy.why)
+                .bind(policy.when.to_string());
+        noted.execute(&mut **transaction).await.map_err(|error| self.failed(error))?;
+        let text = sqlx::query("INSERT INTO policy_texts (tailnet, revision, text) VALUES (?, ?, ?)");
+        let text = text.bind(tailnet).bind(revision).bind(&policy.text);
+        text.execute(&mut **transaction).await.map_err(|error| self.failed(error))?;
+        self.forget_policies(transaction, tailnet, MOST_TEXT).await
+    }
+
+    /// Takes out of a history what is beyond its bounds.
+    async fn forget_policies(
+        &self,
+        transaction: &mut Transaction<'_, Sqlite>,
+        tailnet: i64,
+        most_text: i64,
+    ) -> Result<(), StoreError> {
+        let surplus = "DELETE FROM policies WHERE tailnet = ?1 AND revision IN ( \
+                         SELECT revision FROM ( \
+                           SELECT revision, row_number() OVER newest AS place, \
+                                  sum(octet_length(text)) OVER newest AS bytes \
+                           FROM policy_texts WHERE tailnet = ?1 WINDOW newest AS (ORDER BY revision DESC)) \
+                         WHERE place > ?2 OR (place > 1 AND bytes > ?3))";
+        let surplus = sqlx::query(surplus).bind(tailnet).bind(MOST_POLICIES).bind(most_text);
+        surplus.execute(&mut **transaction).await.map_err(|error| self.failed(error))?;
+        let texts = "DELETE FROM policy_texts WHERE tailnet = ?1 \
+                     AND revision NOT IN (SELECT revision FROM policies WHERE tailnet = ?1)";
+        let texts = sqlx::query(texts).bind(tailnet);
+        texts.execute(&mut **transaction).await.map(drop).map_err(|error| self.failed(error))
     }
 
     /// Reads which policies were put in force, the newest first.
@@ -67,20 +93,19 @@ impl Store {
         tailnet: TailnetId,
         version: u64,
     ) -> Result<Option<PolicyRecord>, StoreError> {
-        // A decision that puts a policy in force may change rows besides it.
-        let query = "SELECT json_extract(change.value, '$.\"put-policy\"') \
-                     FROM policies JOIN log USING (tailnet, revision), json_each(log.changes) AS change \
-                     WHERE policies.tailnet = ? AND policies.version = ? \
-                     AND json_extract(change.value, '$.\"put-policy\"') IS NOT NULL \
-                     ORDER BY policies.revision DESC LIMIT 1";
-        let document: Option<String> = sqlx::query_scalar(query)
+        let query = "SELECT text, version, who, why, at FROM policies JOIN policy_texts USING (tailnet, revision) \
+                     WHERE tailnet = ? AND version = ? ORDER BY revision DESC LIMIT 1";
+        let row: Option<(String, i64, String, String, String)> = sqlx::query_as(query)
             .bind(number(tailnet.0))
             .bind(number(version))
             .fetch_optional(&self.pool)
             .await
             .map_err(|error| self.failed(error))?;
-        let read = |document: String| serde_json::from_str(&document);
-        document.map(read).transpose().map_err(|error| unreadable(tailnet, number(version), &error))
+        let read = |(text, version, who, why, at): (String, i64, String, String, String)| {
+            let when = at.parse().map_err(|error: jiff::Error| unreadable(tailnet, version, &error))?;
+            Ok(PolicyRecord { text, version: version.unsigned_abs(), who, why, when })
+        };
+        row.map(read).transpose()
     }
 }
 
@@ -90,9 +115,11 @@ fn unreadable(tailnet: TailnetId, version: i64, reason: &dyn std::fmt::Display) 
 
 #[cfg(test)]
 mod tests {
+    use sqlx::migrate::Migrator;
     use tailnet::{Change, TailnetRecord};
 
     use super::*;
+    use crate::store::MIGRATIONS;
 
     const TAILNET: TailnetId = TailnetId(1);
 
@@ -125,7 +152,7 @@ mod tests {
         for (changes, revision) in changes.iter().zip(1..) {
             let command = if revision == 1 { "CreateTailnet" } else { "SetPolicy" };
             let at = Timestamp::UNIX_EPOCH;
-            let entry = Entry { tailnet: TAILNET, revision, at, actor: "test", command, changes };
+            let entry = Entry { tailnet: TAILNET, revision, at, actor: "test", command, changes, is_act: true };
             store.write(&entry).await.unwrap();
         }
         store
@@ -142,27 +169,73 @@ mod tests {
         assert_eq!(store.load_policy(TAILNET, 3).await.unwrap(), None);
     }
 
+    /// Changes as the log had them before it had bounds: whole.
+    fn whole(changes: &[Change]) -> String {
+        serde_json::to_string(changes).unwrap()
+    }
+
     #[tokio::test]
-    async fn a_database_from_before_the_history_had_a_table_gets_one_with_all_of_it() {
+    async fn a_database_from_before_the_log_had_bounds_keeps_order_and_history_and_loses_what_nobody_did() {
         let folder = tempfile::tempdir().unwrap();
-        let store = with_two(&folder).await;
-        for undo in ["DROP TABLE policies", "DELETE FROM _sqlx_migrations WHERE version = 2"] {
-            sqlx::query(undo).execute(&store.pool).await.unwrap();
+        let path = folder.path().join("control.db");
+        let oldest = MIGRATIONS.iter().filter(|migration| migration.version == 1).cloned().collect();
+        let store = Store::open_with(&path, &Migrator::with_migrations(oldest)).await.unwrap();
+        sqlx::query("INSERT INTO tailnet VALUES (1, '', '{}')").execute(&store.pool).await.unwrap();
+        let node = serde_json::json!([{"put-node": {"id": 7, "hostinfo": {"OS": "x".repeat(60_000)}}}]).to_string();
+        for (revision, command, changes) in [
+            (1_i64, "SetPolicy", whole(&[Change::PutPolicy(policy(1))])),
+            (2, "SetPolicy", whole(&[Change::PutHighestNumber(7), Change::PutPolicy(policy(2))])),
+            (3, "Register", node.clone()),
+            (4, "UpdateHost", node),
+        ] {
+            let row = sqlx::query("INSERT INTO log VALUES (1, ?, '1970-01-01T00:00:00Z', 'test', ?, ?)");
+            row.bind(revision).bind(command).bind(changes).execute(&store.pool).await.unwrap();
         }
         store.close().await;
-        let store = Store::open(&folder.path().join("control.db")).await.unwrap();
+
+        let store = Store::open(&path).await.unwrap();
         assert_eq!(store.load_policies(TAILNET).await.unwrap(), [listed(2), listed(1)]);
         assert_eq!(store.load_policy(TAILNET, 1).await.unwrap(), Some(policy(1)));
+        assert_eq!(store.load_policy(TAILNET, 2).await.unwrap(), Some(policy(2)));
+        let log = "SELECT revision, changes FROM log ORDER BY revision";
+        let log: Vec<(i64, String)> = sqlx::query_as(log).fetch_all(&store.pool).await.unwrap();
+        let kept = r#"[{"put-highest-number":7},{"put-policy":{"version":2,"who":"admin@example.com","why":"reason 2","when":"1970-01-01T00:00:00Z"}}]"#;
+        assert_eq!(log[1], (2, kept.to_owned()));
+        assert_eq!(log[2..], [(3, r#"[{"put-node":{"id":7}}]"#.to_owned())]);
+        let revision: i64 = sqlx::query_scalar("SELECT revision FROM revisions").fetch_one(&store.pool).await.unwrap();
+        assert_eq!(revision, 4);
     }
 
     #[tokio::test]
     async fn listing_the_history_reads_neither_the_log_nor_a_text() {
         let folder = tempfile::tempdir().unwrap();
         let store = with_two(&folder).await;
-        // Rows of the log never change, but a list that looked at them would miss them.
-        for break_it in ["DROP TRIGGER log_rows_stay", "DELETE FROM log"] {
+        for break_it in ["DELETE FROM log", "DELETE FROM policy_texts"] {
             sqlx::query(break_it).execute(&store.pool).await.unwrap();
         }
         assert_eq!(store.load_policies(TAILNET).await.unwrap(), [listed(2), listed(1)]);
+    }
+
+    #[tokio::test]
+    async fn a_history_has_bounds_and_what_is_in_force_stays() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = with_two(&folder).await;
+        let at = Timestamp::UNIX_EPOCH;
+        for version in 3..=202_u64 {
+            let (revision, changes) = (version + 1, [Change::PutPolicy(policy(version))]);
+            let (command, changes) = ("SetPolicy", &changes[..]);
+            let entry = Entry { tailnet: TAILNET, revision, at, actor: "test", command, changes, is_act: true };
+            store.write(&entry).await.unwrap();
+        }
+        assert_eq!(store.load_policy(TAILNET, 2).await.unwrap(), None);
+        assert_eq!(store.load_policy(TAILNET, 3).await.unwrap(), Some(policy(3)));
+        let count = "SELECT (SELECT count(*) FROM policies) + (SELECT count(*) FROM policy_texts)";
+        assert_eq!(sqlx::query_scalar::<_, i64>(count).fetch_one(&store.pool).await.unwrap(), 400);
+
+        let mut transaction = store.pool.begin().await.unwrap();
+        store.forget_policies(&mut transaction, 1, 0).await.unwrap();
+        transaction.commit().await.unwrap();
+        assert_eq!(store.load_policies(TAILNET).await.unwrap(), [listed(202)]);
+        assert_eq!(store.load_policy(TAILNET, 202).await.unwrap(), Some(policy(202)));
     }
 }

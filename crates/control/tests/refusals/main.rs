@@ -7,6 +7,7 @@ mod explanations;
 mod floods;
 mod machine;
 mod policies;
+mod records;
 mod registrations;
 mod rights;
 mod server;

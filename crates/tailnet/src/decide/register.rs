@@ -5,7 +5,7 @@ use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use tailcfg::{CapabilityVersion, Hostinfo, NodeId, RegisterRequest, UserId};
 
-use super::limits::{check_host, read_tags};
+use super::limits::{ROUTE_LIMIT, check_host, read_tags};
 use super::{Draft, naming, tags};
 use crate::change::Change;
 use crate::command::{Actor, HostUpdate, Proof, Registered, Registration, Reply};
@@ -74,12 +74,11 @@ fn go_on(
 ) -> Result<Reply, Refusal> {
     check_owner(tailnet, &node.owner)?;
     let mut renewed = node.clone();
-    if let Some(hostinfo) = &request.hostinfo {
+    // It is in whatever it says of itself. What is not taken now, it says again with its next map request.
+    if let Some(hostinfo) = request.hostinfo.as_ref().filter(|_| wait_to_describe(tailnet, node, draft).is_none()) {
         describe(tailnet, &mut renewed, hostinfo, request.version)?;
     }
-    if renewed != *node {
-        draft.put(Change::PutNode(Box::new(renewed.clone())));
-    }
+    put_described(node, renewed.clone(), draft);
     Ok(Reply::Registered(registered(tailnet, &renewed)))
 }
 
@@ -285,10 +284,32 @@ pub(super) fn update_host(tailnet: &Tailnet, update: &HostUpdate, draft: &mut Dr
     let before = super::device_of(tailnet, update.node)?;
     let mut node = before.clone();
     describe(tailnet, &mut node, &update.hostinfo, update.version)?;
-    if node != *before {
+    if node != *before
+        && let Some(seconds) = wait_to_describe(tailnet, before, draft)
+    {
+        return Err(Refusal::DescribedTooOften { name: before.name.clone(), seconds });
+    }
+    put_described(before, node, draft);
+    Ok(Reply::Done)
+}
+
+/// After how many seconds a device may describe itself anew; `None` where it may now.
+fn wait_to_describe(tailnet: &Tailnet, node: &Node, draft: &Draft<'_, '_>) -> Option<u32> {
+    tailnet.device(node.id)?.descriptions.wait(draft.now())
+}
+
+/// Puts a device that describes itself anew, if anything differs. It did something only where more follows than the
+/// description: another name, or routes that it may serve now.
+fn put_described(before: &Node, node: Node, draft: &mut Draft<'_, '_>) {
+    if node == *before {
+        return;
+    }
+    let said = Node { hostinfo: Arc::clone(&node.hostinfo), cap: node.cap, ..before.clone() };
+    if node == said {
+        draft.put_described(node);
+    } else {
         draft.put(Change::PutNode(Box::new(node)));
     }
-    Ok(Reply::Done)
 }
 
 /// Takes over what a machine says of itself, and what follows from it: its name and the routes that need no approval.
@@ -312,6 +333,10 @@ fn describe(
     let approved = tailnet.rules.auto_approved(node);
     let offered: BTreeSet<IpNet> = node.hostinfo.routable_ips.iter().copied().collect();
     node.approved_routes.extend(approved.intersection(&offered).copied());
+    if node.approved_routes.len() > ROUTE_LIMIT {
+        // Approved as it offered them, some now and others before: what it offers no longer makes room.
+        node.approved_routes.retain(|route| offered.contains(route));
+    }
     Ok(())
 }
 

@@ -97,6 +97,11 @@ impl Node {
         self.hostinfo.routable_ips.iter().copied().filter(|route| self.approved_routes.contains(route))
     }
 
+    /// Whether it says of itself what another one says, or itself at another time.
+    pub(crate) fn describes_itself_as(&self, other: &Self) -> bool {
+        self.cap == other.cap && self.hostinfo == other.hostinfo
+    }
+
     /// Whether it may be an exit node: it offers a default route and may serve it.
     pub fn is_exit_node(&self) -> bool {
         self.served_routes().any(|route| is_exit_route(&route))

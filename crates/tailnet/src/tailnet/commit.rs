@@ -244,6 +244,9 @@ impl Tailnet {
         match before {
             Some(Some(before)) => {
                 stamp(device, before, tick);
+                if !node.describes_itself_as(before) {
+                    device.descriptions.take(now);
+                }
                 effects.admission |= admitted && before.node_key != node.node_key;
                 if before.node_key != node.node_key {
                     // The old key's stream goes on until the new key's replaces it only where both are one session;

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod client;
+mod descriptions;
 mod devices;
 mod invariants;
 mod keys;
