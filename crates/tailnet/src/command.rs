@@ -93,7 +93,7 @@ pub enum Command {
     CreateOAuthClient(NewOAuthClient),
     /// Makes a token for the REST API.
     CreateApiToken(NewApiToken),
-    /// Takes away a key, a program's credential with all its tokens, or a token.
+    /// Takes away a key, a program's credential with all its tokens and auth keys, or a token.
     Revoke(KeyId),
 
     /// Puts a policy in force, which was tried beforehand so that nobody waits while it is.

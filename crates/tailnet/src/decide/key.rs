@@ -167,7 +167,8 @@ fn narrowed(
     }
 }
 
-/// Takes away whatever has this id; a credential with all its tokens. Doing so twice is no error.
+/// Takes away whatever has this id; a credential with its tokens and auth keys. Devices that joined with one of these stay.
+/// Doing so twice is no error.
 pub(super) fn revoke(tailnet: &Tailnet, id: &KeyId, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
     let now = draft.now();
     if let Some(key) = tailnet.auth_key(id) {
@@ -177,6 +178,7 @@ pub(super) fn revoke(tailnet: &Tailnet, id: &KeyId, draft: &mut Draft<'_, '_>) -
     } else if let Some(client) = tailnet.oauth_client(id) {
         if client.revoked.is_none() {
             draft.put(Change::PutOAuthClient(OAuthClient { revoked: Some(now), ..client.clone() }));
+            user::revoke_auth_keys(tailnet, &TokenHolder::Client(id.clone()), draft);
             user::revoke_tokens(tailnet, &TokenHolder::Client(id.clone()), draft);
         }
     } else if let Some(token) = tailnet.api_token(id) {

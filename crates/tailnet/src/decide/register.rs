@@ -157,8 +157,14 @@ fn usable_key<'t>(tailnet: &'t Tailnet, text: &SecretText, now: Timestamp) -> Re
         return Err(Refusal::AuthKeyUsed { id });
     }
     // A key is worth what its maker is: it lets nobody in on behalf of a user who may not be here.
-    if let TokenHolder::User(maker) = &key.maker {
-        check_owner(tailnet, &Owner::User(*maker))?;
+    match &key.maker {
+        TokenHolder::User(maker) => check_owner(tailnet, &Owner::User(*maker))?,
+        // Whoever took the program's credential away took its keys with it, marked or not.
+        TokenHolder::Client(maker) => {
+            if tailnet.oauth_client(maker).is_none_or(|client| client.revoked.is_some()) {
+                return Err(Refusal::AuthKeyRevoked { id });
+            }
+        }
     }
     Ok(key)
 }

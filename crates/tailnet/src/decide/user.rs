@@ -199,13 +199,18 @@ pub(super) fn delete(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) -
     let nodes: Vec<_> = own.map(|node| Change::DeleteNode(node.id)).collect();
     nodes.into_iter().for_each(|change| draft.put(change));
     let holder = TokenHolder::User(id);
-    let now = draft.now();
-    let live = tailnet.auth_keys().filter(|key| key.maker == holder && key.revoked.is_none());
-    let keys: Vec<_> = live.map(|key| Change::PutAuthKey(AuthKey { revoked: Some(now), ..key.clone() })).collect();
-    keys.into_iter().for_each(|change| draft.put(change));
+    revoke_auth_keys(tailnet, &holder, draft);
     revoke_tokens(tailnet, &holder, draft);
     draft.put(Change::DeleteUser(id));
     Ok(Reply::Done)
+}
+
+/// Ends every auth key of a holder. Those that let nobody in any more stay as they ended.
+pub(super) fn revoke_auth_keys(tailnet: &Tailnet, holder: &TokenHolder, draft: &mut Draft<'_, '_>) {
+    let now = draft.now();
+    let live = tailnet.auth_keys().filter(|key| key.maker == *holder && key.end() > now);
+    let changes: Vec<_> = live.map(|key| Change::PutAuthKey(AuthKey { revoked: Some(now), ..key.clone() })).collect();
+    changes.into_iter().for_each(|change| draft.put(change));
 }
 
 /// Ends every token of a holder.

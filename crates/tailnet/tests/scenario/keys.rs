@@ -156,6 +156,47 @@ fn a_key_is_worth_what_its_maker_is() {
     assert!(refusal.contains("boss@example.com is suspended"), "{refusal}");
 }
 
+/// A client with two auth keys, with the first of which a device joined.
+fn joined_by_client(world: &mut World) -> (KeyId, tailcfg::NodeId, [(KeyId, SecretText); 2]) {
+    let (client, access) = operator(world);
+    let (_, actor) = world.home().authenticate(&access, world.now).unwrap();
+    let keys =
+        [(); 2].map(|()| secret(world.run(actor.clone(), Command::CreateAuthKey(tagged_key("tag:k8s"))).unwrap()));
+    let device = world.join(1, "proxy", Proof::AuthKey(keys[0].1.clone()));
+    (client, device, keys)
+}
+
+#[test]
+fn a_revoked_clients_keys_let_nobody_in_and_who_is_in_stays() {
+    let mut world = World::new();
+    let (client, device, [(_, used), (id, unused)]) = joined_by_client(&mut world);
+    world.own(Command::Revoke(client));
+    let refusal = world.register(2, request(2, "thief"), Proof::AuthKey(unused)).unwrap_err().to_string();
+    assert_eq!(refusal, format!("auth key {id} was revoked: ask an administrator for a new one"));
+    assert_eq!(world.home().auth_key(&id).unwrap().revoked, Some(world.now), "and it is listed so");
+    assert_eq!(world.join(1, "proxy", Proof::AuthKey(used)), device);
+    assert!(world.home().is_admitted(device));
+}
+
+#[test]
+fn keys_of_a_client_that_was_revoked_when_its_keys_were_not_let_nobody_in() {
+    let mut world = World::new();
+    let (client, _, [_, (id, unused)]) = joined_by_client(&mut world);
+    let (home, owner) = (world.home, world.owner);
+    let mut decision = world.decide_in(home, Actor::User(owner), Command::Revoke(client.clone())).unwrap();
+    decision.changes.retain(|change| !matches!(change, Change::PutAuthKey(_)));
+    world.write(&decision);
+    let says = format!("auth key {id} was revoked: ask an administrator for a new one");
+    let refused = |world: &mut World| {
+        world.register(2, request(2, "thief"), Proof::AuthKey(unused.clone())).unwrap_err().to_string()
+    };
+    assert_eq!(refused(&mut world), says);
+    world.pass(SignedDuration::from_hours(24 * 31));
+    world.run(Actor::Server, Command::Sweep).unwrap();
+    assert!(world.home().oauth_client(&client).is_none(), "it is forgotten");
+    assert_eq!(refused(&mut world), says);
+}
+
 #[test]
 fn a_new_password_ends_old_tokens() {
     let mut world = World::new();
