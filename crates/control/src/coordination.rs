@@ -354,7 +354,7 @@ fn command_name(command: &Command) -> &'static str {
         Command::CreateApiToken(_) => "CreateApiToken",
         Command::Revoke(_) => "Revoke",
         Command::SetPolicy(_) => "SetPolicy",
-        Command::SetDns(_) => "SetDns",
+        Command::UpdateDns(_) => "UpdateDns",
         Command::UpdateSettings(_) => "UpdateSettings",
         Command::SetNames { .. } => "SetNames",
         Command::PutService(_) => "PutService",

@@ -8,7 +8,7 @@ use tailcfg::{CapabilityVersion, Hostinfo, NodeId, RegisterRequest, UserId};
 
 use crate::change::Change;
 use crate::name::Domain;
-use crate::record::{DnsSettings, LoginName, PasswordHash, Role, ServiceName, SettingsPatch, TailnetId, TokenHolder};
+use crate::record::{DnsPatch, LoginName, PasswordHash, Role, ServiceName, SettingsPatch, TailnetId, TokenHolder};
 use crate::registry::Registry;
 use crate::rules::Rules;
 use crate::secret::{KeyId, SecretText};
@@ -98,16 +98,16 @@ pub enum Command {
 
     /// Puts a policy in force, which was tried beforehand so that nobody waits while it is.
     SetPolicy(Box<NewPolicy>),
-    /// Changes how devices resolve names, as a whole.
-    SetDns(DnsSettings),
+    /// Changes how devices resolve names.
+    UpdateDns(DnsPatch),
     /// Changes some settings.
     UpdateSettings(SettingsPatch),
-    /// Gives the tailnet another name or domain.
+    /// Gives the tailnet another name or domain; what is absent stays.
     SetNames {
         /// What people call it.
-        name: String,
+        name: Option<String>,
         /// Where the names of its devices live.
-        domain: Domain,
+        domain: Option<Domain>,
     },
     /// Makes or changes a virtual service. Nobody is offered it yet: devices can't host services, so the REST API answers
     /// 501, and only policies are tried against services.

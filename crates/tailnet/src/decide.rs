@@ -66,7 +66,7 @@ fn dispatch(tailnet: &Tailnet, command: Command, draft: &mut Draft<'_, '_>) -> R
         Command::CreateApiToken(token) => key::create_api_token(tailnet, token, draft),
         Command::Revoke(id) => key::revoke(tailnet, &id, draft),
         Command::SetPolicy(new) => policy::set_policy(tailnet, *new, draft),
-        Command::SetDns(dns) => settings::set_dns(tailnet, dns, draft),
+        Command::UpdateDns(patch) => settings::update_dns(tailnet, patch, draft),
         Command::UpdateSettings(patch) => settings::update_settings(tailnet, &patch, draft),
         Command::SetNames { name, domain } => settings::set_names(tailnet, name, domain, draft),
         Command::PutService(service) => service::put(tailnet, service, draft),

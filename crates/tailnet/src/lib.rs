@@ -65,9 +65,9 @@ pub use name::{Domain, DomainError, Label, LabelError};
 pub use netmap::{Map, SshVerdict, Viewer};
 pub use presence::{Presence, PresenceRecord, Report, StreamId};
 pub use record::{
-    ApiToken, AuthKey, DnsSettings, KeySpent, LoginName, LoginNameError, NameServer, Node, OAuthClient, Owner,
-    PasswordHash, PolicyRecord, Role, Service, ServiceName, ServiceNameError, Settings, SettingsPatch, TailnetId,
-    TailnetRecord, TokenHolder, User, UserStatus,
+    ApiToken, AuthKey, DnsPatch, DnsSettings, KeySpent, LoginName, LoginNameError, NameServer, Node, OAuthClient,
+    Owner, PasswordHash, PolicyRecord, Role, Service, ServiceName, ServiceNameError, Settings, SettingsPatch,
+    TailnetId, TailnetRecord, TokenHolder, User, UserStatus,
 };
 pub use refusal::{Refusal, RefusalKind};
 pub use registry::{Registry, TAGGED_DEVICES};

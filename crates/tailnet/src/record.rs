@@ -9,7 +9,7 @@ mod settings;
 mod tailnet;
 mod user;
 
-pub use dns::{DnsSettings, NameServer};
+pub use dns::{DnsPatch, DnsSettings, NameServer};
 pub use key::{ApiToken, AuthKey, KeySpent, OAuthClient, TokenHolder};
 pub use node::{Node, Owner};
 pub use policy::PolicyRecord;

@@ -281,7 +281,7 @@ mod tests {
         assert_eq!(machines.register(caller(), registration(text.expose())).await.unwrap().error, "");
         assert!(shows(&certificate(&coordination).await, "web.first.ts.net"));
 
-        let names = Command::SetNames { name: "corp".to_owned(), domain: "mesh.corp".parse().unwrap() };
+        let names = Command::SetNames { name: Some("corp".to_owned()), domain: Some("mesh.corp".parse().unwrap()) };
         coordination.execute(tailnet, names, Actor::Server).await.unwrap();
         assert!(shows(&certificate(&coordination).await, "web.mesh.corp"));
         let anchor = coordination.anchor(Some("mesh.corp")).unwrap();

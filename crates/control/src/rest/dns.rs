@@ -1,23 +1,26 @@
 //! How names resolve, in the API's words.
 
+use std::collections::BTreeMap;
+
 use api::{
     ApiError, DnsConfiguration, DnsConfigurationPreferences, DnsNameservers, DnsResolver, DnsSearchPaths, InTailnet,
     SplitDns,
 };
-use tailnet::{Command, DnsSettings, Domain, NameServer};
+use tailnet::{Command, DnsPatch, DnsSettings, Domain, NameServer};
 
 use super::{Identity, Rest};
 
 impl Rest {
-    /// Changes how names resolve; what is not changed stays as it is.
+    /// Changes how names resolve, and answers how they do then. What the change does not name stays, whoever else changes
+    /// it at the same time.
     pub(super) async fn change_dns(
         &self,
         who: &Identity,
         at: &InTailnet,
-        change: impl FnOnce(DnsSettings) -> Result<DnsSettings, ApiError>,
+        patch: DnsPatch,
     ) -> Result<DnsSettings, ApiError> {
-        let before = self.look_at(who, at, |tailnet| Ok(tailnet.dns().clone()))?;
-        self.execute(who, Command::SetDns(change(before)?)).await?;
+        self.look_at(who, at, |_| Ok(()))?;
+        self.execute(who, Command::UpdateDns(patch)).await?;
         self.look(who, |tailnet| Ok(tailnet.dns().clone()))
     }
 }
@@ -27,24 +30,13 @@ pub(super) fn nameservers(dns: &DnsSettings) -> DnsNameservers {
     DnsNameservers { dns: dns.nameservers.iter().map(|server| server.address.clone()).collect() }
 }
 
-pub(super) fn set_nameservers(dns: DnsSettings, set: DnsNameservers) -> Result<DnsSettings, ApiError> {
-    // A resolver that stays keeps what is known of it besides its address.
-    let keep = |address: String| {
-        let known = dns.nameservers.iter().find(|server| server.address == address).cloned();
-        known.unwrap_or(NameServer { address, use_with_exit_node: false })
-    };
-    let nameservers = set.dns.into_iter().map(keep).collect();
-    Ok(DnsSettings { nameservers, ..dns })
-}
-
 /// The domains that a short name is tried in.
 pub(super) fn search_paths(dns: &DnsSettings) -> DnsSearchPaths {
     DnsSearchPaths { search_paths: dns.search.iter().map(ToString::to_string).collect() }
 }
 
-pub(super) fn set_search_paths(dns: DnsSettings, set: DnsSearchPaths) -> Result<DnsSettings, ApiError> {
-    let search = set.search_paths.iter().map(|domain| parse(domain)).collect::<Result<_, _>>()?;
-    Ok(DnsSettings { search, ..dns })
+pub(super) fn read_search_paths(paths: &[String]) -> Result<Vec<Domain>, ApiError> {
+    paths.iter().map(|domain| parse(domain)).collect()
 }
 
 /// The domains that have resolvers of their own.
@@ -53,21 +45,20 @@ pub(super) fn split(dns: &DnsSettings) -> SplitDns {
     SplitDns(dns.split.iter().map(|(domain, servers)| (domain.to_string(), Some(addresses(servers)))).collect())
 }
 
-/// Sets the resolvers of some domains; `null` takes a domain out.
-pub(super) fn update_split(mut dns: DnsSettings, set: SplitDns) -> Result<DnsSettings, ApiError> {
-    for (domain, addresses) in set.0 {
-        let domain = parse(&domain)?;
-        match addresses.filter(|addresses| !addresses.is_empty()) {
-            Some(addresses) => {
-                let plain = |address| NameServer { address, use_with_exit_node: false };
-                dns.split.insert(domain, addresses.into_iter().map(plain).collect());
-            }
-            None => {
-                dns.split.remove(&domain);
-            }
-        }
-    }
-    Ok(dns)
+/// Domains with their resolvers; none where a domain is to be taken out.
+pub(super) fn read_split(set: SplitDns) -> Result<BTreeMap<Domain, Vec<NameServer>>, ApiError> {
+    let read = |(domain, addresses): (String, Option<Vec<String>>)| -> Result<_, ApiError> {
+        let servers = addresses.unwrap_or_default().into_iter().map(NameServer::plain);
+        Ok((parse(&domain)?, servers.collect()))
+    };
+    set.0.into_iter().map(read).collect()
+}
+
+/// Domains with their resolvers, and none without.
+pub(super) fn read_whole_split(set: SplitDns) -> Result<BTreeMap<Domain, Vec<NameServer>>, ApiError> {
+    let mut split = read_split(set)?;
+    split.retain(|_, servers| !servers.is_empty());
+    Ok(split)
 }
 
 /// Everything about names.
@@ -87,25 +78,23 @@ pub(super) fn configuration(dns: &DnsSettings) -> DnsConfiguration {
     }
 }
 
-pub(super) fn configure(dns: DnsSettings, set: DnsConfiguration) -> Result<DnsSettings, ApiError> {
+pub(super) fn read_configuration(set: DnsConfiguration) -> Result<DnsSettings, ApiError> {
     let server = |resolver: DnsResolver| NameServer {
         address: resolver.address,
         use_with_exit_node: resolver.use_with_exit_node,
     };
-    let mut split = std::collections::BTreeMap::new();
+    let mut split = BTreeMap::new();
     for (domain, resolvers) in set.split_dns {
         if let Some(resolvers) = resolvers.filter(|resolvers| !resolvers.is_empty()) {
             split.insert(parse(&domain)?, resolvers.into_iter().map(server).collect());
         }
     }
-    let search = set.search_paths.iter().map(|domain| parse(domain)).collect::<Result<_, _>>()?;
     Ok(DnsSettings {
         magic_dns: set.preferences.magic_dns,
         override_local: set.preferences.override_local_dns,
         nameservers: set.nameservers.into_iter().map(server).collect(),
         split,
-        search,
-        extra_records: dns.extra_records,
+        search: read_search_paths(&set.search_paths)?,
     })
 }
 

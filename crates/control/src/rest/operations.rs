@@ -1,7 +1,7 @@
 //! The operations of the API, each by the module of its noun.
 
 use api::*;
-use tailnet::Command;
+use tailnet::{Command, DnsPatch};
 
 use super::{By, Identity, Rest, desk, devices, dns, policy, settings, users, why};
 
@@ -206,7 +206,7 @@ impl Api for Rest {
         at: InTailnet,
         Json(set): Json<DnsNameservers>,
     ) -> Result<Json<DnsNameserversSet>, ApiError> {
-        let dns = self.change_dns(by.identity(), &at, |dns| dns::set_nameservers(dns, set)).await?;
+        let dns = self.change_dns(by.identity(), &at, DnsPatch::NameServers(set.dns)).await?;
         Ok(Json(DnsNameserversSet { dns: dns::nameservers(&dns).dns, magic_dns: dns.magic_dns }))
     }
 
@@ -220,8 +220,7 @@ impl Api for Rest {
         at: InTailnet,
         Json(set): Json<DnsPreferences>,
     ) -> Result<Json<DnsPreferences>, ApiError> {
-        let change = |dns| Ok(tailnet::DnsSettings { magic_dns: set.magic_dns, ..dns });
-        let dns = self.change_dns(by.identity(), &at, change).await?;
+        let dns = self.change_dns(by.identity(), &at, DnsPatch::MagicDns(set.magic_dns)).await?;
         Ok(Json(DnsPreferences { magic_dns: dns.magic_dns }))
     }
 
@@ -235,7 +234,8 @@ impl Api for Rest {
         at: InTailnet,
         Json(set): Json<DnsSearchPaths>,
     ) -> Result<Json<DnsSearchPaths>, ApiError> {
-        let dns = self.change_dns(by.identity(), &at, |dns| dns::set_search_paths(dns, set)).await?;
+        let patch = DnsPatch::Search(dns::read_search_paths(&set.search_paths)?);
+        let dns = self.change_dns(by.identity(), &at, patch).await?;
         Ok(Json(dns::search_paths(&dns)))
     }
 
@@ -249,7 +249,7 @@ impl Api for Rest {
         at: InTailnet,
         Json(set): Json<SplitDns>,
     ) -> Result<Json<SplitDns>, ApiError> {
-        let dns = self.change_dns(by.identity(), &at, |dns| dns::update_split(dns, set)).await?;
+        let dns = self.change_dns(by.identity(), &at, DnsPatch::Split(dns::read_split(set)?)).await?;
         Ok(Json(dns::split(&dns)))
     }
 
@@ -259,8 +259,8 @@ impl Api for Rest {
         at: InTailnet,
         Json(set): Json<SplitDns>,
     ) -> Result<Json<SplitDns>, ApiError> {
-        let change = |dns| dns::update_split(tailnet::DnsSettings { split: Default::default(), ..dns }, set);
-        let dns = self.change_dns(by.identity(), &at, change).await?;
+        let patch = DnsPatch::WholeSplit(dns::read_whole_split(set)?);
+        let dns = self.change_dns(by.identity(), &at, patch).await?;
         Ok(Json(dns::split(&dns)))
     }
 
@@ -274,7 +274,8 @@ impl Api for Rest {
         at: InTailnet,
         Json(set): Json<DnsConfiguration>,
     ) -> Result<Json<DnsConfiguration>, ApiError> {
-        let dns = self.change_dns(by.identity(), &at, |dns| dns::configure(dns, set)).await?;
+        let patch = DnsPatch::Whole(dns::read_configuration(set)?);
+        let dns = self.change_dns(by.identity(), &at, patch).await?;
         Ok(Json(dns::configuration(&dns)))
     }
 
@@ -363,8 +364,8 @@ impl Api for Rest {
         at: InTailnet,
         Json(set): Json<SetTailnetNames>,
     ) -> Result<Json<TailnetNames>, ApiError> {
-        let command = self.look_at(by.identity(), &at, |tailnet| settings::set_names(tailnet.record(), set))?;
-        self.execute(by.identity(), command).await?;
+        self.look_at(by.identity(), &at, |_| Ok(()))?;
+        self.execute(by.identity(), settings::set_names(set)?).await?;
         self.look(by.identity(), |tailnet| Ok(Json(settings::names(tailnet.record()))))
     }
 

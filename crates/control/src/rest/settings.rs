@@ -4,7 +4,7 @@ use api::{
     ApiError, ExternalTailnets, ServiceList, SetTailnetNames, TailnetNames, TailnetSettings, VirtualService,
     WriteFeatureSettings, WriteNetworkLogs, WriteNetworkingSettings, WritePolicy, WriteSettings,
 };
-use tailnet::{Command, DomainError, Service, Settings, SettingsPatch, Tailnet, TailnetRecord};
+use tailnet::{Command, Domain, DomainError, Service, Settings, SettingsPatch, Tailnet, TailnetRecord};
 
 use super::By;
 
@@ -83,12 +83,10 @@ pub(super) fn names(record: &TailnetRecord) -> TailnetNames {
 }
 
 /// The command that gives a tailnet other names; what is not named stays.
-pub(super) fn set_names(record: &TailnetRecord, set: SetTailnetNames) -> Result<Command, ApiError> {
-    let domain = match set.domain {
-        Some(text) => text.parse().map_err(|error: DomainError| ApiError::bad_request(error.to_string()))?,
-        None => record.domain.clone(),
-    };
-    Ok(Command::SetNames { name: set.name.unwrap_or_else(|| record.name.clone()), domain })
+pub(super) fn set_names(set: SetTailnetNames) -> Result<Command, ApiError> {
+    let read =
+        |text: String| text.parse::<Domain>().map_err(|error: DomainError| ApiError::bad_request(error.to_string()));
+    Ok(Command::SetNames { name: set.name, domain: set.domain.map(read).transpose()? })
 }
 
 /// All services in the API's words.

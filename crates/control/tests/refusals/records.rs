@@ -1,9 +1,10 @@
 //! What the server writes down: all that was acknowledged, and no more than it has room for, whatever devices say.
 
 use std::path::Path;
+use std::time::Duration;
 
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 use sqlx::sqlite::SqliteConnectOptions;
 use sqlx::{ConnectOptions, Connection};
 use tailcfg::{Hostinfo, MapRequest, RegisterRequest};
@@ -69,4 +70,39 @@ async fn a_device_that_talks_without_end_fills_no_disk_and_loses_nothing_that_wa
     let server = server.restart().await;
     let (_, list) = server.ask(Method::GET, "/tailnet/-/devices", "").await;
     assert_eq!(list["devices"][0]["os"], json!(last.to_string()), "what was taken is kept");
+}
+
+#[tokio::test]
+async fn changes_of_settings_that_come_at_once_all_stay() {
+    let server = Server::start().await;
+    let mut other = SqliteConnectOptions::new().filename(server.data().join("control.db")).connect().await.unwrap();
+    // The first one waits for the database, and the others wait for the first.
+    let held = other.begin_with("BEGIN IMMEDIATE").await.unwrap();
+    let release = async {
+        // tidy: sleep, nobody tells that a request waits
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        held.rollback().await.unwrap();
+    };
+    let send = async |method: Method, path: &str, body: Value| {
+        let (status, answer) = server.ask(method, &format!("/tailnet/-/{path}"), body.to_string()).await;
+        assert_eq!(status, StatusCode::OK, "{path}: {answer}");
+    };
+    tokio::join!(
+        send(Method::POST, "dns/nameservers", json!({"dns": ["9.9.9.9"]})),
+        send(Method::POST, "dns/searchpaths", json!({"searchPaths": ["corp.example"]})),
+        send(Method::PATCH, "dns/split-dns", json!({"a.example": ["10.0.0.1"]})),
+        send(Method::PATCH, "dns/split-dns", json!({"b.example": ["10.0.0.2"]})),
+        send(Method::POST, "dns/preferences", json!({"magicDNS": false})),
+        send(Method::PATCH, "names", json!({"name": "corp"})),
+        send(Method::PATCH, "names", json!({"domain": "mesh.corp"})),
+        release,
+    );
+    let (_, dns) = server.ask(Method::GET, "/tailnet/-/dns/configuration", "").await;
+    let resolver = |address: &str| json!([{"address": address, "useWithExitNode": false}]);
+    assert_eq!(dns["nameservers"], resolver("9.9.9.9"));
+    assert_eq!(dns["searchPaths"], json!(["corp.example"]));
+    assert_eq!(dns["splitDNS"], json!({"a.example": resolver("10.0.0.1"), "b.example": resolver("10.0.0.2")}));
+    assert_eq!(dns["preferences"]["magicDNS"], json!(false));
+    let (_, names) = server.ask(Method::GET, "/tailnet/-/names", "").await;
+    assert_eq!(names, json!({"name": "corp", "domain": "mesh.corp"}));
 }

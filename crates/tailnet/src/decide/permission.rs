@@ -66,7 +66,7 @@ fn scopes(tailnet: &Tailnet, command: &Command) -> Option<&'static [&'static str
         Command::CreateApiToken(_) => return None,
         Command::Revoke(id) => scope_of_key(tailnet, id),
         Command::SetPolicy(_) => &["policy_file"],
-        Command::SetDns(_) => &["dns"],
+        Command::UpdateDns(_) => &["dns"],
         Command::UpdateSettings(patch) => scopes_of_settings(patch),
         // Names of devices, certificates and who may sign in where hang on it.
         Command::SetNames { .. } => &["all"],
@@ -135,7 +135,7 @@ fn deed(command: &Command) -> &'static str {
         Command::CreateApiToken(_) => "make that token",
         Command::Revoke(_) => "revoke that key",
         Command::SetPolicy(_) => "set the policy",
-        Command::SetDns(_) => "change the DNS settings",
+        Command::UpdateDns(_) => "change the DNS settings",
         Command::UpdateSettings(_) => "change the settings",
         Command::SetNames { .. } => "rename the tailnet",
         Command::PutService(_) | Command::DeleteService(_) => "change services",

@@ -5,11 +5,11 @@ use super::limits::TEXT_LIMIT;
 use crate::change::Change;
 use crate::command::Reply;
 use crate::name::Domain;
-use crate::record::{DnsSettings, NameServer, Settings, SettingsPatch, TailnetRecord};
+use crate::record::{DnsPatch, NameServer, Settings, SettingsPatch, TailnetRecord};
 use crate::refusal::Refusal;
 use crate::tailnet::Tailnet;
 
-/// How many resolvers, domains and records the DNS settings have at most, each.
+/// How many resolvers and domains the DNS settings have at most, each.
 const DNS_LIMIT: usize = 1000;
 
 pub(super) fn update_settings(
@@ -46,35 +46,20 @@ pub(super) fn update_settings(
     Ok(Reply::Done)
 }
 
-pub(super) fn set_dns(tailnet: &Tailnet, dns: DnsSettings, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
+/// Changes what the settings are now, whoever changed something else of them since the caller looked.
+pub(super) fn update_dns(tailnet: &Tailnet, patch: DnsPatch, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {
+    let dns = tailnet.dns().patched(patch);
     let counted = [
         (dns.nameservers.len(), "nameservers"),
         (dns.split.len(), "domains with resolvers of their own"),
         (dns.split.values().map(Vec::len).sum(), "resolvers of single domains"),
         (dns.search.len(), "search domains"),
-        (dns.extra_records.len(), "extra records"),
     ];
     if let Some((count, things)) = counted.into_iter().find(|(count, _)| *count > DNS_LIMIT) {
         return Err(Refusal::TooMany { what: "the DNS settings", count, things, limit: DNS_LIMIT });
     }
     let servers = dns.nameservers.iter().chain(dns.split.values().flatten());
     servers.into_iter().try_for_each(check_server)?;
-    for record in &dns.extra_records {
-        let address = record.value.parse::<IpAddr>();
-        let fits = match record.kind.as_str() {
-            "" => address.is_ok(),
-            "A" => address.is_ok_and(|address| address.is_ipv4()),
-            "AAAA" => address.is_ok_and(|address| address.is_ipv6()),
-            _ => false,
-        };
-        if !fits || record.name.parse::<Domain>().is_err() {
-            return Err(Refusal::OutOfRange {
-                what: "an extra record",
-                given: format!("{} {} {}", record.name, record.kind, record.value),
-                want: "write a domain, \"A\" or \"AAAA\" or nothing, and an address of that kind",
-            });
-        }
-    }
     if dns != *tailnet.dns() {
         draft.put(Change::PutDns(dns));
     }
@@ -97,10 +82,12 @@ fn check_server(server: &NameServer) -> Result<(), Refusal> {
 
 pub(super) fn set_names(
     tailnet: &Tailnet,
-    name: String,
-    domain: Domain,
+    name: Option<String>,
+    domain: Option<Domain>,
     draft: &mut Draft<'_, '_>,
 ) -> Result<Reply, Refusal> {
+    let name = name.unwrap_or_else(|| tailnet.record().name.clone());
+    let domain = domain.unwrap_or_else(|| tailnet.domain().clone());
     check_tailnet_name(&name)?;
     if draft.context.registry.is_name_taken(tailnet.id(), &name, &domain) {
         return Err(Refusal::DomainTaken { given: format!("{name} or {domain}") });

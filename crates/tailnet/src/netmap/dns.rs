@@ -34,7 +34,7 @@ impl Tailnet {
             proxied: dns.magic_dns,
             nameservers: Vec::new(),
             cert_domains,
-            extra_records: dns.extra_records.iter().cloned().chain(self.service_records()).collect(),
+            extra_records: self.service_records().collect(),
             exit_node_filtered_set: Vec::new(),
         }
     }

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use tailcfg::{CapabilityVersion, Hostinfo, MapRequest, NodeId, RegionId, RegisterRequest, cap};
 use tailnet::{
-    Actor, Command, DnsSettings, HostUpdate, Map, NameServer, Proof, Report, Role, SettingsPatch, SshVerdict,
+    Actor, Command, DnsPatch, DnsSettings, HostUpdate, Map, NameServer, Proof, Report, Role, SettingsPatch, SshVerdict,
     TAGGED_DEVICES, Viewer,
 };
 
@@ -441,22 +441,16 @@ fn dns_settings_reach_everybody_as_they_are_meant() {
         nameservers: vec![server("9.9.9.9"), server("https://dns.example/dns-query")],
         split: [("corp.example".parse().unwrap(), vec![server("10.0.0.1:53")])].into(),
         search: vec!["corp.example".parse().unwrap()],
-        extra_records: vec![tailcfg::DnsRecord {
-            name: "db.corp".into(),
-            kind: "A".into(),
-            value: "100.64.0.9".into(),
-        }],
         ..DnsSettings::default()
     };
-    s.world.own(Command::SetDns(dns.clone()));
+    s.world.own(Command::UpdateDns(DnsPatch::Whole(dns.clone())));
     let map = stream.next(&s.world).unwrap();
     assert!(map.peers_changed.is_empty() && map.packet_filters.is_empty());
     let sent = map.dns_config.unwrap();
     assert_eq!(sent.resolvers.len(), 2);
     assert_eq!(sent.routes["corp.example"][0].addr, "10.0.0.1:53");
     assert_eq!(sent.domains, ["taila31de.ts.net", "corp.example"]);
-    assert_eq!(sent.extra_records[0].name, "db.corp");
-    s.world.own(Command::SetDns(DnsSettings { override_local: false, ..dns }));
+    s.world.own(Command::UpdateDns(DnsPatch::Whole(DnsSettings { override_local: false, ..dns })));
     let sent = stream.next(&s.world).unwrap().dns_config.unwrap();
     assert_eq!((sent.resolvers.len(), sent.fallback_resolvers.len()), (0, 2));
 }
@@ -477,7 +471,7 @@ fn certificates_are_for_the_devices_own_name_where_the_tailnet_has_them() {
 fn another_domain_renames_everybody() {
     let mut s = scene();
     let mut stream = Stream::open(&s.world, s.laptop);
-    s.world.own(Command::SetNames { name: "corp".into(), domain: "mesh.corp".parse().unwrap() });
+    s.world.own(Command::SetNames { name: Some("corp".into()), domain: Some("mesh.corp".parse().unwrap()) });
     let map = stream.next(&s.world).unwrap();
     assert_eq!((map.domain.as_str(), map.peers_changed.len()), ("corp", 3));
     assert_eq!(stream.client.peer("robbinsdale").name, "robbinsdale.mesh.corp.");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use tailcfg::CapabilityVersion;
 use tailnet::{
-    Actor, Command, DnsSettings, HostUpdate, NameServer, NewPolicy, NewService, PolicyPrecondition, Proof, Refusal,
-    RefusalKind, Reply, Role, SettingsPatch,
+    Actor, Command, DnsPatch, HostUpdate, NewPolicy, NewService, PolicyPrecondition, Proof, Refusal, RefusalKind,
+    Reply, Role, SettingsPatch,
 };
 
 use crate::world::{POLICY, World, machine, request, tagged_key, with_routes};
@@ -322,9 +322,7 @@ fn settings_out_of_range_are_refused_by_name() {
 fn resolvers_that_are_none_are_refused() {
     let mut world = World::new();
     for bad in ["dns.example", "http://1.2.3.4", "1.2.3.4:x", ""] {
-        let server = NameServer { address: bad.to_owned(), use_with_exit_node: false };
-        let refusal =
-            world.refused(Command::SetDns(DnsSettings { nameservers: vec![server], ..DnsSettings::default() }));
+        let refusal = world.refused(Command::UpdateDns(DnsPatch::NameServers(vec![bad.to_owned()])));
         assert!(refusal.contains("write an IP address, address:port, or an https:// URL"), "{refusal}");
     }
 }
