@@ -84,6 +84,8 @@ pub(crate) struct Coordination {
     registrations: RateLimit<IpAddr>,
     polls: RateLimit<NodeId>,
     checks_asked: RateLimit<NodeId>,
+    certificates: RateLimit<NodeId>,
+    reports: RateLimit<NodeId>,
     metrics: ControlMetrics,
     stop: CancellationToken,
 }
@@ -130,6 +132,9 @@ impl Coordination {
             registrations: RateLimit::new(200, Duration::from_millis(100), 4096),
             polls: RateLimit::new(60, Duration::from_secs(1), 65_536),
             checks_asked: RateLimit::new(30, Duration::from_secs(1), 65_536),
+            // A node renews every few weeks; one that forgets its certificates with every start has two an hour.
+            certificates: RateLimit::new(48, Duration::from_secs(30 * 60), 65_536),
+            reports: RateLimit::new(30, Duration::from_secs(10), 65_536),
             metrics: ControlMetrics::register(metrics),
             stop: config.stop,
         }))

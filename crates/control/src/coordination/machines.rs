@@ -96,6 +96,14 @@ impl Coordinator for Machines {
                 Refusal::new(StatusCode::FORBIDDEN, "this device takes no part in its tailnet right now: log in again")
             })?
         };
+        this.certificates.take(&node, Instant::now()).map_err(|wait| {
+            let minutes = wait.as_secs() / 60 + 1;
+            let text = format!(
+                "this device was given more certificates than it can need: keep the folder of its state, where they are \
+                 kept; it can have the next one in {minutes} min"
+            );
+            Refusal { retry_after: Some(wait), ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, text) }
+        })?;
         let chain = authority.sign(&name, &request.csr, this.now()).map_err(Failure::Authority)?;
         tracing::info!(%node, "signed a certificate for a device");
         this.metrics.certificates.inc();
@@ -115,9 +123,15 @@ impl Coordinator for Machines {
 
     async fn audit(&self, caller: Caller, entry: AuditLog) -> Result<(), Refusal> {
         let (_, node) = self.0.identify(&caller.machine, &entry.node_key).map_err(Failure::Refused)?;
+        self.0.reports.take(&node, Instant::now()).map_err(|wait| Refusal {
+            retry_after: Some(wait),
+            ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "this device reports too often; it is tried again")
+        })?;
+        // What a device writes there is its own: people's words, names, anything.
         let (action, details): (String, String) =
             (entry.action.chars().take(64).collect(), entry.details.chars().take(512).collect());
-        tracing::info!(%node, ?action, ?details, "a device reports what its user did");
+        tracing::info!(%node, disconnected = action == "DISCONNECT_NODE", "a device reports what its user did");
+        tracing::debug!(%node, ?action, ?details, "what a device reports");
         Ok(())
     }
 }
@@ -222,10 +236,14 @@ mod tests {
     }
 
     async fn certificate(coordination: &Arc<Coordination>) -> String {
+        ask_certificate(coordination).await.unwrap().chain
+    }
+
+    async fn ask_certificate(coordination: &Arc<Coordination>) -> Result<CertificateAnswer, Refusal> {
         let params = rcgen::CertificateParams::new(Vec::<String>::new()).unwrap();
         let csr = params.serialize_request(&rcgen::KeyPair::generate().unwrap()).unwrap().der().to_vec();
         let request = Certificate { version: CapabilityVersion(130), node_key: NodePublic::from_bytes([2; 32]), csr };
-        Machines(coordination.clone()).certificate(caller(), request).await.unwrap().chain
+        Machines(coordination.clone()).certificate(caller(), request).await
     }
 
     /// The names in a chain's first certificate, as text.
@@ -250,6 +268,22 @@ mod tests {
         (coordination, tailnet, owner)
     }
 
+    /// A device of a tailnet's owner joins.
+    async fn join(coordination: &Arc<Coordination>, tailnet: TailnetId, owner: tailcfg::UserId) {
+        let key = NewAuthKey {
+            reusable: false,
+            ephemeral: false,
+            preauthorized: true,
+            tags: Vec::new(),
+            lifetime: None,
+            description: String::new(),
+        };
+        let made = coordination.execute(tailnet, Command::CreateAuthKey(key), Actor::User(owner)).await.unwrap();
+        let Reply::Secret { text, .. } = made else { panic!("a key") };
+        let machines = Machines(coordination.clone());
+        assert_eq!(machines.register(caller(), registration(text.expose())).await.unwrap().error, "");
+    }
+
     #[tokio::test]
     async fn a_device_that_was_refused_hears_by_whom() {
         let folder = tempfile::tempdir().unwrap();
@@ -267,27 +301,45 @@ mod tests {
     async fn a_node_gets_certificates_for_its_new_name_once_its_tailnet_is_renamed_and_after_a_restart() {
         let folder = tempfile::tempdir().unwrap();
         let (coordination, tailnet, owner) = founded(folder.path()).await;
-        let key = NewAuthKey {
-            reusable: false,
-            ephemeral: false,
-            preauthorized: true,
-            tags: Vec::new(),
-            lifetime: None,
-            description: String::new(),
-        };
-        let made = coordination.execute(tailnet, Command::CreateAuthKey(key), Actor::User(owner)).await.unwrap();
-        let Reply::Secret { text, .. } = made else { panic!("a key") };
-        let machines = Machines(coordination.clone());
-        assert_eq!(machines.register(caller(), registration(text.expose())).await.unwrap().error, "");
+        join(&coordination, tailnet, owner).await;
         assert!(shows(&certificate(&coordination).await, "web.first.ts.net"));
 
         let names = Command::SetNames { name: Some("corp".to_owned()), domain: Some("mesh.corp".parse().unwrap()) };
         coordination.execute(tailnet, names, Actor::Server).await.unwrap();
         assert!(shows(&certificate(&coordination).await, "web.mesh.corp"));
         let anchor = coordination.anchor(Some("mesh.corp")).unwrap();
-        drop((machines, coordination));
+        drop(coordination);
         let again = load(folder.path()).await;
         assert!(shows(&certificate(&again).await, "web.mesh.corp"));
         assert_eq!(again.anchor(Some("mesh.corp")).unwrap(), anchor, "what is trusted stays");
+    }
+
+    #[tokio::test]
+    async fn a_device_that_asks_for_certificates_without_end_is_told_to_keep_them() {
+        let folder = tempfile::tempdir().unwrap();
+        let (coordination, tailnet, owner) = founded(folder.path()).await;
+        join(&coordination, tailnet, owner).await;
+        for _ in 0..48 {
+            certificate(&coordination).await;
+        }
+        let refusal = ask_certificate(&coordination).await.unwrap_err();
+        assert_eq!(refusal.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(refusal.retry_after.unwrap() <= std::time::Duration::from_secs(30 * 60));
+        assert!(refusal.text.contains("keep the folder of its state, where they are kept"), "{refusal}");
+    }
+
+    #[tokio::test]
+    async fn a_device_reports_now_and_then() {
+        let folder = tempfile::tempdir().unwrap();
+        let (coordination, tailnet, owner) = founded(folder.path()).await;
+        join(&coordination, tailnet, owner).await;
+        let machines = Machines(coordination);
+        let (node_key, action) = (NodePublic::from_bytes([2; 32]), "DISCONNECT_NODE".to_owned());
+        let entry = AuditLog { node_key, action, ..AuditLog::default() };
+        for _ in 0..30 {
+            machines.audit(caller(), entry.clone()).await.unwrap();
+        }
+        let refusal = machines.audit(caller(), entry).await.unwrap_err();
+        assert_eq!((refusal.status, refusal.retry_after.is_some()), (StatusCode::TOO_MANY_REQUESTS, true));
     }
 }
