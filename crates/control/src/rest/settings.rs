@@ -53,7 +53,6 @@ pub(super) fn patch(by: &By<WriteSettings>, set: TailnetSettings) -> Result<Sett
         key_duration_days: set.devices_key_duration_days,
         https: set.https_enabled,
         policy_link: set.acls_external_link,
-        ephemeral_minutes: None,
     })
 }
 

@@ -26,13 +26,6 @@ pub(super) fn update_settings(
             want: "write 1 to 180 days, or disable the expiry of single devices",
         });
     }
-    if settings.ephemeral_minutes == 0 {
-        return Err(Refusal::OutOfRange {
-            what: "the time until a gone ephemeral device is deleted",
-            given: "0 minutes".to_owned(),
-            want: "write at least 1 minute, so that devices survive a short interruption",
-        });
-    }
     if settings.policy_link.len() > TEXT_LIMIT {
         return Err(Refusal::OutOfRange {
             what: "the link to the policy",

@@ -14,8 +14,6 @@ pub struct Settings {
     pub https: bool,
     /// Where the policy file is kept, for people to read.
     pub policy_link: String,
-    /// Minutes after which a gone ephemeral device is deleted.
-    pub ephemeral_minutes: u16,
 }
 
 impl Default for Settings {
@@ -26,7 +24,6 @@ impl Default for Settings {
             key_duration_days: Self::KEY_DURATION_LIMIT,
             https: false,
             policy_link: String::new(),
-            ephemeral_minutes: 30,
         }
     }
 }
@@ -44,7 +41,6 @@ impl Settings {
             key_duration_days: patch.key_duration_days.unwrap_or(self.key_duration_days),
             https: patch.https.unwrap_or(self.https),
             policy_link: patch.policy_link.unwrap_or_else(|| self.policy_link.clone()),
-            ephemeral_minutes: patch.ephemeral_minutes.unwrap_or(self.ephemeral_minutes),
         }
     }
 }
@@ -63,8 +59,6 @@ pub struct SettingsPatch {
     pub https: Option<bool>,
     /// See [`Settings::policy_link`].
     pub policy_link: Option<String>,
-    /// See [`Settings::ephemeral_minutes`].
-    pub ephemeral_minutes: Option<u16>,
 }
 
 #[cfg(test)]
@@ -73,7 +67,7 @@ mod tests {
 
     #[test]
     fn settings_that_were_written_with_switches_of_nothing_still_read() {
-        let written = r#"{"https": true, "auto_updates": true, "external_role": "member", "flow_logging": false}"#;
+        let written = r#"{"https": true, "auto_updates": true, "external_role": "member", "ephemeral_minutes": 30}"#;
         assert_eq!(serde_json::from_str::<Settings>(written).unwrap(), Settings { https: true, ..Settings::default() });
     }
 }

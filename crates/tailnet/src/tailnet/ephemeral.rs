@@ -4,6 +4,9 @@ use tailcfg::NodeId;
 use super::Tailnet;
 use crate::device::Device;
 
+/// How long an ephemeral device is gone before it is deleted: longer than a restart, or a short interruption.
+const WAIT: SignedDuration = SignedDuration::from_mins(30);
+
 impl Tailnet {
     /// Ephemeral devices that have been gone for long enough to be deleted.
     pub(crate) fn gone_ephemeral(&self, now: Timestamp) -> Vec<NodeId> {
@@ -24,7 +27,6 @@ impl Tailnet {
             .unwrap_or(device.node.created)
             .max(device.node.created)
             .max(self.started);
-        let wait = SignedDuration::from_mins(i64::from(self.settings.ephemeral_minutes));
-        Some(last.saturating_add(wait).unwrap_or(Timestamp::MAX))
+        Some(last.saturating_add(WAIT).unwrap_or(Timestamp::MAX))
     }
 }
