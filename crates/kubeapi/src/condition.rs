@@ -38,6 +38,8 @@ pub mod connector {
     pub const CREATION_FAILED: &str = "ConnectorCreationFailed";
     /// The Connector asks for what can't be.
     pub const INVALID: &str = "ConnectorInvalid";
+    /// Ours: its devices are in the tailnet, and routes of them are not approved or not forwarded.
+    pub const ROUTES_NOT_SERVED: &str = "RoutesNotServed";
 }
 
 /// Reasons of [`PROXY_CLASS_READY`].

@@ -61,9 +61,10 @@
 //! | `tailscale_capver` | its capability version, in decimal; believed only when `pod_uid` is the living pod's |
 //! | `reissue_authkey` | there while the proxy can't log in with what it was given: the auth key that failed, whole, or `no-authkey` when it has none |
 //! | `towline_missing_target` (ours) | there while nothing of the tailnet leads to the target of an egress: JSON with `pod` (the pod's UID), `target` (as the pod was given it) and `problem` (`unknown`, `routes-not-accepted`, `other-family`); believed only when `pod` is `pod_uid` and `target` is the Service's |
+//! | `towline_routes` (ours) | what becomes of each route that a Connector's proxy offers: JSON with `pod` (the pod's UID) and `routes`, an object from route to `served`, `not-approved` (the node's own entry in its map does not name it) or `not-forwarded` (the pod's kernel forwards no packets of its family); believed only when `pod` is `pod_uid`. Without it a Connector is judged by the rest alone, as with the stock image |
 //!
-//! At its start a proxy removes `device_fqdn`, `device_ips`, `tailscale_capver`, `reissue_authkey` and
-//! `towline_missing_target`, writes `pod_uid`, and
+//! At its start a proxy removes `device_fqdn`, `device_ips`, `tailscale_capver`, `reissue_authkey`,
+//! `towline_missing_target` and `towline_routes`, writes `pod_uid`, and
 //! keeps `device_id`. It writes `reissue_authkey` when control refuses its key, when its node key is expired or its node
 //! was deleted (then it forgets its machine and node keys first and removes `device_id`), and removes it once it is logged
 //! in. After it wrote it, it waits for another `AuthKey` in its configuration without ending.
@@ -71,9 +72,11 @@
 //! # Health
 //!
 //! The readiness probe runs `/towline proxy health` in the container: an exec probe, because an egress proxy forwards every
-//! port. It exits with 0 only when traffic can flow: logged in with an address, rules or listeners in place, and, for an
-//! egress, something of the tailnet leads to the target. Else it exits with 1 and one line that says what is missing. Liveness
-//! is the same command with `--alive`: 0 while the process answers at all, whatever control or relays do.
+//! port. It exits with 0 only when traffic can flow: logged in with an address, rules or listeners in place; for an egress,
+//! something of the tailnet leads to the target; for a Connector, the kernel forwards. Else it exits with 1 and one line that
+//! says what is missing. That routes are not approved is no fault of the pod: the Connector's condition tells it, and a pod
+//! that is not ready would hold up changes of the other replicas. Liveness is the same command with `--alive`: 0 while the
+//! process answers at all, whatever control or relays do.
 //!
 //! # End
 //!

@@ -46,7 +46,9 @@ pub use proxy_class::{
     ContainerDebug, ContainerOverlay, EnvironmentVariable, Metrics, NodePortConfig, PodOverlay, PortRange, ProxyClass,
     ProxyClassSpec, ProxyClassStatus, ServiceMonitor, StatefulSetOverlay, StaticEndpoints, TailscaleSettings,
 };
-pub use state::{MissingTarget, PodIdentity, ProxyState, Reissue, TargetProblem, keys as state_keys};
+pub use state::{
+    MissingTarget, OfferedRoutes, PodIdentity, ProxyState, Reissue, RouteStanding, TargetProblem, keys as state_keys,
+};
 pub use tag::{Tag, TagError};
 
 /// The API group of the custom resources.

@@ -4,8 +4,10 @@ use std::net::IpAddr;
 use k8s_openapi::ByteString;
 use serde::Deserialize;
 
+mod routes;
 mod target;
 
+pub use routes::{OfferedRoutes, RouteStanding};
 pub use target::{MissingTarget, TargetProblem};
 
 /// What a proxy said about itself in its state Secret.
@@ -25,6 +27,8 @@ pub struct ProxyState {
     pub reissue: Option<Reissue>,
     /// Why its target is not there, of an egress.
     pub missing_target: Option<MissingTarget>,
+    /// What becomes of the routes that it offers, of a Connector; a stock proxy does not say it.
+    pub routes: Option<OfferedRoutes>,
 }
 
 /// The pod that wrote a state, and what it can do.
@@ -70,6 +74,8 @@ pub mod keys {
     pub const REISSUE_AUTH_KEY: &str = "reissue_authkey";
     /// Ours: why the target of an egress is not there.
     pub const MISSING_TARGET: &str = "towline_missing_target";
+    /// Ours: what becomes of the routes that a Connector's proxy offers.
+    pub const ROUTES: &str = "towline_routes";
     /// The name of the key with the profile in use.
     pub const CURRENT_PROFILE: &str = "_current-profile";
     /// What stands in [`REISSUE_AUTH_KEY`] when there is no key.
@@ -127,8 +133,9 @@ impl ProxyState {
             keys::NO_AUTH_KEY => Reissue::NoKey,
             _ => Reissue::Failed(key),
         });
-        let missing_target =
-            data.get(keys::MISSING_TARGET).and_then(|bytes| MissingTarget::read(&bytes.0, pod.as_ref()?.uid.as_str()));
+        let writer = pod.as_ref().map(|pod| pod.uid.as_str());
+        let missing_target = data.get(keys::MISSING_TARGET).and_then(|bytes| MissingTarget::read(&bytes.0, writer?));
+        let routes = data.get(keys::ROUTES).and_then(|bytes| OfferedRoutes::read(&bytes.0, writer?));
         Self {
             device_id: device_id.filter(|id| is_id(id)),
             device_fqdn: fqdn.map(|name| name.trim_end_matches('.').to_owned()).filter(|name| is_name(name)),
@@ -136,6 +143,7 @@ impl ProxyState {
             pod,
             reissue,
             missing_target,
+            routes,
         }
     }
 
@@ -214,7 +222,7 @@ mod tests {
             pairs in proptest::collection::btree_map(
                 proptest::sample::select(vec![
                     "device_id", "device_fqdn", "device_ips", "pod_uid", "reissue_authkey", "towline_missing_target",
-                    "_current-profile", "p",
+                    "towline_routes", "_current-profile", "p",
                 ]),
                 proptest::collection::vec(any::<u8>(), 0..80),
                 0..7,

@@ -2,6 +2,7 @@
 
 mod observe;
 mod plan;
+mod routes;
 mod status;
 mod validate;
 

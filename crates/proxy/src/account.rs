@@ -1,6 +1,6 @@
 use std::net::IpAddr;
 
-use kubeapi::{MissingTarget, state_keys as keys};
+use kubeapi::{MissingTarget, OfferedRoutes, state_keys as keys};
 use node::{CAPABILITY_VERSION, Snapshot, StateChange};
 
 use crate::secret::SecretStore;
@@ -33,6 +33,7 @@ impl Account {
             keys::CAPABILITY_VERSION,
             keys::REISSUE_AUTH_KEY,
             keys::MISSING_TARGET,
+            keys::ROUTES,
         ];
         let mut change = nothing(removed);
         change.insert(keys::POD_UID.to_owned(), Some(self.pod_uid.clone().into_bytes()));
@@ -59,6 +60,12 @@ impl Account {
     pub(crate) fn misses(&self, target: Option<&MissingTarget>) -> Result<(), node::StoreError> {
         let value = target.map(|target| target.write(&self.pod_uid));
         self.store.put(&[(keys::MISSING_TARGET.to_owned(), value)].into())
+    }
+
+    /// Tells what becomes of the routes that the node offers; nothing where it offers none.
+    pub(crate) fn offers(&self, routes: Option<&OfferedRoutes>) -> Result<(), node::StoreError> {
+        let value = routes.map(|routes| routes.write(&self.pod_uid));
+        self.store.put(&[(keys::ROUTES.to_owned(), value)].into())
     }
 
     /// Asks for another key in place of the one that does not work, if there is one. With `forget` the node's own keys
@@ -112,7 +119,7 @@ fn nothing<const N: usize>(names: [&str; N]) -> StateChange {
 
 #[cfg(test)]
 mod tests {
-    use kubeapi::TargetProblem;
+    use kubeapi::{RouteStanding, TargetProblem};
 
     use super::*;
     use crate::fake_api_server::{kept, present, serve};
@@ -135,13 +142,32 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_an_earlier_pod_said_of_its_target_goes_when_the_next_begins() {
+    async fn what_becomes_of_the_routes_is_told_as_this_pods_word() {
+        let (api, client) = serve(present()).await;
+        let store = SecretStore::open(client, "tailscale", "p-0", |_| {}).await;
+        let account = Account::new(store.clone(), "pod-1");
+        let offered = OfferedRoutes([("10.0.0.0/16".parse().unwrap(), RouteStanding::NotApproved)].into());
+        account.offers(Some(&offered)).unwrap();
+        store.settled().await;
+        assert_eq!(
+            kept(&api, keys::ROUTES).as_deref(),
+            Some(r#"{"pod":"pod-1","routes":{"10.0.0.0/16":"not-approved"}}"#)
+        );
+        account.offers(None).unwrap();
+        store.settled().await;
+        assert_eq!(kept(&api, keys::ROUTES), None);
+    }
+
+    #[tokio::test]
+    async fn what_an_earlier_pod_said_of_target_and_routes_goes_when_the_next_begins() {
         let mut server = present();
-        server.data.insert(keys::MISSING_TARGET.to_owned(), "e30=".to_owned());
+        for key in [keys::MISSING_TARGET, keys::ROUTES] {
+            server.data.insert(key.to_owned(), "e30=".to_owned());
+        }
         let (api, client) = serve(server).await;
         let store = SecretStore::open(client, "tailscale", "p-0", |_| {}).await;
         Account::new(store.clone(), "pod-2").begin().unwrap();
         store.settled().await;
-        assert_eq!(kept(&api, keys::MISSING_TARGET), None);
+        assert_eq!((kept(&api, keys::MISSING_TARGET), kept(&api, keys::ROUTES)), (None, None));
     }
 }

@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use kubeapi::{MissingTarget, NodeConfig};
+use kubeapi::{MissingTarget, NodeConfig, OfferedRoutes};
 use node::{Destination as Listening, Node, Snapshot};
 use telemetry::Condition;
 use tokio::sync::watch;
@@ -12,6 +12,7 @@ use crate::backends::Backends;
 use crate::config::{Config, Purpose};
 use crate::egress::{Egress, Way};
 use crate::membership::Duty;
+use crate::offer::{self, Forwards};
 use crate::relay::Relay;
 use crate::rules::{self, Rules, Translation};
 use crate::target::{self, Nowhere};
@@ -30,6 +31,8 @@ pub(crate) struct Forwarder {
     ready: Condition,
     /// Why the target of an egress is not there, when that is known.
     missing: Option<MissingTarget>,
+    /// What becomes of the routes of a connector, when that is known.
+    offered: Option<OfferedRoutes>,
     way: watch::Sender<Way>,
     rules: Option<Rules>,
     ends: CancellationToken,
@@ -48,7 +51,7 @@ impl Forwarder {
     pub(crate) fn new(config: Config, equipment: Equipment) -> Self {
         let Equipment { relay, backends, routes, ready } = equipment;
         let (way, ends, complaint) = (watch::Sender::default(), CancellationToken::new(), String::new());
-        Self { config, relay, backends, routes, ready, missing: None, way, rules: None, ends, complaint }
+        Self { config, relay, backends, routes, ready, missing: None, offered: None, way, rules: None, ends, complaint }
     }
 
     /// Makes rules and ways what they should be now.
@@ -70,7 +73,7 @@ impl Forwarder {
                 }
             }
             Purpose::Ingress(_) => self.translate_ingress(&own),
-            Purpose::Connector => Ok(()),
+            Purpose::Connector => self.look_at_routes(snapshot),
         };
         match done {
             Ok(()) => {
@@ -104,6 +107,13 @@ impl Forwarder {
     }
 
     fn translate_ingress(&mut self, own: &[IpAddr]) -> Result<(), String> {
+    /// Sees what becomes of the routes that a connector offers.
+    fn look_at_routes(&mut self, snapshot: &Snapshot) -> Result<(), String> {
+        let forwards = if self.config.user_space { Forwards::ALL } else { Forwards::of_kernel() };
+        self.offered = offer::look(&snapshot.mesh, forwards);
+        self.offered.as_ref().map_or(Ok(()), offer::hindrance)
+    }
+
         let Some(rules) = &mut self.rules else { return Ok(()) };
         let destination = |own: IpAddr| {
             let candidates = self.backends.candidates(own);
@@ -119,6 +129,7 @@ impl Duty for Forwarder {
         self.ends = CancellationToken::new();
         self.complaint.clear();
         self.configured(settings);
+        self.offered = None;
         let purpose = self.config.purpose.clone();
         let (relay, backends) = (self.relay.clone(), self.backends.clone());
         match (node.user_space(), &purpose) {
@@ -159,6 +170,10 @@ impl Duty for Forwarder {
     }
 
     async fn end(&mut self, drains: bool) {
+    fn offered_routes(&self) -> Option<&OfferedRoutes> {
+        self.offered.as_ref()
+    }
+
         if drains {
             match &mut self.rules {
                 Some(rules) => {

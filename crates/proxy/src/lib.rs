@@ -45,6 +45,7 @@ mod forwarder;
 mod health;
 mod ingress;
 mod membership;
+mod offer;
 mod relay;
 mod rules;
 mod run;

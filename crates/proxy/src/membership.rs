@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::Context;
 use dial::{Resolve, Roots};
-use kubeapi::{MissingTarget, NodeConfig};
+use kubeapi::{MissingTarget, NodeConfig, OfferedRoutes};
 use node::{Node, Snapshot};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use telemetry::{Condition, Health, Shutdown};
@@ -60,6 +60,11 @@ pub trait Duty: Send {
 
     /// Why what it leads to is not in the tailnet, as [`Duty::stands`] found last.
     fn missing_target(&self) -> Option<&MissingTarget> {
+        None
+    }
+
+    /// What becomes of the routes that its node offers, as [`Duty::stands`] found last.
+    fn offered_routes(&self) -> Option<&OfferedRoutes> {
         None
     }
 

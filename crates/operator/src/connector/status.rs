@@ -4,6 +4,7 @@ use kubeapi::condition::{self, connector as reason, event};
 use kubeapi::{ConnectorDevice, ConnectorStatus, ProxyState};
 use serde_json::{Value, json};
 
+use super::routes::Shortcoming;
 use super::{Observed, Wanted};
 use crate::event::Note;
 use crate::proxy::Progress;
@@ -28,6 +29,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>, n
     let (ready, name) = match outcome {
         Outcome::Ready => (true, reason::CREATED),
         Outcome::Pending | Outcome::TargetMissing => (false, reason::CREATING),
+        Outcome::RoutesNotServed => (false, reason::ROUTES_NOT_SERVED),
         Outcome::Failed => (false, reason::CREATION_FAILED),
         Outcome::Invalid => (false, reason::INVALID),
         Outcome::NotOurs => return Status { outcome, apply: None, events: Vec::new() },
@@ -39,7 +41,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>, n
     let mut events = Vec::new();
     if old.is_none_or(|old| old.reason != new.reason || old.message != new.message) {
         match outcome {
-            Outcome::Invalid | Outcome::Failed => events.push(Note::warning(name, &message)),
+            Outcome::Invalid | Outcome::Failed | Outcome::RoutesNotServed => events.push(Note::warning(name, &message)),
             Outcome::Ready if not_in_force(trouble).is_some() => {
                 events.push(Note::warning(event::NOT_IN_FORCE, &message));
             }
@@ -70,19 +72,46 @@ fn judge(observed: &Observed, wanted: &Wanted, trouble: Option<&Trouble>) -> (Ou
         return (Outcome::Pending, "no replica is asked for".to_owned());
     }
     let progress: Vec<Progress> = observed.proxies.iter().take(proxies.len()).map(|proxy| proxy.progress()).collect();
-    let waiting = progress.iter().enumerate().find_map(|(replica, progress)| match progress {
-        Progress::Waiting(reason) => Some((replica, *reason)),
-        Progress::Ready => None,
-    });
+    let short = observed.proxies.iter().zip(proxies).map(|(there, proxy)| Shortcoming::of(there, proxy));
+    let short: Vec<Option<Shortcoming>> = short.collect();
+    let waiting = missing(&progress, &short);
     match (waiting, trouble) {
         (None, _) => {
             let ready = format!("traffic flows through {} of {} devices", progress.len(), proxies.len());
             (Outcome::Ready, not_in_force(trouble).map_or(ready.clone(), |but| format!("{ready}; {but}")))
         }
-        (Some(_), Some(trouble)) if trouble.passing => (Outcome::Pending, trouble.message.clone()),
-        (Some(_), Some(trouble)) => (Outcome::Failed, trouble.message.clone()),
-        (Some((replica, reason)), None) => (Outcome::Pending, format!("replica {replica}: {reason}")),
+        (Some(_), Some(trouble)) if !trouble.passing => (Outcome::Failed, trouble.message.clone()),
+        (Some((Outcome::Pending, _)), Some(trouble)) => (Outcome::Pending, trouble.message.clone()),
+        (Some((outcome, message)), _) => (outcome, message),
     }
+}
+
+/// What replicas that do not serve wait for: what a pod can't do, how far it is, what becomes of its routes. Of several the
+/// first is named, and with routes all, because each wants a step of its own.
+fn missing(progress: &[Progress], short: &[Option<Shortcoming>]) -> Option<(Outcome, String)> {
+    let all: Vec<(Outcome, String)> = progress
+        .iter()
+        .zip(short)
+        .enumerate()
+        .filter_map(|(replica, found)| {
+            let (outcome, message) = match found {
+                (_, Some(Shortcoming::Stuck(message))) => (Outcome::RoutesNotServed, message.as_str()),
+                (Progress::Waiting(reason), _) => (Outcome::Pending, *reason),
+                (Progress::Ready, Some(Shortcoming::Unapproved(message))) => {
+                    (Outcome::RoutesNotServed, message.as_str())
+                }
+                (Progress::Ready, Some(Shortcoming::Coming(message))) => (Outcome::Pending, message.as_str()),
+                (Progress::Ready, None) => return None,
+            };
+            Some((outcome, format!("replica {replica}: {message}")))
+        })
+        .collect();
+    let (outcome, first) = all.first()?;
+    if *outcome != Outcome::RoutesNotServed {
+        return Some((*outcome, first.clone()));
+    }
+    let same = all.iter().filter(|(other, _)| other == outcome).map(|(_, message)| message.as_str());
+    Some((*outcome, same.collect::<Vec<_>>().join("; ")))
 }
 
 fn devices(observed: &Observed, asked: usize) -> ConnectorStatus {

@@ -29,6 +29,8 @@ pub enum Outcome {
     Pending,
     /// The proxy is there, and what it leads to is not.
     TargetMissing,
+    /// The devices are there, and routes of them are not used or not forwarded.
+    RoutesNotServed,
     /// It failed.
     Failed,
     /// It can't be.
@@ -56,7 +58,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, plan: &Plan, trouble: Option
     let old = condition::find(before, condition::PROXY_READY);
     let (ready, name) = match outcome {
         Outcome::Ready => (true, reason::CREATED),
-        Outcome::Pending => (false, reason::PENDING),
+        Outcome::Pending | Outcome::RoutesNotServed => (false, reason::PENDING),
         Outcome::TargetMissing => (false, reason::TARGET_MISSING),
         Outcome::Failed => (false, reason::FAILED),
         Outcome::Invalid => (false, reason::INVALID),
@@ -77,7 +79,7 @@ pub fn status(observed: &Observed, wanted: &Wanted, plan: &Plan, trouble: Option
                 events.push(Note::warning(event::NOT_IN_FORCE, &message))
             }
             Outcome::Ready => events.push(Note::normal(reason::CREATED, &message)),
-            Outcome::Pending | Outcome::NotOurs => {}
+            Outcome::Pending | Outcome::RoutesNotServed | Outcome::NotOurs => {}
         }
     }
     Status { outcome, apply: changed.then(|| body(&new, &ingress)), events }

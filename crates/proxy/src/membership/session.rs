@@ -1,7 +1,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use kubeapi::{MissingTarget, NodeConfig};
+use kubeapi::{MissingTarget, NodeConfig, OfferedRoutes};
 use node::{AuthKey, ControlUrl, Node, Snapshot, Wishes};
 use serde_json::{Value, json};
 
@@ -42,6 +42,8 @@ pub(super) struct Session<'a, D> {
     device: Option<Device>,
     /// What the operator was told last of the target.
     missing: Option<Option<MissingTarget>>,
+    /// What the operator was told last of the routes.
+    offered: Option<Option<OfferedRoutes>>,
 }
 
 impl<'a, D: Duty> Session<'a, D> {
@@ -56,7 +58,8 @@ impl<'a, D: Duty> Session<'a, D> {
             Ok(node) => node,
             Err(error) => return End::Failed(error.to_string()),
         };
-        let mut session = Self { membership, duty, node, settings, standing: None, device: None, missing: None };
+        let mut session =
+            Self { membership, duty, node, settings, standing: None, device: None, missing: None, offered: None };
         let end = match session.begin().await {
             Ok(()) => session.attend().await,
             Err(reason) => End::Failed(reason),
@@ -133,6 +136,7 @@ impl<'a, D: Duty> Session<'a, D> {
         }
         self.duty.stands(snapshot);
         self.tell_of_target();
+        self.tell_of_routes();
         None
     }
 
@@ -145,6 +149,18 @@ impl<'a, D: Duty> Session<'a, D> {
         match self.membership.account.misses(missing.as_ref()) {
             Ok(()) => self.missing = Some(missing),
             Err(error) => tracing::error!(%error, "the operator can't be told of the target"),
+        }
+    }
+
+    /// Tells the operator what becomes of the routes that the node offers.
+    fn tell_of_routes(&mut self) {
+        let offered = self.duty.offered_routes();
+        if self.offered.as_ref().map(Option::as_ref) == Some(offered) {
+            return;
+        }
+        match self.membership.account.offers(offered) {
+            Ok(()) => self.offered = Some(offered.cloned()),
+            Err(error) => tracing::error!(%error, "the operator can't be told of the routes"),
         }
     }
 

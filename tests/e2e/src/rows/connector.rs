@@ -11,6 +11,8 @@ const MANIFEST: &str = include_str!("../../../../examples/connector.yaml");
 pub(super) const OBJECT: &str = "connector/robbinsdale-connector";
 pub(super) const DEVICE: &str = "robbinsdale-connector";
 const ROUTES: [&str; 4] = ["10.0.0.0/16", "10.1.0.0/16", "10.69.0.0/16", "192.168.50.0/24"];
+/// A network that the policy's `autoApprovers` don't name.
+const UNAPPROVED: &str = "192.168.77.0/24";
 /// What the home's load balancer gives the web server.
 const BALANCED: Ipv4Addr = Ipv4Addr::new(10, 69, 0, 7);
 const PAGE: &str = "web: hello from the cluster";
@@ -32,6 +34,12 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         marks.reached("routes after");
         eventually("the table", PATIENCE, || shown(stage))
     });
+    if stage.operator.habits.ready_is_ready {
+        checks
+            .check("row 9: a Connector with a route that nobody has approved says so, and is ready once it is", || {
+                by_hand(stage)
+            });
+    }
     checks.check("row 10: the laptop takes the routes and reaches pod, Service, load balancer and printer", || {
         stage.tailnet.laptop.cli(["set", "--accept-routes"]).run()?;
         stage.cluster.assign_load_balancer("home", "web", BALANCED)?;
@@ -69,6 +77,29 @@ fn places(stage: &Stage) -> Result<[(String, &'static str); 4]> {
         (BALANCED.to_string(), PAGE),
         (lab::PRINTER.to_string(), "printer: ready"),
     ])
+}
+
+/// A Connector with a route that the policy does not approve: an administrator does.
+fn by_hand(stage: &Stage) -> Result<()> {
+    let connector = serde_json::json!({
+        "apiVersion": "tailscale.com/v1alpha1",
+        "kind": "Connector",
+        "metadata": {"name": "by-hand"},
+        "spec": {"hostname": "by-hand", "subnetRouter": {"advertiseRoutes": [UNAPPROVED]}},
+    });
+    stage.cluster.apply(&connector.to_string())?;
+    eventually("what the Connector says of its route", 4 * PATIENCE, || {
+        let found = stage.cluster.get("", "connector/by-hand")?;
+        let said = &found["status"]["conditions"][0];
+        let message = said["message"].as_str().unwrap_or_default();
+        ensure!(said["status"] == "False" && said["reason"] == "RoutesNotServed", "{said}");
+        ensure!(message.contains("towline routes approve by-hand") && message.contains(UNAPPROVED), "{said}");
+        Ok(())
+    })?;
+    stage.tailnet.installation.towline(["routes", "approve", "by-hand", UNAPPROVED]).run()?;
+    stage.cluster.wait("", "connector/by-hand", "condition=ConnectorReady", PATIENCE)?;
+    stage.cluster.kubectl(["delete", "connector/by-hand"]).run()?;
+    stage.tailnet.laptop.misses("by-hand", 2 * PATIENCE)
 }
 
 /// `kubectl get connector` names the routes.

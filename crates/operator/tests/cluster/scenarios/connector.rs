@@ -1,9 +1,9 @@
 //! The article's Connector, and one of several replicas.
 
-use kubeapi::Connector;
+use kubeapi::{Connector, OfferedRoutes, RouteStanding};
 use serde_json::json;
 
-use super::connector;
+use super::{connector, event_says};
 use crate::stage::{Stage, eventually};
 
 const MANIFEST: &str = include_str!("../../../../../examples/connector.yaml");
@@ -22,7 +22,26 @@ pub(crate) async fn play(stage: &Stage) {
     assert_eq!(status.hostname.as_deref(), Some("robbinsdale-connector.taila31de.ts.net"));
     assert_eq!(status.devices[0].tailnet_ips, ["100.64.0.7", "fd7a:115c:a1e0::7"]);
 
+    approval(stage, &set).await;
     replicas(stage).await;
+}
+
+/// Its proxy says of its routes what the tailnet does with them: nothing, until somebody approves them.
+async fn approval(stage: &Stage, set: &str) {
+    let routes = ["192.168.50.0/24", "10.0.0.0/16", "10.1.0.0/16", "10.69.0.0/16"];
+    let say = async |last: RouteStanding| {
+        let standing = |route: &str| if route == routes[3] { last } else { RouteStanding::Served };
+        let all = routes.into_iter().map(|route| (route.parse().unwrap(), standing(route))).collect();
+        let value = String::from_utf8(OfferedRoutes(all).write("p")).unwrap();
+        stage.say(set, json!({"towline_routes": value})).await;
+    };
+    say(RouteStanding::NotApproved).await;
+    let told = stage.connector_is("robbinsdale-connector", "False", "RoutesNotServed").await;
+    let step = "towline routes approve robbinsdale-connector.taila31de.ts.net 10.69.0.0/16`";
+    assert!(told.message.contains(step) && told.message.contains("autoApprovers"), "{told:?}");
+    event_says(stage, "robbinsdale-connector", "RoutesNotServed", "10.69.0.0/16").await;
+    say(RouteStanding::Served).await;
+    stage.connector_is("robbinsdale-connector", "True", "ConnectorCreated").await;
 }
 
 async fn replicas(stage: &Stage) {
