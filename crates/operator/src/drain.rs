@@ -21,7 +21,6 @@ use crate::leader::Election;
 use crate::owner::Owner;
 use crate::provision::remove_device;
 use crate::queue::Queue;
-use crate::reconcile::without_finalizer;
 use crate::removal::{self, Removal};
 use crate::run::connect;
 use crate::watches::{Stores, is_finalized};
@@ -239,7 +238,7 @@ where
     let name = object.name_any();
     let freed = async {
         context.writer.status(api, &name, manager, said).await?;
-        context.writer.patch(api, &name, manager, &without_finalizer(object.meta())).await
+        context.writer.drop_finalizer(api, object.meta(), manager).await
     };
     match freed.await {
         Err(WriteError::Missing { .. }) => Ok(()),

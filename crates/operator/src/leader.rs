@@ -41,6 +41,14 @@ impl Leadership {
     }
 }
 
+#[cfg(test)]
+impl Leadership {
+    /// What holds for so long, whatever becomes of a lease.
+    pub(crate) fn for_a_while(time: Duration) -> Self {
+        Self(watch::channel(Some(Instant::now() + time)).1)
+    }
+}
+
 /// The one lease of all replicas.
 pub(crate) struct Election {
     leases: Api<Lease>,

@@ -11,8 +11,6 @@ use jiff::Timestamp;
 use kube::Resource;
 use kubeapi::condition::event;
 
-pub(crate) use service::without_finalizer;
-
 use crate::context::Context;
 use crate::event::Note;
 use crate::owner::Owner;

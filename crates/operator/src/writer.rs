@@ -1,3 +1,5 @@
+mod finalizer;
+
 use std::collections::HashMap;
 use std::fmt::Debug;
 use std::future::Future;

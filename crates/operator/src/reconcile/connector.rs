@@ -3,7 +3,6 @@ use kube::Resource;
 use kube::api::Api;
 use kubeapi::{Connector, name};
 
-use super::service::without_finalizer;
 use super::{Next, outcome, sooner, take_back, trouble};
 use crate::connector::{self, Observed, Plan};
 use crate::context::Context;
@@ -77,8 +76,7 @@ async fn tear_down(
     if let Some(again) = take_back(context, &owner, connector).await? {
         return Ok(Some(again));
     }
-    let name = connector.metadata.name.as_deref().unwrap_or_default();
-    context.writer.patch(connectors, name, MANAGER, &without_finalizer(&connector.metadata)).await?;
+    context.writer.drop_finalizer(connectors, &connector.metadata, MANAGER).await?;
     context.forget(&owner.uid);
     Ok(None)
 }

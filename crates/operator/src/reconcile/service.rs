@@ -5,7 +5,7 @@ use k8s_openapi::api::core::v1::Service;
 use kube::Resource;
 use kube::api::Api;
 use kubeapi::name;
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Next, outcome, sooner, take_back, trouble};
 use crate::context::Context;
@@ -83,14 +83,6 @@ async fn drop_finalizer(context: &Context, services: &Api<Service>, service: &Se
     if service.metadata.deletion_timestamp.is_none() {
         context.writer.status(services, name, MANAGER, &json!({})).await?;
     }
-    context.writer.patch(services, name, MANAGER, &without_finalizer(&service.metadata)).await?;
+    context.writer.drop_finalizer(services, &service.metadata, MANAGER).await?;
     Ok(Some(Duration::ZERO))
-}
-
-/// A patch that takes our finalizer off. It has no precondition on the object's version, because every change of status
-/// would break it, and other finalizers are those that were there when it was read.
-pub(crate) fn without_finalizer(metadata: &kube::api::ObjectMeta) -> Value {
-    let rest: Vec<&String> =
-        metadata.finalizers.iter().flatten().filter(|finalizer| *finalizer != name::FINALIZER).collect();
-    json!({"metadata": {"finalizers": rest}})
 }
