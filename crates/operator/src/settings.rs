@@ -26,3 +26,23 @@ pub struct Settings {
     /// Whether a Service of type LoadBalancer without a class is ours.
     pub default_load_balancer: bool,
 }
+
+#[cfg(test)]
+impl Settings {
+    /// The settings of a chart that is given a server and an image, and nothing else.
+    pub(crate) fn plain() -> Self {
+        Self {
+            namespace: "tailscale".to_owned(),
+            cluster_domain: "cluster.local".to_owned(),
+            login_server: "https://control.example.com".to_owned(),
+            image: "registry.example.com/towline:0.1.0".to_owned(),
+            image_pull_policy: None,
+            image_pull_secrets: Vec::new(),
+            tags: Vec::new(),
+            proxy_class: None,
+            priority_class: None,
+            certificates: None,
+            default_load_balancer: false,
+        }
+    }
+}

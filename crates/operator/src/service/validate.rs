@@ -163,19 +163,35 @@ fn external_name(text: &str, namespace: &str, settings: &Settings) -> Result<Dom
         return Err(format!("{text} is an address and must be a name"));
     }
     let name: DomainName = text.parse().map_err(|error| format!("{error}"))?;
-    let inside = name.as_str().strip_suffix(settings.cluster_domain.as_str()).and_then(|rest| rest.strip_suffix('.'));
-    let labels: Vec<&str> = inside.unwrap_or(name.as_str()).split('.').collect();
-    if let [.., owner, "svc"] = labels.as_slice()
-        && *owner != namespace
-    {
-        return Err(format!(
-            "{name} is in the namespace {owner}; a Service can only be exposed from its own namespace, {namespace}"
-        ));
-    }
     if name.as_str() == "kubernetes.default" || name.labels().next_back() == Some("localhost") {
         return Err(format!("{name} is not a name that can be exposed"));
     }
-    Ok(name)
+    let Some(within) = within_cluster(&name, settings) else { return Ok(name) };
+    match within.as_slice() {
+        [_, .., owner, "svc"] if *owner == namespace => Ok(name),
+        [_, .., owner, "svc"] => Err(format!(
+            "{name} is in the namespace {owner}; a Service can only be exposed from its own namespace, {namespace}"
+        )),
+        // The cluster answers names of pods with whatever address they spell, of any namespace.
+        _ => Err(format!(
+            "{name} is a name of the cluster and of no Service in the namespace {namespace}; write one as in \
+             db.{namespace}.svc.{}",
+            settings.cluster_domain
+        )),
+    }
+}
+
+/// The labels of a name of the cluster, without its domain; `None` for a name of elsewhere. What ends in `svc` or `pod`,
+/// which are no domains, a resolver with the search list of pods would look for in the cluster.
+fn within_cluster<'a>(name: &'a DomainName, settings: &Settings) -> Option<Vec<&'a str>> {
+    let domain = settings.cluster_domain.trim_matches('.').to_ascii_lowercase();
+    let domain: Vec<&str> = domain.split('.').collect();
+    let labels: Vec<&str> = name.labels().collect();
+    let inside = labels.len().checked_sub(domain.len()).filter(|at| labels[*at..] == domain[..]);
+    match inside {
+        Some(at) => Some(labels[..at].to_vec()),
+        None => matches!(labels.as_slice(), [.., "svc" | "pod"]).then_some(labels),
+    }
 }
 
 fn class_of(observed: &Observed) -> Result<Option<ProxyClassSpec>, String> {
@@ -276,4 +292,64 @@ fn has(service: &Service, key: &str) -> bool {
 
 fn text<'a>(service: &'a Service, key: &str) -> Option<&'a str> {
     service.metadata.annotations.as_ref()?.get(key).map(String::as_str)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(cluster_domain: &str) -> Settings {
+        Settings { cluster_domain: cluster_domain.to_owned(), ..Settings::plain() }
+    }
+
+    fn refused(name: &str) -> Option<String> {
+        external_name(name, "home", &settings("cluster.local")).err()
+    }
+
+    #[test]
+    fn services_of_the_own_namespace_and_names_of_elsewhere_are_exposed() {
+        for name in [
+            "db.home.svc.cluster.local",
+            "DB.home.svc.cluster.local.",
+            "db-0.db.home.svc.cluster.local",
+            "db.home.svc",
+            "db.example.com",
+            "svc.example.com",
+            "mycluster.local",
+            "home.svc.example.com",
+        ] {
+            assert_eq!(refused(name), None, "{name}");
+        }
+    }
+
+    #[test]
+    fn no_other_name_of_the_cluster_is() {
+        for name in [
+            "10-0-3-7.kube-system.pod.cluster.local",
+            // Any address is answered below any namespace.
+            "10-0-3-7.home.pod.cluster.local",
+            "10-0-3-7.home.pod",
+            "10-0-3-7.HOME.Pod.Cluster.Local.",
+            "db.payments.svc.cluster.local",
+            "db.home.payments.svc.cluster.local",
+            "db.payments.svc",
+            "home.svc.cluster.local",
+            "svc.cluster.local",
+            "db.cluster.local",
+            "cluster.local",
+            "kubernetes.default",
+            "kubernetes.default.svc",
+        ] {
+            assert!(refused(name).is_some(), "{name}");
+        }
+        assert!(external_name("a.b.pod.k8s.example.com", "home", &settings("K8s.example.com.")).is_err());
+    }
+
+    #[test]
+    fn the_refusal_says_what_to_write() {
+        let said = refused("10-0-3-7.kube-system.pod.cluster.local").unwrap();
+        assert!(said.ends_with("write one as in db.home.svc.cluster.local"), "{said}");
+        let said = refused("db.payments.svc.cluster.local").unwrap();
+        assert!(said.contains("from its own namespace, home"), "{said}");
+    }
 }
