@@ -62,6 +62,8 @@ pub mod event {
     pub const NOT_IN_FORCE: &str = "ChangeNotInForce";
     /// A proxy says that it is a device which is another proxy's.
     pub const FOREIGN_DEVICE: &str = "DeviceOfAnother";
+    /// What is still to be removed from the tailnet can't be read.
+    pub const BROKEN_TOMBSTONE: &str = "TombstoneUnreadable";
     /// A new auth key replaces one that does not work.
     pub const KEY_REPLACED: &str = "AuthKeyReplaced";
     /// A ProxyClass sets a variable that the operator sets too.

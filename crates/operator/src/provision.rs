@@ -39,6 +39,17 @@ pub(crate) enum ProvisionError {
         /// The UID of the other.
         other: String,
     },
+    /// A ConfigMap that remembers what is left in the tailnet is not as we wrote it.
+    #[error(
+        "the ConfigMap {name} should say which devices are still to be removed, and can't be read ({reason}): remove those \
+         that nobody needs with `towline devices delete`, and delete the ConfigMap"
+    )]
+    BrokenTombstone {
+        /// Its name.
+        name: String,
+        /// What is wrong with it.
+        reason: String,
+    },
 }
 
 impl From<kube::Error> for ProvisionError {

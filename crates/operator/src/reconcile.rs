@@ -52,7 +52,7 @@ fn trouble(error: &ProvisionError) -> Option<Trouble> {
             Some(Trouble { message: format!("{what}: {reason}"), passing: false })
         }
         ProvisionError::NameTaken { .. } => Some(Trouble { message: error.to_string(), passing: false }),
-        ProvisionError::Read(_) => None,
+        ProvisionError::Read(_) | ProvisionError::BrokenTombstone { .. } => None,
     }
 }
 

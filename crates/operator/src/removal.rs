@@ -5,13 +5,15 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
-use kube::ResourceExt;
+use kube::{Resource, ResourceExt};
+use kubeapi::condition::event;
 use kubeapi::{label, name};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
 use crate::context::Context;
 use crate::control::{Control, ControlError};
+use crate::event::Note;
 use crate::object::{Kind, Object};
 use crate::owner::Owner;
 use crate::provision::{ProvisionError, names_of_replica, refuse_device, remove_device};
@@ -71,9 +73,28 @@ impl Remains {
         (remains, foreign)
     }
 
-    fn read(tombstone: &ConfigMap) -> Self {
+    /// Reads a tombstone.
+    ///
+    /// # Errors
+    ///
+    /// Why it can't be read: somebody wrote something else there.
+    fn read(tombstone: &ConfigMap) -> Result<Self, String> {
         let text = tombstone.data.as_ref().and_then(|data| data.get(REMAINS));
-        text.and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default()
+        let text = text.ok_or_else(|| format!("it has no {REMAINS}"))?;
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// How long these are still left to the object's own removal, which has the first word; nothing when it had it. A
+    /// beginning that nobody wrote down, or that is still to come, was long ago: else nobody would ever go on.
+    fn wait(&self, now: Timestamp) -> Option<Duration> {
+        let age = now.duration_since(self.since?);
+        // Clocks of two replicas differ.
+        let age = match Duration::try_from(age) {
+            Ok(age) => age,
+            Err(_) if age.unsigned_abs() <= PATIENCE => Duration::ZERO,
+            Err(_) => return None,
+        };
+        (2 * PATIENCE).checked_sub(age).filter(|left| !left.is_zero())
     }
 
     fn is_empty(&self) -> bool {
@@ -163,7 +184,17 @@ async fn remember(
         refuse_device(context, owner, &device).await;
     }
     let reference = kube::runtime::reflector::ObjectRef::new(tombstone).within(&context.settings.namespace);
-    let known = context.stores.tombstones.get(&reference).map(|known| Remains::read(&known)).unwrap_or_default();
+    let known = match context.stores.tombstones.get(&reference) {
+        None => Remains::default(),
+        Some(there) => match Remains::read(&there) {
+            Ok(known) => known,
+            Err(reason) => {
+                // What is known now is written in its place: waiting for somebody would keep the object for ever.
+                tell_of_broken(context, &there, &reason).await;
+                Remains::default()
+            }
+        },
+    };
     remains.merge(known.clone());
     remains.since = remains.since.or(Some(since));
     if !remains.is_empty() && remains != known {
@@ -213,13 +244,15 @@ async fn take_back(control: &dyn Control, mut remains: Remains) -> (Remains, Opt
 pub(crate) async fn tombstone(context: &Context, name: &str) -> Result<Option<Duration>, ProvisionError> {
     let reference = kube::runtime::reflector::ObjectRef::new(name).within(&context.settings.namespace);
     let Some(tombstone) = context.stores.tombstones.get(&reference) else { return Ok(None) };
-    let remains = Remains::read(&tombstone);
-    let age = remains
-        .since
-        .map_or(PATIENCE, |since| Duration::try_from(Timestamp::now().duration_since(since)).unwrap_or_default());
-    // Until then the object's own removal has the first word.
-    if age < 2 * PATIENCE {
-        return Ok(Some(2 * PATIENCE - age));
+    let remains = match Remains::read(&tombstone) {
+        Ok(remains) => remains,
+        Err(reason) => {
+            tell_of_broken(context, &tombstone, &reason).await;
+            return Err(ProvisionError::BrokenTombstone { name: name.to_owned(), reason });
+        }
+    };
+    if let Some(wait) = remains.wait(Timestamp::now()) {
+        return Ok(Some(wait));
     }
     let (left, failed) = take_back(context.control.as_ref(), remains.clone()).await;
     if let Some(error) = failed {
@@ -229,8 +262,17 @@ pub(crate) async fn tombstone(context: &Context, name: &str) -> Result<Option<Du
         return Err(error.into());
     }
     context.writer.delete(Kind::ConfigMap, name).await?;
-    tracing::info!(tombstone = name, "removed what was left behind");
+    tracing::info!("removed what was left behind");
+    tracing::debug!(tombstone = name, "its tombstone is deleted");
+    context.forget(&tombstone.uid().unwrap_or_default());
     Ok(None)
+}
+
+/// Says on a tombstone that it can't be read: devices that only it knows stay until somebody looks.
+async fn tell_of_broken(context: &Context, tombstone: &ConfigMap, reason: &str) {
+    let name = tombstone.name_any();
+    let message = ProvisionError::BrokenTombstone { name, reason: reason.to_owned() }.to_string();
+    context.tell_once(Note::warning(event::BROKEN_TOMBSTONE, &message), &tombstone.object_ref(&())).await;
 }
 
 #[cfg(test)]
@@ -300,6 +342,38 @@ mod tests {
         assert_eq!(left.devices.keys().collect::<Vec<_>>(), ["stuck-1"]);
         assert_eq!(left.keys, ["stuck-2"]);
         assert_eq!(failed.unwrap().message, "stuck-1 is stuck");
+    }
+
+    fn tombstone(data: &[(&str, &str)]) -> ConfigMap {
+        let data = data.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        ConfigMap { data: Some(data), ..ConfigMap::default() }
+    }
+
+    #[test]
+    fn a_tombstone_reads_back_and_one_that_somebody_wrote_into_says_what_is_wrong() {
+        let remains = Remains { keys: vec!["k1".to_owned()], ..Remains::default() };
+        let text = serde_json::to_string(&remains).unwrap();
+        assert_eq!(Remains::read(&tombstone(&[(REMAINS, &text)])), Ok(remains));
+        assert_eq!(Remains::read(&tombstone(&[("other", "{}")])).unwrap_err(), "it has no remains");
+        assert_eq!(Remains::read(&ConfigMap::default()).unwrap_err(), "it has no remains");
+        for text in ["", "{", r#"{"devices": ["n1"]}"#, r#"{"since": "yesterday"}"#] {
+            assert!(Remains::read(&tombstone(&[(REMAINS, text)])).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_tombstone_waits_for_its_object_and_never_for_ever() {
+        let now: Timestamp = "2026-01-01T12:00:00Z".parse().unwrap();
+        let wait = |since: Option<&str>| {
+            let since = since.map(|since| since.parse().unwrap());
+            Remains { since, ..Remains::default() }.wait(now)
+        };
+        assert_eq!(wait(Some("2026-01-01T11:59:50Z")), Some(Duration::from_secs(50)));
+        assert_eq!(wait(Some("2026-01-01T11:59:00Z")), None);
+        assert_eq!(wait(Some("2020-01-01T00:00:00Z")), None);
+        assert_eq!(wait(None), None);
+        assert_eq!(wait(Some("2026-01-01T12:00:10Z")), Some(2 * PATIENCE));
+        assert_eq!(wait(Some("9999-01-01T00:00:00Z")), None);
     }
 
     #[test]

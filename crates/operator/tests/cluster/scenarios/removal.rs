@@ -4,11 +4,12 @@ use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, Val
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::ResourceExt;
 use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams};
-use kubeapi::name;
+use kubeapi::{label, name};
 use operator::ApiServerProxy;
 use serde_json::json;
 use telemetry::Shutdown;
 
+use super::event_says;
 use crate::stage::{NAMESPACE, Stage, eventually};
 
 pub(crate) async fn play(stage: &Stage) {
@@ -60,6 +61,8 @@ pub(crate) async fn play(stage: &Stage) {
         .await;
     }
 
+    tombstones_that_somebody_changed(stage, &tombstones).await;
+
     // A Service that is not to be exposed any more stays, without anything of ours.
     let plain = Patch::Merge(json!({"metadata": {"annotations": {"tailscale.com/expose": null}}}));
     stage.services().patch("web", &PatchParams::default(), &plain).await.unwrap();
@@ -78,6 +81,27 @@ pub(crate) async fn play(stage: &Stage) {
     operator.shutdown.request();
     operator.task.await.unwrap().unwrap();
     drained(stage).await;
+}
+
+/// One that can't be read is told; one that does not say when it began is acted on.
+async fn tombstones_that_somebody_changed(stage: &Stage, tombstones: &Api<ConfigMap>) {
+    let tombstone = |name: &str, remains: &str| {
+        let metadata = json!({"name": name, "labels": {label::TOMBSTONE: "true"}});
+        json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata, "data": {"remains": remains}})
+    };
+    stage.apply::<ConfigMap>(Some(NAMESPACE), tombstone("garbled", "nJournal")).await;
+    event_says(stage, "garbled", "TombstoneUnreadable", "can't be read").await;
+    stage.control.memory().devices.insert("nOld".to_owned(), vec!["tag:k8s".to_owned()]);
+    let timeless = tombstone("timeless", r#"{"devices": {"nOld": ["tag:k8s"]}, "keys": []}"#);
+    stage.apply::<ConfigMap>(Some(NAMESPACE), timeless).await;
+    eventually("the device goes, and its tombstone", || async {
+        let there = stage.control.memory().devices.contains_key("nOld");
+        let left = tombstones.get_opt("timeless").await.unwrap().is_some();
+        if there || left { Err(format!("device {there}, tombstone {left}")) } else { Ok(()) }
+    })
+    .await;
+    assert!(tombstones.get_opt("garbled").await.unwrap().is_some());
+    tombstones.delete("garbled", &DeleteParams::default()).await.unwrap();
 }
 
 /// The drain takes everything back that is still there, and leaves the users' objects.
