@@ -51,6 +51,11 @@ pub fn config_secret(stateful_set: &str) -> String {
     format!("{stateful_set}-0-config")
 }
 
+/// The StatefulSet whose pod's config Secret has this name.
+pub fn of_config_secret(secret: &str) -> Option<&str> {
+    secret.strip_suffix("-0-config").filter(|stateful_set| !stateful_set.is_empty())
+}
+
 /// The name of the ConfigMap that remembers what is still to be removed for a parent.
 pub fn tombstone(base: &str) -> String {
     format!("{base}-tombstone")
@@ -106,6 +111,12 @@ mod tests {
         assert!(config_secret(&replica(&name, 999)).len() <= 63);
         assert!(label_value(&"a".repeat(253)).len() <= 63);
         assert_ne!(label_value(&format!("{}b", "a".repeat(100))), label_value(&format!("{}c", "a".repeat(100))));
+    }
+
+    #[test]
+    fn a_config_secret_names_its_stateful_set() {
+        assert_eq!(of_config_secret(&config_secret("ts-web-bcdfg")), Some("ts-web-bcdfg"));
+        assert_eq!(of_config_secret(&state_secret("ts-web-bcdfg")), None);
     }
 
     #[test]

@@ -1,3 +1,9 @@
+mod index;
+mod terms;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 
@@ -5,7 +11,7 @@ use futures_util::StreamExt;
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
 use kube::api::Api;
-use kube::runtime::reflector::{self, ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::{WatchStreamExt, watcher};
 use kube::{Client, Resource, ResourceExt};
 use kubeapi::annotation::credential;
@@ -20,20 +26,53 @@ use crate::proxy::ObservedProxy;
 use crate::queue::{Key, Queue};
 use crate::service::{self, Claim};
 use crate::settings::Settings;
+use index::{Indexed, Scribe, Term};
 
 /// What the cluster was last seen to be: one watch a kind, shared by every controller.
 #[derive(Clone)]
 pub(crate) struct Stores {
     namespace: String,
-    pub(crate) services: Store<Service>,
-    pub(crate) connectors: Store<Connector>,
-    pub(crate) classes: Store<ProxyClass>,
-    pub(crate) secrets: Store<Secret>,
-    sets: Store<StatefulSet>,
-    pub(crate) tombstones: Store<ConfigMap>,
+    pub(crate) services: Indexed<Service>,
+    pub(crate) connectors: Indexed<Connector>,
+    pub(crate) classes: Indexed<ProxyClass>,
+    pub(crate) secrets: Indexed<Secret>,
+    sets: Indexed<StatefulSet>,
+    pub(crate) tombstones: Indexed<ConfigMap>,
+}
+
+/// What writes into the stores, one a kind.
+struct Scribes {
+    services: Scribe<Service>,
+    connectors: Scribe<Connector>,
+    classes: Scribe<ProxyClass>,
+    secrets: Scribe<Secret>,
+    sets: Scribe<StatefulSet>,
+    tombstones: Scribe<ConfigMap>,
 }
 
 impl Stores {
+    /// Stores of a namespace's operator that have seen nothing yet.
+    fn empty(settings: &Settings) -> (Self, Scribes) {
+        let keep = settings.clone();
+        let (services, service_scribe) = index::indexed(move |service| terms::of_service(service, &keep));
+        let (connectors, connector_scribe) = index::indexed(terms::of_connector);
+        let (classes, class_scribe) = index::indexed(|_| Vec::new());
+        let (secrets, secret_scribe) = index::indexed(terms::of_secret);
+        let (sets, set_scribe) = index::indexed(terms::of_set);
+        let (tombstones, tombstone_scribe) = index::indexed(|_| Vec::new());
+        let namespace = settings.namespace.clone();
+        let stores = Self { namespace, services, connectors, classes, secrets, sets, tombstones };
+        let scribes = Scribes {
+            services: service_scribe,
+            connectors: connector_scribe,
+            classes: class_scribe,
+            secrets: secret_scribe,
+            sets: set_scribe,
+            tombstones: tombstone_scribe,
+        };
+        (stores, scribes)
+    }
+
     /// Starts to watch. Whatever changes is put into the queue; the tasks end with the process.
     pub(crate) fn watch(
         client: &Client,
@@ -44,28 +83,22 @@ impl Stores {
         let own = settings.namespace.as_str();
         let everything = watcher::Config::default().any_semantic();
         let labelled = |labels: &str| everything.clone().labels(labels);
-        let (services, service_writer) = reflector::store();
-        let (connectors, connector_writer) = reflector::store();
-        let (classes, class_writer) = reflector::store();
-        let (secrets, secret_writer) = reflector::store();
-        let (sets, set_writer) = reflector::store();
-        let (tombstones, tombstone_writer) = reflector::store();
-        let stores = Self { namespace: own.to_owned(), services, connectors, classes, secrets, sets, tombstones };
+        let (stores, scribes) = Self::empty(settings);
         let mut watches = Watches { stores: &stores, settings, queue, health, tasks: JoinSet::new() };
 
         let all = || everything.clone();
-        watches.begin(Api::all(client.clone()), all(), service_writer, strip_service, Self::keys_of_service);
-        watches.begin(Api::all(client.clone()), all(), connector_writer, whole, Self::keys_of_connector);
-        watches.begin(Api::all(client.clone()), all(), class_writer, whole, Self::keys_of_class);
+        watches.begin(Api::all(client.clone()), all(), scribes.services, strip_service, Self::keys_of_service);
+        watches.begin(Api::all(client.clone()), all(), scribes.connectors, whole, Self::keys_of_connector);
+        watches.begin(Api::all(client.clone()), all(), scribes.classes, whole, Self::keys_of_class);
         let credentials = labelled(label::SECRET_TYPE);
-        watches.begin(Api::namespaced(client.clone(), own), credentials, secret_writer, whole, Self::keys_of_made);
+        watches.begin(Api::namespaced(client.clone(), own), credentials, scribes.secrets, whole, Self::keys_of_made);
         let managed = labelled(label::MANAGED_SELECTOR);
-        watches.begin(Api::namespaced(client.clone(), own), managed, set_writer, strip_set, Self::keys_of_made);
+        watches.begin(Api::namespaced(client.clone(), own), managed, scribes.sets, strip_set, Self::keys_of_made);
         let remembered = labelled(&format!("{}=true", label::TOMBSTONE));
         watches.begin(
             Api::namespaced(client.clone(), own),
             remembered,
-            tombstone_writer,
+            scribes.tombstones,
             whole,
             Self::keys_of_tombstone,
         );
@@ -127,11 +160,10 @@ impl Stores {
 
     /// One more than the highest replica of which something is left.
     pub(crate) fn replicas(&self, owner: &Owner) -> u32 {
-        let secrets = self.secrets.state();
-        let sets = self.sets.state();
+        let theirs = Term::Uid(owner.uid.clone());
+        let (secrets, sets) = (self.secrets.found_by(&theirs), self.sets.found_by(&theirs));
         let labels = secrets.iter().map(|secret| secret.labels()).chain(sets.iter().map(|set| set.labels()));
-        let ours = labels.filter(|labels| labels.get(label::APP) == Some(&owner.uid));
-        let replicas = ours.filter_map(|labels| labels.get(label::REPLICA)?.parse::<u32>().ok());
+        let replicas = labels.filter_map(|labels| labels.get(label::REPLICA)?.parse::<u32>().ok());
         replicas.max().map_or(0, |highest| highest.saturating_add(1))
     }
 
@@ -142,9 +174,25 @@ impl Stores {
 
     /// Another Service that has a better claim to the host name of this one's device.
     pub(crate) fn hostname_taken(&self, service: &Arc<Service>, settings: &Settings) -> Option<String> {
-        let claim = |service: Arc<Service>| Claim { proxy: self.proxy(&service::owner(&service).base()), service };
-        let others = self.services.state_filter(is_finalized).into_iter().map(claim);
-        claim(service.clone()).taken_by(others, settings)
+        self.claim(service.clone()).taken_by(self.rivals(service), settings)
+    }
+
+    /// Who may have a claim to the host name that a Service asks for: those that ask for it too, and those whose devices
+    /// were given it.
+    fn rivals(&self, service: &Service) -> Vec<Claim> {
+        let wanted = Term::Hostname(service::hostname_text(service));
+        let given = self.secrets.found_by(&wanted).into_iter().filter_map(|secret| {
+            let secret = secret.name_any();
+            name::of_config_secret(&secret).map(|proxy| Term::Proxy(proxy.to_owned()))
+        });
+        let all = given.flat_map(|proxy| self.services.found_by(&proxy)).chain(self.services.found_by(&wanted));
+        let all = all.filter(|service| is_finalized(service.as_ref()));
+        let each: BTreeMap<_, _> = all.map(|service| ((service.namespace(), service.name_any()), service)).collect();
+        each.into_values().map(|service| self.claim(service)).collect()
+    }
+
+    fn claim(&self, service: Arc<Service>) -> Claim {
+        Claim { proxy: self.proxy(&service::owner(&service).base()), service }
     }
 
     /// Whether a device is that of another proxy than the one whose StatefulSet has this name: by what was written down of
@@ -164,7 +212,7 @@ impl Stores {
             let name = secret.name_any();
             name != config && recorded(secret) || !ours && name != state && says(secret)
         };
-        self.secrets.find(another).is_some()
+        self.secrets.found_by(&Term::Device(device.to_owned())).iter().any(|secret| another(secret))
     }
 
     fn key_of(&self, owner: &Owner) -> Option<Key> {
@@ -176,8 +224,8 @@ impl Stores {
                     .then(|| Key::Service { namespace, name: owner.name.clone() })
             }
             ParentKind::Connector => {
-                let same = |connector: &Connector| connector.metadata.uid.as_deref() == Some(owner.uid.as_str());
-                Some(Key::Connector(self.connectors.find(same)?.name_any()))
+                let found = self.connectors.found_by(&Term::Uid(owner.uid.clone()));
+                Some(Key::Connector(found.first()?.name_any()))
             }
         }
     }
@@ -215,11 +263,8 @@ impl Stores {
         let mut keys = vec![key(service)];
         if gone {
             // Its host name may be what another one waits for.
-            let wanted = service::hostname_text(service);
-            let waiting = self
-                .services
-                .state_filter(|other| service::is_ours(other, settings) && service::hostname_text(other) == wanted);
-            keys.extend(waiting.iter().map(|other| key(other)));
+            let waiting = self.services.found_by(&Term::Hostname(service::hostname_text(service)));
+            keys.extend(waiting.iter().filter(|other| service::is_ours(other, settings)).map(|other| key(other)));
             let owner = service::owner(service);
             if self.replicas(&owner) > 0 {
                 keys.push(Key::Orphan(owner));
@@ -294,7 +339,7 @@ impl Watches<'_> {
         &mut self,
         api: Api<K>,
         config: watcher::Config,
-        writer: reflector::store::Writer<K>,
+        scribe: Scribe<K>,
         strip: fn(&mut K, &Settings),
         keys: fn(&Stores, &K, bool, &Settings) -> Vec<Key>,
     ) where
@@ -304,7 +349,7 @@ impl Watches<'_> {
         let strip = move |object: &mut K| strip(object, &keep);
         let (stores, settings) = (self.stores.clone(), self.settings.clone());
         let keys = move |object: &K, gone| keys(&stores, object, gone, &settings);
-        self.tasks.spawn(follow(api, config, writer, strip, keys, self.queue.clone(), self.health.clone()));
+        self.tasks.spawn(follow(api, config, scribe, strip, keys, self.queue.clone(), self.health.clone()));
     }
 }
 
@@ -312,7 +357,7 @@ impl Watches<'_> {
 async fn follow<K>(
     api: Api<K>,
     config: watcher::Config,
-    writer: reflector::store::Writer<K>,
+    mut scribe: Scribe<K>,
     strip: impl Fn(&mut K) + Send + 'static,
     keys: impl Fn(&K, bool) -> Vec<Key> + Send + 'static,
     queue: Arc<Queue>,
@@ -321,15 +366,15 @@ async fn follow<K>(
     K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
 {
     let kind = K::kind(&()).into_owned();
-    let events = watcher(api, config)
-        .default_backoff()
-        .modify(move |object| {
-            object.meta_mut().managed_fields = None;
-            strip(object);
-        })
-        .reflect(writer);
+    let events = watcher(api, config).default_backoff().modify(move |object| {
+        object.meta_mut().managed_fields = None;
+        strip(object);
+    });
     let mut events = std::pin::pin!(events);
     while let Some(event) = events.next().await {
+        if let Ok(event) = &event {
+            scribe.write(event);
+        }
         match event {
             Ok(watcher::Event::Apply(object) | watcher::Event::InitApply(object)) => {
                 keys(&object, false).into_iter().for_each(|key| queue.push(key));
