@@ -303,18 +303,20 @@ fn accounts_of_the_namespace_are_held_to_policies_where_the_cluster_knows_them()
     let objects = render(&["fullnameOverride=director"]).unwrap();
     let policies = of_kind(&objects, "ValidatingAdmissionPolicy");
     let bindings = of_kind(&objects, "ValidatingAdmissionPolicyBinding");
-    for subject in ["pods", "bindings", "secrets"] {
+    for subject in ["pods", "bindings", "secrets", "owners"] {
         let name = format!("tailscale-director-{subject}");
         let policy = one(&policies, "ValidatingAdmissionPolicy", &name);
         let condition = &policy["spec"]["matchConditions"][0]["expression"];
         assert_eq!(*condition, r#"request.userInfo.username.startsWith("system:serviceaccount:tailscale:")"#);
         assert_eq!(policy["spec"]["failurePolicy"], "Fail");
         let place = &policy["spec"]["matchConstraints"]["namespaceSelector"]["matchLabels"];
-        assert_eq!(*place, json!({"kubernetes.io/metadata.name": "tailscale"}));
+        // The objects that the operator serves are everywhere.
+        let there = if subject == "owners" { Value::Null } else { json!({"kubernetes.io/metadata.name": "tailscale"}) };
+        assert_eq!(*place, there);
         let binding = one(&bindings, "ValidatingAdmissionPolicyBinding", &name);
         assert_eq!(binding["spec"], json!({"policyName": name, "validationActions": ["Deny"]}));
     }
-    assert_eq!((policies.len(), bindings.len()), (3, 3));
+    assert_eq!((policies.len(), bindings.len()), (4, 4));
     for without in [render(&["admissionPolicy.enabled=false"]), render_for("1.29.4", &[])] {
         assert!(!without.unwrap().iter().any(|object| object.to_string().contains("admissionregistration")));
     }

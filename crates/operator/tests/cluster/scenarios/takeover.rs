@@ -1,13 +1,15 @@
 //! Somebody has the operator's token: what they can't make with it, tried with that token.
 
 use k8s_openapi::api::apps::v1::StatefulSet;
-use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
-use kube::api::{Api, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams};
 use kube::{Client, Resource};
+use kubeapi::{Connector, name};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
+use super::service;
 use crate::chart;
 use crate::stage::{NAMESPACE, Stage, eventually};
 
@@ -19,6 +21,7 @@ pub(crate) async fn play(stage: &Stage) {
     only_the_shape_of_a_proxy(stage, &operator).await;
     no_rights_for_others(stage, &operator).await;
     accounts_that_it_makes_are_held_to_the_same(stage, &operator).await;
+    of_others_objects_finalizer_and_status(stage, &operator).await;
 }
 
 /// A change of a proxy's StatefulSet, by JSON pointer, and what the refusal names.
@@ -160,9 +163,64 @@ async fn accounts_that_it_makes_are_held_to_the_same(stage: &Stage, operator: &C
         if refusal.contains("hostNetwork") { Ok(()) } else { Err(refusal) }
     })
     .await;
-    let parameters = kube::api::DeleteParams::default();
+    let parameters = DeleteParams::default();
     bindings.delete(TRIED, &parameters).await.unwrap();
     roles.delete(TRIED, &parameters).await.unwrap();
+}
+
+async fn of_others_objects_finalizer_and_status(stage: &Stage, operator: &Client) {
+    let spec = json!({"ports": [{"port": 80}], "selector": {"app": "kiosk"}, "type": "LoadBalancer"});
+    stage.apply::<Service>(Some("home"), service("kiosk", json!({"note": "a"}), spec)).await;
+    let services: Api<Service> = Api::namespaced(operator.clone(), "home");
+    let leads = |to: &str| json!({"spec": {"type": "ExternalName", "externalName": to, "selector": null, "clusterIP": null, "clusterIPs": null}});
+    let elsewhere = format!("ts-web.{NAMESPACE}.evil.example.com");
+    for (object, change, named) in [
+        ("kiosk", json!({"spec": {"selector": {"app": "trap"}}}), "no spec"),
+        ("kiosk", json!({"spec": {"externalIPs": ["192.0.2.1"]}}), "no spec"),
+        ("kiosk", leads(&format!("ts-web.{NAMESPACE}.svc.cluster.local")), "no spec"),
+        ("tailscale-robbinsdale", leads("evil.example.com"), "a proxy of its own"),
+        ("tailscale-robbinsdale", leads(&elsewhere), "a proxy of its own"),
+        ("kiosk", json!({"metadata": {"annotations": {"tailscale.com/tailnet-ip": "100.64.0.9"}}}), "no labels"),
+        ("kiosk", json!({"metadata": {"labels": {"tailscale.com/managed": "true"}}}), "no labels"),
+        ("kiosk", json!({"metadata": {"finalizers": ["example.com/keep"]}}), "nobody else's finalizers"),
+    ] {
+        refused_change(&services, object, &change, named).await;
+        let own = stage.services().patch(object, &tried(), &Patch::Merge(&change)).await;
+        assert!(own.is_ok(), "others are not held to it: {change}: {own:?}");
+    }
+    let connectors: Api<Connector> = Api::all(operator.clone());
+    let routes = json!({"spec": {"subnetRouter": {"advertiseRoutes": ["10.9.0.0/16"]}}});
+    refused_change(&connectors, "robbinsdale-connector", &routes, "no spec").await;
+    let ours = Patch::Merge(json!({"metadata": {"finalizers": [name::FINALIZER]}}));
+    services.patch("kiosk", &tried(), &ours).await.expect("what the operator does to Services that it serves");
+
+    let address = Patch::Merge(json!({"status": {"loadBalancer": {"ingress": [{"ip": "192.0.2.1"}]}}}));
+    let refusal = services.patch_status("kiosk", &tried(), &address).await.unwrap_err().to_string();
+    assert!(refusal.contains("of the class tailscale alone"), "{refusal}");
+    let label = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+    let refusal = services.patch_status("kiosk", &tried(), &label).await.map(|kiosk| kiosk.metadata.labels);
+    assert!(refusal.as_ref().map_or(true, Option::is_none), "{refusal:?}");
+    services.patch_status("music", &tried(), &address).await.expect("the address of a Service of its class");
+    stage.services().delete("kiosk", &DeleteParams::default()).await.unwrap();
+}
+
+/// A change that is not made.
+fn tried() -> PatchParams {
+    PatchParams { dry_run: true, ..PatchParams::default() }
+}
+
+async fn refused_change<K>(api: &Api<K>, object: &str, change: &Value, named: &str)
+where
+    K: Clone + DeserializeOwned + std::fmt::Debug,
+{
+    eventually(&format!("{change} is refused"), || async {
+        match api.patch(object, &tried(), &Patch::Merge(change)).await {
+            Err(error) if error.to_string().contains(named) => Ok(()),
+            Err(error) => Err(error.to_string()),
+            Ok(_) => Err("it was taken".to_owned()),
+        }
+    })
+    .await;
 }
 
 /// Puts a value at a JSON pointer; `-` at its end adds to a list.
