@@ -158,6 +158,7 @@ async fn one_pass(context: &Context, since: Timestamp) -> Unfinished {
                 unfinished.waiting = Some(format!("{owner}: {what}"));
                 kept.insert(owner.uid);
             }
+            // The job's log is the only place that tells it: whoever uninstalls has to remove it by hand.
             Ok(Removal::LeftBehind(what)) => tracing::warn!(%owner, what, "left behind"),
             Ok(Removal::Gone) => {}
             Err(error) => {
@@ -194,6 +195,7 @@ async fn api_server_proxy(context: &Context, proxy: &ApiServerProxy, since: Time
     match remove_device(context.control.as_ref(), &device, &proxy.tags).await {
         Ok(()) => Ok(None),
         Err(error) if removal::is_late(since) => {
+            // As above: nobody else knows the device any more.
             tracing::warn!(device, %error, "the device of the API server's proxy is left behind");
             Ok(None)
         }

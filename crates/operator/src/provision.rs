@@ -261,7 +261,10 @@ async fn remove_recorded(context: &Context, site: &Site, id: &str, tags: &[Strin
 
 /// Says that a proxy claims another's device, with which nothing is done.
 pub(crate) async fn refuse_device(context: &Context, owner: &Owner, device: &str) {
-    tracing::warn!(%owner, device, "a proxy says that it is another proxy's device; nothing is done with that");
+    tracing::warn!(
+        "a proxy says that it is another proxy's device; nothing is done with that, and an event names both"
+    );
+    tracing::debug!(%owner, device, "the proxy's owner, and the device");
     let message = format!(
         "a proxy of it says that it is the device {device}, which is another proxy's, and is not believed: find out who \
          wrote that into its state Secret"
@@ -276,14 +279,13 @@ pub(crate) async fn remove_device(control: &dyn Control, id: &str, tags: &[Strin
         None => Ok(()),
         Some(worn) if worn.iter().any(|tag| tags.contains(tag)) => {
             control.remove(id).await?;
-            tracing::info!(device = id, "removed a device");
+            tracing::info!("removed a device");
+            tracing::debug!(device = id, "it is removed");
             Ok(())
         }
         Some(_) => {
-            tracing::warn!(
-                device = id,
-                "left a device alone: it wears none of the tags that its proxy was let in with"
-            );
+            tracing::warn!("left a device alone: it wears none of the tags that its proxy was let in with");
+            tracing::debug!(device = id, "it is left alone");
             Ok(())
         }
     }

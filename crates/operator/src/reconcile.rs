@@ -64,6 +64,7 @@ fn outcome(
 ) -> Result<Next, ProvisionError> {
     match (executed, said) {
         (Err(error), Some(trouble)) if !trouble.passing => {
+            // The name of an object of the cluster, and of no device: without it nobody could look at the right one.
             tracing::warn!(%owner, %error, again_s = REFUSED.as_secs(), "a change was refused");
             Ok(Some(REFUSED))
         }

@@ -177,6 +177,7 @@ async fn look(context: &Context, counters: &Counters, failures: &Mutex<HashMap<K
                 *count
             };
             let pause = pause(key, count);
+            // The name of an object of the cluster, and of no device: without it nobody could look at the right one.
             tracing::warn!(?key, %error, count, pause_ms = pause.as_millis(), "a look failed");
             context.queue.push_after(key.clone(), pause);
         }

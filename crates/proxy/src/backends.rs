@@ -92,11 +92,13 @@ pub(crate) fn follow(
                         before != now
                     });
                     if changed {
-                        tracing::info!(%name, addresses = sender.borrow().len(), "the destination was resolved");
+                        tracing::info!(addresses = sender.borrow().len(), "the destination was resolved");
+                        tracing::debug!(%name, "its name");
                     }
                 }
                 Err(reason) => {
-                    tracing::warn!(%name, %reason, "the destination can't be resolved");
+                    tracing::warn!("the destination can't be resolved");
+                    tracing::debug!(%name, %reason, "its name, and what is wrong");
                     if sender.borrow().is_empty() {
                         condition.unmet(format!("{name} can't be resolved: {reason}"));
                     }

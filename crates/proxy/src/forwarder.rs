@@ -82,7 +82,8 @@ impl Forwarder {
             }
             Err(reason) => {
                 if reason != self.complaint {
-                    tracing::warn!(%reason, "traffic can't flow");
+                    tracing::warn!("traffic can't flow; the probe (`towline proxy health`) says why");
+                    tracing::debug!(%reason, "traffic can't flow");
                     self.complaint.clone_from(&reason);
                 }
                 self.ready.unmet(reason);
@@ -106,7 +107,6 @@ impl Forwarder {
         Ok(())
     }
 
-    fn translate_ingress(&mut self, own: &[IpAddr]) -> Result<(), String> {
     /// Sees what becomes of the routes that a connector offers.
     fn look_at_routes(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         let forwards = if self.config.user_space { Forwards::ALL } else { Forwards::of_kernel() };
@@ -114,6 +114,7 @@ impl Forwarder {
         self.offered.as_ref().map_or(Ok(()), offer::hindrance)
     }
 
+    fn translate_ingress(&mut self, own: &[IpAddr]) -> Result<(), String> {
         let Some(rules) = &mut self.rules else { return Ok(()) };
         let destination = |own: IpAddr| {
             let candidates = self.backends.candidates(own);
@@ -128,8 +129,8 @@ impl Duty for Forwarder {
         self.way = watch::Sender::default();
         self.ends = CancellationToken::new();
         self.complaint.clear();
-        self.configured(settings);
         self.offered = None;
+        self.configured(settings);
         let purpose = self.config.purpose.clone();
         let (relay, backends) = (self.relay.clone(), self.backends.clone());
         match (node.user_space(), &purpose) {
@@ -169,11 +170,11 @@ impl Duty for Forwarder {
         self.missing.as_ref()
     }
 
-    async fn end(&mut self, drains: bool) {
     fn offered_routes(&self) -> Option<&OfferedRoutes> {
         self.offered.as_ref()
     }
 
+    async fn end(&mut self, drains: bool) {
         if drains {
             match &mut self.rules {
                 Some(rules) => {
