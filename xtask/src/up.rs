@@ -57,6 +57,7 @@ pub(crate) struct Up {
 impl Task for Up {
     fn run(self) -> Result<ExitCode> {
         let name = WorldName::parse(&self.world)?;
+        World::check_name(&name)?;
         let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
         let wishes = Wishes { operator: self.operator, laptop: self.laptop, robbinsdale: self.robbinsdale };
         let roles = Roles::settle(&name, &wishes, checkout.root())?;

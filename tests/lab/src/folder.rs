@@ -1,5 +1,6 @@
 //! Where a world keeps what it must remember: one folder in memory, one on disk, and a lock.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::MetadataExt;
@@ -13,10 +14,20 @@ use serde::de::DeserializeOwned;
 
 use crate::plan::is_label;
 
-/// Parent of all worlds' folders of records, sockets and keys.
-pub(crate) const RECORDS: &str = "/run/towline";
-/// Parent of all worlds' folders of logs, container storage and programs.
-pub(crate) const DISK: &str = "/var/lib/towline";
+/// Where worlds have their folders.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ground {
+    /// Parent of all worlds' folders of records, sockets and keys.
+    records: &'static str,
+    /// Parent of all worlds' folders of logs, container storage and programs.
+    disk: &'static str,
+}
+
+/// The laboratory's own: whatever lies here is a world's.
+const OWN: Ground = Ground { records: "/run/towline-lab", disk: "/var/lib/towline-lab" };
+
+/// Where earlier builds made worlds: among what the product keeps on a machine that it is installed on.
+const SHARED: Ground = Ground { records: "/run/towline", disk: "/var/lib/towline" };
 
 /// Name of a world: also the name of its folders and cgroups.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,37 +59,59 @@ impl std::fmt::Display for WorldName {
 #[derive(Clone, Debug)]
 pub(crate) struct WorldFolder {
     name: WorldName,
+    ground: Ground,
 }
 
 impl WorldFolder {
     pub(crate) fn new(name: WorldName) -> Self {
-        Self { name }
+        Self { name, ground: OWN }
+    }
+
+    /// The folders that an earlier build has made for a world of this name, where there are any: it can only be taken down.
+    pub(crate) fn earlier(name: &WorldName) -> Option<Self> {
+        let folder = Self { name: name.clone(), ground: SHARED };
+        // A server or node of the product on this machine has neither.
+        let is_world = folder.records().join("lock").exists() || folder.own_programs().join("lab-init").exists();
+        is_world.then_some(folder)
     }
 
     pub(crate) fn name(&self) -> &WorldName {
         &self.name
     }
 
-    /// Names of all worlds that have left a folder on this machine.
-    pub(crate) fn all() -> Vec<WorldName> {
-        // A node of the product on this machine may have folders there too: they hold neither a lock nor `own`.
-        let mut names: Vec<WorldName> = [(RECORDS, "lock"), (DISK, "own")]
-            .iter()
-            .filter_map(|(parent, mark)| Some((fs::read_dir(parent).ok()?, mark)))
-            .flat_map(|(entries, mark)| entries.flatten().filter(move |entry| entry.path().join(mark).exists()))
-            .filter_map(|entry| WorldName::parse(entry.file_name().to_str()?).ok())
-            .collect();
-        names.sort();
-        names.dedup();
-        names
+    /// All worlds that have left a folder on this machine, in the order of their names; those of earlier builds too.
+    pub(crate) fn all() -> Vec<Self> {
+        let names_in = |parent: &str| {
+            let entries = fs::read_dir(parent).into_iter().flatten().flatten();
+            entries.filter_map(|entry| WorldName::parse(entry.file_name().to_str()?).ok()).collect::<BTreeSet<_>>()
+        };
+        let own = &names_in(OWN.records) | &names_in(OWN.disk);
+        let shared = &names_in(SHARED.records) | &names_in(SHARED.disk);
+        let mut all: Vec<Self> = own.into_iter().map(Self::new).collect();
+        all.extend(shared.iter().filter_map(Self::earlier));
+        all.sort_by(|one, other| one.name.cmp(&other.name));
+        all
     }
 
     pub(crate) fn records(&self) -> PathBuf {
-        Path::new(RECORDS).join(self.name.as_str())
+        Path::new(self.ground.records).join(self.name.as_str())
     }
 
     pub(crate) fn disk(&self) -> PathBuf {
-        Path::new(DISK).join(self.name.as_str())
+        Path::new(self.ground.disk).join(self.name.as_str())
+    }
+
+    /// Parents of all worlds' folders.
+    pub(crate) fn parents(&self) -> [&'static str; 2] {
+        [self.ground.records, self.ground.disk]
+    }
+
+    /// What is this world's on disk: its whole folder, and where somebody else may use that too, only what worlds make.
+    pub(crate) fn removed_from_disk(&self) -> Vec<PathBuf> {
+        match self.ground == OWN {
+            true => vec![self.disk()],
+            false => ["boxes", "log", "own"].iter().map(|name| self.disk().join(name)).collect(),
+        }
     }
 
     pub(crate) fn exists(&self) -> bool {

@@ -31,8 +31,10 @@
 //!
 //! # Invariants
 //!
-//! * Nothing is ever added to the machine's own network namespace, mounts or `/run/netns`; any number of worlds live side by
-//!   side. State lies in `/run/towline/WORLD` and `/var/lib/towline/WORLD`, processes in cgroups `towline/WORLD`.
+//! * Nothing is ever added to the machine's own network namespace, mounts or `/run/netns`, but `cubic` to the congestion controls
+//!   that it allows, where it is missing there, for good. Any number of worlds live side by side.
+//! * State lies in `/run/towline-lab/WORLD` and `/var/lib/towline-lab/WORLD`, processes in cgroups `towline/WORLD`. What the
+//!   product keeps on the machine, in `/run/towline` and `/var/lib/towline`, is never touched.
 //! * A box that exists is on record: its first process waits until its number and start have been written down.
 //! * A command dies with its caller; a daemon outlives it, until its box ends. When a box's first process ends, all in it does.
 //! * Readiness is an event with a deadline. Errors name box, command, how it ended and its last words.

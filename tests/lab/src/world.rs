@@ -70,9 +70,19 @@ impl World {
     /// What has been made until then stays, for a look at it, until `up` is called again or [`World::down`].
     pub fn up(name: &WorldName, options: &Options, listener: Listener<'_>) -> Result<Self> {
         require_root()?;
+        Self::check_name(name)?;
         let folder = WorldFolder::new(name.clone());
         let lock = folder.lock(LOCK_PATIENCE)?;
         building::build(folder, options, listener, &lock).with_context(|| format!("world {name}"))
+    }
+
+    /// Whether a world of this name can be made, and stays until it is taken down.
+    ///
+    /// # Errors
+    /// When a test would take it for one that another test has left behind, or there is one of an earlier build.
+    pub fn check_name(name: &WorldName) -> Result<()> {
+        scratch::check_name(name)?;
+        refuse_earlier(name)
     }
 
     /// Finds the world called `name`.
@@ -80,6 +90,7 @@ impl World {
     /// # Errors
     /// When there is none, or it was made by another version of this crate.
     pub fn attach(name: &WorldName) -> Result<Self> {
+        refuse_earlier(name)?;
         let folder = WorldFolder::new(name.clone());
         let record = record_of(&folder)?
             .with_context(|| format!("no world {name} is up: `cargo xtask up --world {name}` makes it"))?;
@@ -94,23 +105,23 @@ impl World {
     /// When not root, or something cannot be removed; says what.
     pub fn down(name: &WorldName) -> Result<()> {
         require_root()?;
-        let folder = WorldFolder::new(name.clone());
-        if !Self::has_traces(name) {
-            return Ok(());
+        for folder in folders_of(name).into_iter().filter(is_somewhere) {
+            let lock = folder.lock(LOCK_PATIENCE)?;
+            teardown::tear_down(&folder, lock).with_context(|| format!("taking world {name} down"))?;
         }
-        let lock = folder.lock(LOCK_PATIENCE)?;
-        teardown::tear_down(&folder, lock).with_context(|| format!("taking world {name} down"))
+        Ok(())
     }
 
     /// Whether anything of a world of this name is on the machine: a file, a process, a cgroup.
     pub fn has_traces(name: &WorldName) -> bool {
-        let folder = WorldFolder::new(name.clone());
-        folder.exists() || teardown::has_traces(&folder)
+        folders_of(name).iter().any(is_somewhere)
     }
 
     /// Names of all worlds on this machine, half-made ones too.
     pub fn all() -> Vec<WorldName> {
-        WorldFolder::all()
+        let mut names: Vec<WorldName> = WorldFolder::all().iter().map(|folder| folder.name().clone()).collect();
+        names.dedup();
+        names
     }
 
     /// Name of the world.
@@ -288,6 +299,26 @@ impl World {
     }
 }
 
+/// Where a world of this name may lie. Those of earlier builds come first: their cgroups are called alike.
+fn folders_of(name: &WorldName) -> Vec<WorldFolder> {
+    WorldFolder::earlier(name).into_iter().chain([WorldFolder::new(name.clone())]).collect()
+}
+
+fn is_somewhere(folder: &WorldFolder) -> bool {
+    folder.exists() || teardown::has_traces(folder)
+}
+
+fn refuse_earlier(name: &WorldName) -> Result<()> {
+    ensure!(WorldFolder::earlier(name).is_none(), made_by_another_version(name));
+    Ok(())
+}
+
+fn made_by_another_version(name: &WorldName) -> String {
+    format!(
+        "world {name} was made by another version of the laboratory; take it down first: `cargo xtask down --world {name}`"
+    )
+}
+
 fn record_path(folder: &WorldFolder) -> std::path::PathBuf {
     folder.records().join("world.json")
 }
@@ -299,11 +330,7 @@ fn record_of(folder: &WorldFolder) -> Result<Option<WorldRecord>> {
     }
     let path = record_path(folder);
     if let Some(Version { version }) = read_record(&path)? {
-        let name = folder.name();
-        ensure!(
-            version == RECORD_VERSION,
-            "world {name} was made by another version of the laboratory; take it down first: `cargo xtask down --world {name}`"
-        );
+        ensure!(version == RECORD_VERSION, made_by_another_version(folder.name()));
     }
     read_record(&path)
 }

@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 use std::fs;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -80,11 +81,82 @@ fn two_worlds_live_side_by_side_and_one_going_leaves_the_other() {
 
 #[test]
 fn a_scratch_world_whose_test_was_killed_is_swept_away_by_the_next() {
-    let orphan = WorldName::parse("scratch-999999999-0").unwrap();
+    let mut test = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+    let orphan = WorldName::parse(&format!("scratch-{}-0", test.id())).unwrap();
     World::up(&orphan, &Options::boxes().unwrap(), &silent).unwrap();
+    test.kill().unwrap();
+    test.wait().unwrap();
     let next = ScratchWorld::up(Options::boxes().unwrap()).unwrap();
     assert_eq!(traces(&orphan), [""; 0]);
     assert!(!traces(next.name()).is_empty());
+}
+
+#[test]
+fn a_world_that_is_only_called_scratch_stays_where_tests_sweep() {
+    let of_people = WorldName::parse(&format!("scratch-pad{}", std::process::id())).unwrap();
+    World::up(&of_people, &Options::boxes().unwrap(), &silent).unwrap();
+    ScratchWorld::sweep().unwrap();
+    assert!(World::attach(&of_people).unwrap().status().unwrap().is_well());
+    World::down(&of_people).unwrap();
+    assert_eq!(traces(&of_people), [""; 0]);
+}
+
+const RECORDS: usize = 0;
+const DISK: usize = 1;
+
+/// Folders where the product and earlier builds of the laboratory keep something, removed when dropped.
+struct Shared {
+    name: WorldName,
+    folders: [PathBuf; 2],
+}
+
+impl Shared {
+    fn make(what: &str, files: &[(usize, &str)]) -> Self {
+        let name = WorldName::parse(&format!("{what}-{}", std::process::id())).unwrap();
+        let folders = ["/run/towline", "/var/lib/towline"].map(|parent| Path::new(parent).join(name.as_str()));
+        for (place, file) in files {
+            let path = folders[*place].join(file);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, "").unwrap();
+        }
+        Self { name, folders }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        for folder in &self.folders {
+            let _ = fs::remove_dir_all(folder);
+            // Stays where somebody has something in it.
+            let _ = fs::remove_dir(folder.parent().unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_servers_data_is_no_world_that_could_be_taken_down() {
+    let server = Shared::make("server", &[(DISK, "control.db"), (DISK, "lock")]);
+    assert!(!World::has_traces(&server.name) && !World::all().contains(&server.name));
+    World::down(&server.name).unwrap();
+    assert!(server.folders[DISK].join("control.db").exists() && server.folders[DISK].join("lock").exists());
+    let world = World::up(&server.name, &Options::boxes().unwrap(), &silent).unwrap();
+    World::down(world.name()).unwrap();
+    assert_eq!(fs::read_dir(&server.folders[DISK]).unwrap().count(), 2);
+}
+
+#[test]
+fn a_world_of_an_earlier_build_can_only_be_taken_down_and_takes_nothing_along() {
+    let files = [(RECORDS, "lock"), (DISK, "own/lab-init"), (DISK, "log/echo/init.log"), (DISK, "control.db")];
+    let earlier = Shared::make("earlier", &files);
+    assert!(World::all().contains(&earlier.name));
+    let refused = [World::attach(&earlier.name), World::up(&earlier.name, &Options::boxes().unwrap(), &silent)];
+    for said in refused.map(|refused| refused.unwrap_err().to_string()) {
+        assert!(said.contains("made by another version") && said.contains("cargo xtask down --world"), "{said}");
+    }
+    World::down(&earlier.name).unwrap();
+    assert!(!World::has_traces(&earlier.name) && !earlier.folders[RECORDS].exists());
+    let left = fs::read_dir(&earlier.folders[DISK]).unwrap().map(|entry| entry.unwrap().file_name());
+    assert_eq!(left.collect::<Vec<_>>(), ["control.db"]);
 }
 
 #[test]

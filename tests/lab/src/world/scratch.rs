@@ -3,7 +3,7 @@
 use std::ops::Deref;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::{Options, World, record_of};
 use crate::folder::{WorldFolder, WorldName};
@@ -28,7 +28,7 @@ pub struct Scratch {
     pub owner: Option<ProcessIdentity>,
 }
 
-/// What the names of scratch worlds begin with.
+/// What the names of scratch worlds begin with, before the number of the process that made them.
 const PREFIX: &str = "scratch-";
 
 impl WorldName {
@@ -73,8 +73,8 @@ impl ScratchWorld {
 
     /// All scratch worlds on the machine.
     pub fn all() -> Vec<Scratch> {
-        let names = World::all().into_iter().filter(|name| name.as_str().starts_with(PREFIX));
-        names.map(Scratch::look).collect()
+        let folders = WorldFolder::all().into_iter().filter(|folder| owner_in(folder.name()).is_some());
+        folders.map(|folder| Scratch::look(&folder)).collect()
     }
 
     /// Takes down the scratch worlds whose process is gone; names them.
@@ -90,10 +90,11 @@ impl ScratchWorld {
 }
 
 impl Scratch {
-    fn look(name: WorldName) -> Self {
-        let record = record_of(&WorldFolder::new(name.clone())).ok().flatten();
+    fn look(folder: &WorldFolder) -> Self {
+        let name = folder.name().clone();
+        let record = record_of(folder).ok().flatten();
         // Half made, or completed by an `up` that names no owner: its name says whose it is.
-        let owner = record.and_then(|record| record.owner).or_else(|| owner_by_name(name.as_str()));
+        let owner = record.and_then(|record| record.owner).or_else(|| owner_by_name(&name));
         Self { name, owner: owner.filter(ProcessIdentity::is_alive) }
     }
 }
@@ -116,7 +117,44 @@ impl Drop for ScratchWorld {
     }
 }
 
-fn owner_by_name(name: &str) -> Option<ProcessIdentity> {
-    let pid = name.strip_prefix(PREFIX)?.split('-').next()?.parse().ok()?;
-    ProcessIdentity::of(pid).ok()
+/// Refuses a name by which a world would be taken for one that a test has left behind.
+pub(super) fn check_name(name: &WorldName) -> Result<()> {
+    ensure!(
+        owner_in(name).is_none() || owner_by_name(name).is_some(),
+        "a world called {name} would be taken for what a test has left behind, and removed by the next: take another name"
+    );
+    Ok(())
+}
+
+/// The number of the process that a scratch world's name tells; none where the name is anybody's.
+fn owner_in(name: &WorldName) -> Option<i32> {
+    name.as_str().strip_prefix(PREFIX)?.split_once('-')?.0.parse().ok()
+}
+
+fn owner_by_name(name: &WorldName) -> Option<ProcessIdentity> {
+    ProcessIdentity::of(owner_in(name)?).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_world_that_is_only_called_scratch_is_no_tests() {
+        let name = |text: &str| WorldName::parse(text).unwrap();
+        for of_people in ["scratch-pad", "scratch-pad-2", "scratch-7", "scratch", "demo"] {
+            assert_eq!(owner_in(&name(of_people)), None, "{of_people}");
+            check_name(&name(of_people)).unwrap();
+        }
+        assert_eq!(owner_in(&name("scratch-7-up")), Some(7));
+    }
+
+    #[test]
+    fn a_name_by_which_a_world_would_be_swept_away_is_refused() {
+        check_name(&WorldName::scratch("mine").unwrap()).unwrap();
+        let mut ended = std::process::Command::new("true").spawn().unwrap();
+        ended.wait().unwrap();
+        let name = WorldName::parse(&format!("scratch-{}-pad", ended.id())).unwrap();
+        assert!(check_name(&name).unwrap_err().to_string().contains("take another name"));
+    }
 }

@@ -14,7 +14,7 @@ use rustix::mount::{UnmountFlags, unmount};
 use rustix::process::Signal;
 
 use crate::cgroup;
-use crate::folder::{DISK, RECORDS, WorldFolder, WorldLock, read_record};
+use crate::folder::{WorldFolder, WorldLock, read_record};
 use crate::lab_box::BoxRecord;
 use crate::process::ProcessIdentity;
 
@@ -32,11 +32,13 @@ pub(super) fn tear_down(folder: &WorldFolder, lock: WorldLock) -> Result<()> {
     kill(&found_by_traces(folder)).context("ending what still uses the world's folders")?;
     cgroup::remove_world(folder.name(), PATIENCE)?;
     unmount_leftovers(folder)?;
-    remove(&folder.disk())?;
+    folder.removed_from_disk().iter().try_for_each(|path| remove(path))?;
+    // Stays where somebody else has something in it.
+    let _ = fs::remove_dir(folder.disk());
     // The lock's own folder goes last, while the lock is held.
     remove(&folder.records())?;
     drop(lock);
-    for parent in [RECORDS, DISK] {
+    for parent in folder.parents() {
         // Stays while another world is there, which is right.
         let _ = fs::remove_dir(parent);
     }
@@ -72,7 +74,7 @@ fn found_by_traces(folder: &WorldFolder) -> Vec<ProcessIdentity> {
     let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     pids.filter(|pid| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let making = command.split(|byte| *byte == 0).any(|word| word.starts_with(boxes.as_bytes()));
+        let making = is_making(&command, &boxes);
         let theirs = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
         let inside = theirs.is_some() && theirs != mine && marks.iter().any(|mark| mounts.contains(mark.as_str()));
@@ -80,6 +82,14 @@ fn found_by_traces(folder: &WorldFolder) -> Vec<ProcessIdentity> {
     })
     .filter_map(|pid| ProcessIdentity::of(pid).ok())
     .collect()
+}
+
+/// Whether a command line is that of a program which makes a box: others may name a world's files too, such as a pager.
+fn is_making(command: &[u8], boxes: &str) -> bool {
+    let mut words = command.split(|byte| *byte == 0);
+    let program = words.next().and_then(|word| word.rsplit(|byte| *byte == b'/').next()).unwrap_or_default();
+    let makes_boxes = [b"lab-init".as_slice(), b"unshare"].contains(&program);
+    makes_boxes && words.any(|word| word.starts_with(boxes.as_bytes()))
 }
 
 /// Nothing of a world is ever mounted in the machine's own mount namespace; were it, removing files would reach through it.
@@ -107,5 +117,21 @@ fn remove(path: &Path) -> Result<()> {
             Err(error).with_context(|| format!("removing {}", path.display()))
         }
         _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_only_looks_at_a_worlds_files_is_not_making_a_box() {
+        let boxes = "/run/towline-lab/demo/boxes/";
+        let is_making = |words: &[&str]| is_making(format!("{}\0", words.join("\0")).as_bytes(), boxes);
+        let spec = "/run/towline-lab/demo/boxes/laptop/spec.json";
+        assert!(is_making(&["/var/lib/towline-lab/demo/own/lab-init", "create", spec]));
+        assert!(is_making(&["unshare", "--mount", "--", "/x/lab-init", "first", spec]));
+        assert!(!is_making(&["tail", "-f", spec]) && !is_making(&[spec]) && !is_making(&[]));
+        assert!(!is_making(&["unshare", "/run/towline-lab/other/boxes/laptop/spec.json"]));
     }
 }
