@@ -1,4 +1,4 @@
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::Context;
@@ -7,13 +7,21 @@ use dial::Roots;
 use crate::config::{AuthKey, Config, DeviceConfig, Wishes};
 use crate::control::ControlUrl;
 use crate::dns::machine_resolver;
+use crate::other_daemon;
 use crate::store::{FileStore, MemoryStore, StateStore};
+
+/// Where state is kept when nobody says otherwise: in a folder of its own, because the coordination server may have one beside
+/// it that is another user's.
+const STATE: &str = "/var/lib/towline/node/node.state";
+
+/// Where earlier versions kept it.
+const EARLIER_STATE: &str = "/var/lib/towline/node.state";
 
 /// Runs a node: the daemon that `towline up` and the other commands talk to.
 #[derive(Debug, Clone, clap::Args)]
 pub struct Arguments {
     /// The file that keys and settings are kept in; `mem:` keeps nothing.
-    #[arg(long, env = "TOWLINE_NODE_STATE", default_value = "/var/lib/towline/node.state", value_name = "FILE")]
+    #[arg(long, env = "TOWLINE_NODE_STATE", default_value = STATE, value_name = "FILE")]
     state: PathBuf,
 
     /// The socket for commands.
@@ -57,6 +65,10 @@ impl Arguments {
     /// A file that can't be read, or holds something else than it should.
     pub fn resolve(self) -> anyhow::Result<Config> {
         let in_memory = self.state.as_os_str() == "mem:";
+        // A daemon that runs still uses what would be moved; this one won't start then.
+        if self.state == Path::new(STATE) && other_daemon::look(Some(self.socket.as_path()), None).is_ok() {
+            FileStore::adopt(Path::new(EARLIER_STATE), &self.state)?;
+        }
         let store: Arc<dyn StateStore> =
             if in_memory { Arc::new(MemoryStore::default()) } else { Arc::new(FileStore::open(&self.state)?) };
         let auth_key = match &self.auth_key_file {

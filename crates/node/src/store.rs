@@ -28,12 +28,12 @@ pub trait StateStore: Send + Sync + fmt::Debug {
 /// Why a store can't be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// The file can't be read or written.
+    /// The file can't be read, written or moved.
     #[error("the state in {} can't be {what}: {source}", path.display())]
     File {
         /// The file.
         path: PathBuf,
-        /// `read` or `written`.
+        /// `read`, `written` or `moved`.
         what: &'static str,
         /// What the system said.
         source: std::io::Error,

@@ -30,15 +30,36 @@ impl FileStore {
     /// A file that others may read, that is no state, or that can't be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::File { path: path.to_owned(), what: "read", source };
-        if let Some(folder) = path.parent().filter(|folder| !folder.as_os_str().is_empty()) {
-            std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder).map_err(failed)?;
-        }
+        make_folder(path).map_err(failed)?;
         let values = match File::open(path) {
             Ok(file) => read(path, file)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed(error)),
         };
         Ok(Self { path: path.to_owned(), values: Mutex::new(values) })
+    }
+
+    /// Moves the state that an earlier version kept elsewhere to its path, with what lies beside it by the same name. Where
+    /// there is none, or state at the path already, nothing is done.
+    ///
+    /// # Errors
+    /// A file that can't be moved.
+    pub(crate) fn adopt(earlier: &Path, path: &Path) -> Result<(), StoreError> {
+        if path.exists() || !earlier.exists() {
+            return Ok(());
+        }
+        let failed = |source| StoreError::File { path: earlier.to_owned(), what: "moved", source };
+        make_folder(path).map_err(failed)?;
+        // The state goes last: until it has, the next start begins again.
+        for extension in ["netmap", "state"] {
+            match std::fs::rename(earlier.with_extension(extension), path.with_extension(extension)) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
+                _ => {}
+            }
+        }
+        sync_folder(path).and_then(|()| sync_folder(earlier)).map_err(failed)?;
+        tracing::info!(from = %earlier.display(), to = %path.display(), "moved the state to its new place");
+        Ok(())
     }
 
     fn write_now(&self, change: &StateChange) -> Result<(), StoreError> {
@@ -102,8 +123,25 @@ pub(crate) fn replace(path: &Path, content: &[u8]) -> io::Result<()> {
         return Err(error);
     }
     std::fs::rename(&beside, path)?;
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    File::open(folder)?.sync_all()
+    sync_folder(path)
+}
+
+/// The folder that a file is in.
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+fn sync_folder(path: &Path) -> io::Result<()> {
+    File::open(folder_of(path))?.sync_all()
+}
+
+/// Makes the folder of a file, for its owner only. Folders above it may lead to what belongs to others.
+fn make_folder(path: &Path) -> io::Result<()> {
+    let folder = folder_of(path);
+    if let Some(above) = folder.parent() {
+        std::fs::create_dir_all(above)?;
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
 }
 
 fn read(path: &Path, file: File) -> Result<BTreeMap<String, Vec<u8>>, StoreError> {
@@ -150,6 +188,32 @@ mod tests {
         assert_eq!(store.read("other").await.unwrap(), None);
         store.write(&change("_machinekey", None)).await.unwrap();
         assert_eq!(FileStore::open(&path).unwrap().read("_machinekey").await.unwrap(), None);
+    }
+
+    #[test]
+    fn only_the_files_own_folder_is_closed_to_others() {
+        let home = tempfile::tempdir().unwrap();
+        FileStore::open(&home.path().join("towline/node/node.state")).unwrap();
+        assert_eq!(mode_of(&home.path().join("towline/node")), 0o700);
+        assert_eq!(mode_of(&home.path().join("towline")) & 0o005, 0o005);
+    }
+
+    #[tokio::test]
+    async fn state_that_an_earlier_version_kept_elsewhere_is_moved_once() {
+        let home = tempfile::tempdir().unwrap();
+        let (earlier, path) = (home.path().join("node.state"), home.path().join("node/node.state"));
+        FileStore::adopt(&earlier, &path).unwrap();
+        assert!(!path.exists());
+        FileStore::open(&earlier).unwrap().write(&change("a", Some("1"))).await.unwrap();
+        std::fs::write(earlier.with_extension("netmap"), "a map").unwrap();
+        FileStore::adopt(&earlier, &path).unwrap();
+        assert_eq!(FileStore::open(&path).unwrap().read("a").await.unwrap(), Some(b"1".to_vec()));
+        assert_eq!(std::fs::read_to_string(path.with_extension("netmap")).unwrap(), "a map");
+        assert!(!earlier.exists());
+        // Whatever comes there later is not this node's.
+        FileStore::open(&earlier).unwrap().write(&change("a", Some("2"))).await.unwrap();
+        FileStore::adopt(&earlier, &path).unwrap();
+        assert_eq!(FileStore::open(&path).unwrap().read("a").await.unwrap(), Some(b"1".to_vec()));
     }
 
     #[test]
