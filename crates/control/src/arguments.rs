@@ -147,8 +147,12 @@ pub async fn execute(arguments: Arguments, shutdown: Shutdown) -> anyhow::Result
 impl Place {
     fn load(&self) -> anyhow::Result<Config> {
         let config = self.config.clone().unwrap_or_else(|| self.data.join("control.toml"));
-        Config::load(&self.data, &config).with_context(|| {
-            format!("can't read the configuration; `towline control init --data {}` makes one", self.data.display())
+        Config::load(&self.data, &config).map_err(|error| match error.is_missing() && !config.exists() {
+            true => anyhow::Error::from(error).context(format!(
+                "can't read the configuration; `towline control init --data {}` makes one",
+                self.data.display()
+            )),
+            false => error.into(),
         })
     }
 

@@ -126,6 +126,13 @@ pub enum ConfigError {
     },
 }
 
+impl ConfigError {
+    /// Whether a file is not there at all.
+    pub(crate) fn is_missing(&self) -> bool {
+        matches!(self, Self::File(error) if error.is_missing())
+    }
+}
+
 /// The configuration file as it is written.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]

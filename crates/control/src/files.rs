@@ -22,13 +22,37 @@ impl FileError {
 }
 
 fn failed<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FileError + 'a {
-    move |source| FileError { what, path: path.to_owned(), source }
+    move |source| FileError { what, path: path.to_owned(), source: with_the_folder_in_the_way(path, source) }
 }
 
-/// Makes a folder that only its owner may enter, and the folders above it.
+/// Names the folder that this user may not enter, where that is why something is refused: it is seldom the last one.
+fn with_the_folder_in_the_way(path: &Path, source: io::Error) -> io::Error {
+    if source.kind() != io::ErrorKind::PermissionDenied {
+        return source;
+    }
+    let folders: Vec<&Path> = path.ancestors().collect();
+    let closed = folders.into_iter().rev().find(|folder| {
+        let looked = std::fs::symlink_metadata(folder.join("."));
+        looked.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    });
+    let Some(folder) = closed else { return source };
+    let cure = match folder == path || path.parent() == Some(folder) {
+        true => "run this as its owner".to_owned(),
+        false => format!("it is only on the way, so let others through: chmod 755 {}", folder.display()),
+    };
+    io::Error::new(source.kind(), format!("this user may not enter the folder {}; {cure}", folder.display()))
+}
+
+/// Makes a folder that only its owner may enter. Folders above it that are not there are made as others are: they may lead
+/// to what belongs to somebody else.
 pub(crate) fn private_folder(path: &Path) -> Result<(), FileError> {
-    let mut builder = std::fs::DirBuilder::new();
-    builder.recursive(true).mode(0o700).create(path).map_err(failed("can't make the folder", path))
+    let make = || {
+        if let Some(above) = path.parent() {
+            std::fs::create_dir_all(above)?;
+        }
+        std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+    };
+    make().map_err(failed("can't make the folder", path))
 }
 
 /// Writes a new file that only its owner may read, as a whole or not at all; one that is there already is an error.
@@ -102,6 +126,16 @@ pub(crate) fn read_public(path: &Path) -> Result<Vec<u8>, FileError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_last_folder_is_closed_to_others() {
+        let home = tempfile::tempdir().unwrap();
+        let leaf = home.path().join("towline/control");
+        private_folder(&leaf).unwrap();
+        let closed_to_others = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o005 == 0;
+        assert!(closed_to_others(&leaf) && !closed_to_others(&home.path().join("towline")));
+        private_folder(&leaf).unwrap();
+    }
 
     #[test]
     fn a_private_file_reads_back_and_is_never_replaced() {

@@ -5,6 +5,8 @@
 mod apiserver_proxy;
 mod daemon;
 #[cfg(test)]
+mod deployed;
+#[cfg(test)]
 mod guide;
 mod misuse;
 mod role;
