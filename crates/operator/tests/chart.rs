@@ -32,7 +32,8 @@ fn render_in(namespace: &str, kubernetes: &str, sets: &[&str]) -> Result<Vec<Val
     let chart = chart().display().to_string();
     let mut arguments =
         vec!["template", "tailscale-operator", &chart, "--namespace", namespace, "--kube-version", kubernetes];
-    arguments.extend(sets.iter().flat_map(|set| ["--set", set]));
+    // Given to every release; what a test sets itself comes later and counts.
+    arguments.extend(["loginServer=https://control.example.com"].iter().chain(sets).flat_map(|set| ["--set", set]));
     let (rendered, text) = helm(&arguments);
     if !rendered {
         return Err(text);
@@ -52,7 +53,6 @@ fn one<'a>(objects: &'a [Value], kind: &str, name: &str) -> &'a Value {
 const APART: &str = "tailscale-apiserver-proxy";
 
 const ALL: &[&str] = &[
-    "loginServer=https://control.example.com",
     "oauth.clientId=a",
     "oauth.clientSecret=b",
     "apiServerProxy.enabled=true",
@@ -337,6 +337,57 @@ fn the_operator_only_reads_proxy_classes() {
         rules.iter().filter(|rule| rule["resources"].as_array().unwrap().contains(&json!("proxyclasses"))).collect();
     assert_eq!(about.len(), 1, "{about:?}");
     assert_eq!(about[0]["verbs"], json!(["get", "list", "watch"]));
+}
+
+#[test]
+fn a_release_names_its_coordination_server_itself() {
+    for fine in ["https://control.example.com/", "https://controlplane.tailscale.com"] {
+        let objects = render(&[&format!("loginServer={fine}")]).unwrap();
+        let environment = &one(&objects, "Deployment", "operator")["spec"]["template"]["spec"]["containers"][0]["env"];
+        let named = json!({"name": "OPERATOR_LOGIN_SERVER", "value": fine.trim_end_matches('/')});
+        assert!(environment.as_array().unwrap().contains(&named), "{environment}");
+    }
+    let said = render(&["loginServer="]).unwrap_err();
+    assert!(said.contains("loginServer names your coordination server, and is empty"), "{said}");
+}
+
+#[test]
+fn every_value_that_the_schema_knows_stands_in_the_values_with_what_it_is_for() {
+    let read = |name: &str| fs::read_to_string(chart().join(name)).unwrap();
+    let schema: Value = serde_json::from_str(&read("values.schema.json")).unwrap();
+    let values: Value = serde_yaml_ng::from_str(&read("values.yaml")).unwrap();
+    let mut missing = missing_values("", &schema, &schema, &values);
+    // Helm's own, for charts within charts.
+    missing.retain(|name| name != ".global");
+    assert_eq!(missing, [""; 0]);
+}
+
+/// The properties of a schema that values lack, with their paths; `root` has the schema's definitions.
+fn missing_values(path: &str, root: &Value, schema: &Value, values: &Value) -> Vec<String> {
+    let definition = schema["$ref"].as_str().and_then(|reference| root.pointer(reference.strip_prefix('#')?));
+    let properties = definition.unwrap_or(schema)["properties"].as_object();
+    let within = properties.into_iter().flatten().flat_map(|(name, schema)| {
+        let path = format!("{path}.{name}");
+        match values.get(name) {
+            Some(value) => missing_values(&path, root, schema, value),
+            None => vec![path],
+        }
+    });
+    within.collect()
+}
+
+#[test]
+fn only_the_drain_may_delete_the_operators_lease() {
+    let objects = render(ALL).unwrap();
+    let may_delete = |object: &&Value| {
+        let rules = object["rules"].as_array().cloned().unwrap_or_default();
+        rules.iter().any(|rule| {
+            rule["resources"].as_array().unwrap().contains(&json!("leases"))
+                && rule["verbs"].as_array().unwrap().contains(&json!("delete"))
+        })
+    };
+    let names: Vec<&Value> = objects.iter().filter(may_delete).map(|object| &object["metadata"]["name"]).collect();
+    assert_eq!(names, [&json!("operator-drain")]);
 }
 
 #[test]

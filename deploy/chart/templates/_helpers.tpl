@@ -78,8 +78,9 @@ matchConditions:
     expression: request.userInfo.username.startsWith("system:serviceaccount:{{ . }}:")
 {{- end -}}
 
+{{/* Nothing stands in for it: a server that the user has not named would be sent the OAuth client's secret. */}}
 {{- define "operator.loginServer" -}}
-{{- default "https://controlplane.tailscale.com" .Values.loginServer | trimSuffix "/" -}}
+{{- required "loginServer names your coordination server, and is empty: set it, as in --set loginServer=https://control.example.com (the hosted service's is https://controlplane.tailscale.com)" .Values.loginServer | trimSuffix "/" -}}
 {{- end -}}
 
 {{- define "operator.log" -}}

@@ -50,7 +50,11 @@ fn rendered() -> Vec<DynamicObject> {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart");
     let helm = apiserver::program("bin/helm").unwrap();
     let arguments = ["template", "tailscale-operator", chart, "--namespace", NAMESPACE, "--kube-version", "1.34.0"];
-    let output = Command::new(helm).args(arguments).arg("--no-hooks").output().unwrap();
+    let output = Command::new(helm)
+        .args(arguments)
+        .args(["--no-hooks", "--set", "loginServer=https://control.example.com"])
+        .output()
+        .unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let documents = serde_yaml_ng::Deserializer::from_str(&text).map(Option::<DynamicObject>::deserialize);
