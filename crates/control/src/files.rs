@@ -7,22 +7,23 @@ use std::path::{Path, PathBuf};
 
 /// A file of the server's own can't be used.
 #[derive(Debug, thiserror::Error)]
-#[error("{what} {path:?}: {source}")]
+#[error("{what} {path:?}: {reason}")]
 pub struct FileError {
     what: &'static str,
     path: PathBuf,
-    source: io::Error,
+    /// Told in the message itself: as its source, it would be told twice.
+    reason: io::Error,
 }
 
 impl FileError {
     /// Whether the file is not there at all.
     pub fn is_missing(&self) -> bool {
-        self.source.kind() == io::ErrorKind::NotFound
+        self.reason.kind() == io::ErrorKind::NotFound
     }
 }
 
 fn failed<'a>(what: &'static str, path: &'a Path) -> impl Fn(io::Error) -> FileError + 'a {
-    move |source| FileError { what, path: path.to_owned(), source: with_the_folder_in_the_way(path, source) }
+    move |source| FileError { what, path: path.to_owned(), reason: with_the_folder_in_the_way(path, source) }
 }
 
 /// Names the folder that this user may not enter, where that is why something is refused: it is seldom the last one.
