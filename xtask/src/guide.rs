@@ -1,4 +1,4 @@
-//! The readme and the guide show tasks that there are.
+//! What people read shows tasks that there are.
 
 use std::path::Path;
 

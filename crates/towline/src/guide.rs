@@ -1,4 +1,4 @@
-//! The guide shows commands that this program takes.
+//! What people read shows commands that this program takes.
 
 use std::path::Path;
 

@@ -1,7 +1,7 @@
-//! The commands that the readme and the guide show, for the tests of the programs that they name.
+//! The commands that the readme, the guide and what is deployed show, for the tests of the programs that they name.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use clap::Error;
 use clap::error::ErrorKind;
@@ -27,13 +27,73 @@ impl Shown {
     }
 }
 
-/// All commands of the readme and the guide; `repository` is where the readme lies.
+/// All commands of the pages in the repository that people read; `repository` is where the readme lies.
 pub(crate) fn commands(repository: &Path) -> Vec<Shown> {
-    let guide = fs::read_dir(repository.join("docs/guide")).unwrap().map(|entry| entry.unwrap().path());
-    let pages = guide.filter(|path| path.extension().is_some_and(|extension| extension == "md"));
-    let mut pages: Vec<_> = pages.chain([repository.join("README.md")]).collect();
-    pages.sort();
-    pages.iter().flat_map(|page| of_page(&page.display().to_string(), &fs::read_to_string(page).unwrap())).collect()
+    let with = |folder: &str, extension: &str| {
+        let entries = fs::read_dir(repository.join(folder)).unwrap().map(|entry| entry.unwrap().path());
+        let mut files: Vec<_> =
+            entries.filter(|path| path.extension().is_some_and(|found| found == extension)).collect();
+        files.sort();
+        files
+    };
+    let pages = ["README.md", "CONTRIBUTING.md"].map(|name| repository.join(name));
+    let pages = pages.into_iter().chain(with("docs/guide", "md"));
+    let notes = with("deploy/chart/templates", "txt");
+    let commented = [
+        with("deploy/manifests", "yaml"),
+        with("deploy/systemd", "service"),
+        with("deploy/systemd", "env"),
+        with("deploy/systemd", "sysusers"),
+        with("deploy/chart", "yaml"),
+        with("deploy/chart/templates", "yaml"),
+    ];
+    let read = |path: &PathBuf, of: fn(&str, &str) -> Vec<Shown>| {
+        of(&path.display().to_string(), &fs::read_to_string(path).unwrap())
+    };
+    let mut found: Vec<Shown> = pages.flat_map(|path| read(&path, of_page)).collect();
+    found.extend(notes.iter().flat_map(|path| read(path, of_notes)));
+    found.extend(commented.concat().iter().flat_map(|path| read(path, of_comments)));
+    found
+}
+
+/// What a release says of itself: commands are indented, and a template's values stand for words.
+fn of_notes(name: &str, text: &str) -> Vec<Shown> {
+    let lines = text.lines().enumerate().filter(|(_, line)| line.starts_with("  "));
+    lines
+        .map(|(number, line)| {
+            let pieces = line.split("{{").enumerate().map(|(index, piece)| match index {
+                0 => piece.to_owned(),
+                _ => format!("value{}", piece.split_once("}}").map_or("", |(_, rest)| rest)),
+            });
+            let line: String = pieces.collect();
+            Shown { place: format!("{name}:{}", number + 1), words: words(&line), whole: true }
+        })
+        .collect()
+}
+
+/// What comments show: commands on lines of their own, further in than prose, and others within it.
+fn of_comments(name: &str, text: &str) -> Vec<Shown> {
+    let comments = text.lines().enumerate().filter_map(|(number, line)| Some((number, line.trim().strip_prefix('#')?)));
+    comments
+        .flat_map(|(number, comment)| {
+            let place = format!("{name}:{}", number + 1);
+            match comment.strip_prefix("   ") {
+                Some(command) => vec![of_line(place, command)],
+                None => of_prose(&place, comment),
+            }
+        })
+        .collect()
+}
+
+/// A command on a line of its own; one that is cut short, by three dots, is not to be typed as it stands.
+fn of_line(place: String, line: &str) -> Shown {
+    let shown = line.trim_end_matches('…');
+    Shown { place, words: words(shown), whole: shown == line }
+}
+
+fn of_prose(place: &str, line: &str) -> Vec<Shown> {
+    let quoted = line.split('`').skip(1).step_by(2);
+    quoted.map(|text| Shown { place: place.to_owned(), words: words(text), whole: false }).collect()
 }
 
 fn of_page(name: &str, text: &str) -> Vec<Shown> {
@@ -57,10 +117,7 @@ fn of_page(name: &str, text: &str) -> Vec<Shown> {
                 found.push(Shown { place, words: words(&command), whole: true });
             }
             (None, Some(_)) => {}
-            (None, None) => {
-                let quoted = line.split('`').skip(1).step_by(2);
-                found.extend(quoted.map(|text| Shown { place: place.clone(), words: words(text), whole: false }));
-            }
+            (None, None) => found.extend(of_prose(&place, line)),
         }
     }
     found
