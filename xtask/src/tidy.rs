@@ -19,10 +19,11 @@ use table::Table;
 /// Check the rules that hold the project together
 ///
 /// Which crate may depend on which and who may name which library stands in ARCHITECTURE.md, in the blocks `edges` and
-/// `only`. Besides: pure crates do no I/O; no mod.rs; a lib.rs has at most 100 lines, any other file of production
-/// code 800; no crate is called common, core, utils, types or errors; every crate takes the workspace's lints; tests await
-/// events and do not sleep; no file names a path of somebody's machine or the host of a package registry;
-/// .cargo/mutants.toml alters every file of the policy and the packet filter, or leaves it out with a reason.
+/// `only`. Besides: of what is shipped only the tests name what supports tests; pure crates do no I/O; no mod.rs; a lib.rs
+/// has at most 100 lines, any other file of production code 800; no crate is called common, core, utils, types or errors;
+/// every crate takes the workspace's lints; tests await events and do not sleep; no file names a path of somebody's machine
+/// or the host of a package registry; .cargo/mutants.toml alters every file of the policy and the packet filter, or leaves
+/// it out with a reason.
 ///
 /// Where a rule about a line does not apply, say so on it or on the line before: `tidy: sleep, <reason>`, `tidy: path,
 /// <reason>` or `tidy: host, <reason>`.

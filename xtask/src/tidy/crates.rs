@@ -40,8 +40,21 @@ struct Crate {
     /// The manifest, relative to the root of the checkout.
     manifest: String,
     text: String,
-    /// Names of the packages that it depends on, in whatever way.
-    dependencies: Vec<String>,
+    dependencies: Vec<Dependency>,
+}
+
+/// A package that a crate names in its manifest.
+struct Dependency {
+    name: String,
+    /// Whether only the crate's tests use it.
+    for_tests: bool,
+}
+
+/// Names of the workspace's own crates.
+struct Own<'a> {
+    all: BTreeSet<&'a str>,
+    /// Those that are part of the binary; the others support tests.
+    shipped: BTreeSet<&'a str>,
 }
 
 impl Crates {
@@ -53,7 +66,10 @@ impl Crates {
     }
 
     pub(super) fn check(&self, table: &Table) -> Vec<Violation> {
-        let own: BTreeSet<&str> = self.crates.iter().map(|found| found.name.as_str()).collect();
+        let own = Own {
+            all: self.crates.iter().map(|found| found.name.as_str()).collect(),
+            shipped: self.crates.iter().filter(|found| found.is_shipped()).map(|found| found.name.as_str()).collect(),
+        };
         self.crates.iter().flat_map(|found| found.check(table, &own)).collect()
     }
 }
@@ -68,11 +84,16 @@ impl Crate {
             name: text_of("name")?.to_owned(),
             manifest: path.strip_prefix(root).unwrap_or(path).display().to_string(),
             text: fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?,
-            dependencies: dependencies.iter().filter_map(|found| found["name"].as_str().map(str::to_owned)).collect(),
+            dependencies: dependencies.iter().filter_map(Dependency::read).collect(),
         })
     }
 
-    fn check(&self, table: &Table, own: &BTreeSet<&str>) -> Vec<Violation> {
+    /// Whether it is part of the binary, and no support of tests.
+    fn is_shipped(&self) -> bool {
+        self.manifest.starts_with("crates/")
+    }
+
+    fn check(&self, table: &Table, own: &Own<'_>) -> Vec<Violation> {
         let mut violations = Vec::new();
         let mut broken = |line, message| violations.push(Violation::new(&self.manifest, line, message));
         if EMPTY_NAMES.contains(&self.name.as_str()) {
@@ -85,10 +106,18 @@ impl Crate {
             broken(1, format!("{} has no line in the block edges of {FILE}: a new crate needs a rule", self.name));
             return violations;
         };
-        for name in &self.dependencies {
+        for Dependency { name, for_tests } in &self.dependencies {
             let line = self.line_of(name);
-            if own.contains(name.as_str()) && !allowed.contains(name) && *name != self.name {
+            let is_own = own.all.contains(name.as_str());
+            if is_own && !allowed.contains(name) && *name != self.name {
                 broken(line, format!("{} may not depend on {name}: {FILE} does not list it in its line", self.name));
+            }
+            if is_own && self.is_shipped() && !for_tests && !own.shipped.contains(name.as_str()) {
+                let message = format!(
+                    "{} is shipped and {name} supports tests: only its [dev-dependencies] may name it",
+                    self.name
+                );
+                broken(line, message);
             }
             if table.is_pure(&self.name) && IMPURE.contains(&name.as_str()) {
                 broken(line, format!("{} is pure and may not depend on {name}, which does I/O", self.name));
@@ -111,6 +140,13 @@ impl Crate {
     }
 }
 
+impl Dependency {
+    fn read(found: &Value) -> Option<Self> {
+        // Null for one that the crate itself uses.
+        Some(Self { name: found["name"].as_str()?.to_owned(), for_tests: found["kind"] == "dev" })
+    }
+}
+
 fn takes_the_workspaces_lints(manifest: &str) -> bool {
     let mut lines = manifest.lines().map(str::trim).skip_while(|line| *line != "[lints]").skip(1);
     lines.find(|line| !line.is_empty()).is_some_and(|line| line.replace(' ', "") == "workspace=true")
@@ -120,9 +156,14 @@ fn takes_the_workspaces_lints(manifest: &str) -> bool {
 mod tests {
     use super::*;
 
-    const TABLE: &str = "```edges\n*crypto:\n*packet: crypto\nhost: packet\nutils:\n```\n```only\nsqlx: host\n```\n";
+    const TABLE: &str =
+        "```edges\n*crypto:\n*packet: crypto\nhost: packet lab\nutils:\nlab:\n```\n```only\nsqlx: host\n```\n";
 
     fn check(name: &str, dependencies: &[&str], lints: &str) -> String {
+        check_kind(name, dependencies, lints, false)
+    }
+
+    fn check_kind(name: &str, dependencies: &[&str], lints: &str, for_tests: bool) -> String {
         let found = Crate {
             name: name.to_owned(),
             manifest: "crates/x/Cargo.toml".to_owned(),
@@ -130,9 +171,10 @@ mod tests {
                 "[package]\nname = \"{name}\"\n\n[dependencies]\n{}\n{lints}",
                 dependencies.iter().map(|name| format!("{name}.workspace = true\n")).collect::<String>()
             ),
-            dependencies: dependencies.iter().map(|&name| name.to_owned()).collect(),
+            dependencies: dependencies.iter().map(|&name| Dependency { name: name.to_owned(), for_tests }).collect(),
         };
-        let own = ["crypto", "packet", "host"].into();
+        let shipped = BTreeSet::from(["crypto", "packet", "host"]);
+        let own = Own { all: &shipped | &BTreeSet::from(["lab"]), shipped };
         found.check(&Table::parse(TABLE).0, &own).iter().map(|violation| format!("{violation}\n")).collect()
     }
 
@@ -141,6 +183,16 @@ mod tests {
     #[test]
     fn an_edge_that_the_table_lists_is_fine() {
         assert_eq!(check("host", &["packet", "sqlx", "tokio"], LINTS), "");
+    }
+
+    #[test]
+    fn what_supports_tests_is_for_the_tests_of_what_is_shipped() {
+        assert_eq!(check_kind("host", &["lab"], LINTS, true), "");
+        assert!(check("host", &["lab"], LINTS).contains("host is shipped and lab supports tests"));
+        let dependency = |json| Dependency::read(&json).unwrap().for_tests;
+        assert!(dependency(serde_json::json!({"name": "lab", "kind": "dev"})));
+        assert!(!dependency(serde_json::json!({"name": "lab", "kind": null})));
+        assert!(!dependency(serde_json::json!({"name": "lab", "kind": "build"})));
     }
 
     #[test]
