@@ -106,11 +106,11 @@ impl Operator {
         Ok(())
     }
 
-    /// Uninstalls it by Helm.
+    /// Uninstalls it by Helm, which waits for what the chart does before: at most as long as our drain gives itself.
     pub fn uninstall(&self, cluster: &Cluster) -> Result<()> {
         let [node, _] = cluster.nodes();
-        let uninstall = ["helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=120s"];
-        node.command(uninstall).within(4 * PATIENCE).run()?;
+        let uninstall = ["helm", "uninstall", RELEASE, "--namespace", NAMESPACE, "--wait", "--timeout=300s"];
+        node.command(uninstall).within(11 * PATIENCE).run()?;
         Ok(())
     }
 

@@ -103,7 +103,7 @@ impl Stage {
                 certificates: None,
                 default_load_balancer: false,
             },
-            cluster: self.cluster(Some(&self.account)),
+            cluster: self.cluster(&self.account),
             control: RestSettings {
                 url: self.control.url.clone(),
                 credentials: Credentials::Given { id: "id".to_owned(), secret: "secret".to_owned().into() },
@@ -148,9 +148,9 @@ impl Stage {
         Api::namespaced(self.client.clone(), NAMESPACE)
     }
 
-    /// How to reach the API server, with a token; the administrator's when there is none.
-    pub(crate) fn cluster(&self, token: Option<&str>) -> kube::Config {
-        config(&self.server, token.unwrap_or(ADMINISTRATOR.token))
+    /// How to reach the API server with a token.
+    pub(crate) fn cluster(&self, token: &str) -> kube::Config {
+        config(&self.server, token)
     }
 
     pub(crate) fn sets(&self) -> Api<StatefulSet> {

@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 
 use crate::{Checks, PATIENCE, Stage, eventually};
 
-const MANIFEST: &str = include_str!("../../manifests/exit-node.yaml");
+pub(super) const MANIFEST: &str = include_str!("../../manifests/exit-node.yaml");
 pub(super) const OBJECT: &str = "connector/way-out";
 pub(super) const DEVICE: &str = "way-out";
 

@@ -1,15 +1,20 @@
 //! Everything goes: in order, while the coordination server is away, after a finalizer was removed by hand, by a drain.
 
 use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::authorization::v1::SelfSubjectAccessReview;
 use k8s_openapi::api::core::v1::{ConfigMap, Secret, Service};
-use kube::ResourceExt;
-use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams};
+use kube::api::{Api, DeleteParams, ListParams, ObjectMeta, Patch, PatchParams, PostParams};
+use kube::runtime::wait::await_condition;
+use kube::{Client, ResourceExt};
 use kubeapi::{label, name};
 use operator::ApiServerProxy;
 use serde_json::json;
 use telemetry::Shutdown;
+use tokio::task::JoinHandle;
 
 use super::event_says;
+use crate::chart;
 use crate::stage::{NAMESPACE, Stage, eventually};
 
 pub(crate) async fn play(stage: &Stage) {
@@ -32,9 +37,7 @@ pub(crate) async fn play(stage: &Stage) {
         }
         let _later = tokio::time::timeout(
             std::time::Duration::from_secs(38),
-            kube::runtime::wait::await_condition(stage.services(), "journal", |found: Option<&Service>| {
-                found.is_none()
-            }),
+            await_condition(stage.services(), "journal", |found: Option<&Service>| found.is_none()),
         )
         .await;
     }
@@ -104,12 +107,14 @@ async fn tombstones_that_somebody_changed(stage: &Stage, tombstones: &Api<Config
     tombstones.delete("garbled", &DeleteParams::default()).await.unwrap();
 }
 
-/// The drain takes everything back that is still there, and leaves the users' objects.
+/// The drain takes everything back that is still there, by its own account and with the rights that the chart gives that, and
+/// leaves the users' objects.
 async fn drained(stage: &Stage) {
     let shutdown = Shutdown::new(std::time::Duration::from_secs(5));
     let mut config = stage.config("drain");
-    // The drain's account has more rights, and is there only while the chart is uninstalled.
-    config.cluster = stage.cluster(None);
+    config.cluster = stage.cluster(&account_of_the_drain(stage).await);
+    config.drained = vec![OPERATOR.to_owned()];
+    let controller = deployed(stage).await;
     config.api_server_proxy =
         Some(ApiServerProxy { namespace: "home".to_owned(), tags: vec!["tag:k8s-operator".to_owned()] });
     let said = json!({
@@ -120,6 +125,7 @@ async fn drained(stage: &Stage) {
     stage.control.memory().devices.insert("nDoor".to_owned(), vec!["tag:k8s-operator".to_owned()]);
     one_that_can_not_be_freed_keeps_no_other(stage, config.clone()).await;
     operator::drain(config, shutdown).await.unwrap();
+    controller.await.unwrap();
     let devices = stage.control.memory().devices.clone();
     assert!(devices.is_empty(), "{devices:?}");
     let managed = ListParams::default().labels("tailscale.com/managed=true");
@@ -132,6 +138,56 @@ async fn drained(stage: &Stage) {
     assert!(connector.finalizers().is_empty());
     let said = stage.connector_is("robbinsdale-connector", "False", "ConnectorCreating").await;
     assert!(said.message.contains("uninstalled"), "{said:?}");
+}
+
+/// The Deployment of the operator.
+const OPERATOR: &str = "operator";
+
+/// What Helm makes before it runs the drain: a token of its account, once the API server knows what that may.
+async fn account_of_the_drain(stage: &Stage) -> String {
+    let token = chart::begin_uninstallation(&stage.client, "home").await;
+    let reviews: Api<SelfSubjectAccessReview> = Api::all(Client::try_from(stage.cluster(&token)).unwrap());
+    // One right of each binding: they come into force one by one.
+    let rights = [
+        json!({"verb": "list", "resource": "services"}),
+        json!({"verb": "delete", "resource": "secrets", "namespace": NAMESPACE}),
+        json!({"verb": "patch", "group": "apps", "resource": "deployments", "name": OPERATOR, "namespace": NAMESPACE}),
+        json!({"verb": "get", "resource": "secrets", "name": name::API_SERVER_PROXY_STATE, "namespace": "home"}),
+    ];
+    for right in rights {
+        let review = json!({"metadata": {}, "spec": {"resourceAttributes": &right}});
+        let review: SelfSubjectAccessReview = serde_json::from_value(review).unwrap();
+        eventually(&format!("the drain's account has the right {right}"), || async {
+            let answer = reviews.create(&PostParams::default(), &review).await.map_err(|error| error.to_string())?;
+            let status = answer.status.unwrap_or_default();
+            if status.allowed { Ok(()) } else { Err(format!("{status:?}")) }
+        })
+        .await;
+    }
+    token
+}
+
+/// Makes the operator's Deployment, and plays the controller that ends its pods when it is to have none.
+async fn deployed(stage: &Stage) -> JoinHandle<()> {
+    let labels = json!({"app": OPERATOR});
+    let pod = json!({"containers": [{"name": OPERATOR, "image": "towline:test"}]});
+    let deployment = json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": OPERATOR},
+        "spec": {
+            "replicas": 2, "selector": {"matchLabels": labels},
+            "template": {"metadata": {"labels": labels}, "spec": pod},
+        },
+    });
+    stage.apply::<Deployment>(Some(NAMESPACE), deployment).await;
+    let deployments: Api<Deployment> = Api::namespaced(stage.client.clone(), NAMESPACE);
+    tokio::spawn(async move {
+        let stopped = await_condition(deployments.clone(), OPERATOR, |found: Option<&Deployment>| {
+            found.and_then(|one| one.spec.as_ref()).is_some_and(|spec| spec.replicas == Some(0))
+        });
+        let generation = stopped.await.unwrap().unwrap().metadata.generation;
+        let seen = Patch::Merge(json!({"status": {"observedGeneration": generation, "replicas": 0}}));
+        deployments.patch_status(OPERATOR, &PatchParams::default(), &seen).await.unwrap();
+    })
 }
 
 /// Somebody's admission refuses every change of one Service: the job fails and names it, once all else is done.

@@ -18,7 +18,7 @@ async fn own_secret_only(stage: &Stage) {
     let (own, other) = (stage.set_of("web").await, stage.set_of("music").await);
     let token = chart::token(&stage.client, &own).await;
     let request = serde_json::from_value(json!({"spec": {"audiences": [], "expirationSeconds": 3600}})).unwrap();
-    let client = Client::try_from(stage.cluster(Some(&token))).unwrap();
+    let client = Client::try_from(stage.cluster(&token)).unwrap();
     let secrets: Api<Secret> = Api::namespaced(client.clone(), NAMESPACE);
 
     secrets.get(&name::state_secret(&own)).await.unwrap();

@@ -17,7 +17,7 @@ use crate::stage::{NAMESPACE, Stage, eventually};
 const TRIED: &str = "ts-tried-bcdfg";
 
 pub(crate) async fn play(stage: &Stage) {
-    let operator = Client::try_from(stage.cluster(Some(&stage.account))).unwrap();
+    let operator = Client::try_from(stage.cluster(&stage.account)).unwrap();
     only_the_shape_of_a_proxy(stage, &operator).await;
     no_rights_for_others(stage, &operator).await;
     accounts_that_it_makes_are_held_to_the_same(stage, &operator).await;
@@ -151,7 +151,7 @@ async fn accounts_that_it_makes_are_held_to_the_same(stage: &Stage, operator: &C
     bindings.create(&PostParams::default(), &serde_json::from_value(binding).unwrap()).await.unwrap();
 
     let token = chart::token(&stage.client, &own).await;
-    let account = Client::try_from(stage.cluster(Some(&token))).unwrap();
+    let account = Client::try_from(stage.cluster(&token)).unwrap();
     let mut tried = serde_json::to_value(stage.sets().get(&own).await.unwrap()).unwrap();
     tried["metadata"] = metadata;
     put(&mut tried, "/spec/template/spec/serviceAccountName", json!(TRIED));
