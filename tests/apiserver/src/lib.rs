@@ -13,7 +13,6 @@
 #![forbid(unsafe_code)]
 
 mod credentials;
-mod port;
 mod program;
 mod server;
 

@@ -6,10 +6,10 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use loopback::free_port;
 use tempfile::TempDir;
 
 use crate::credentials::{self, ADMINISTRATOR, User};
-use crate::port;
 use crate::program::{Running, program};
 
 /// How long it may take to start.
@@ -35,7 +35,7 @@ impl ApiServer {
         let folder = tempfile::tempdir().context("making a folder")?;
         let authority = credentials::write(folder.path(), users)?;
         let (etcd, store) = start_etcd(folder.path())?;
-        let port = port::free()?;
+        let port = free_port()?;
         let server = start_server(folder.path(), &store, port, flags)?;
         let started = Self { _server: server, _etcd: etcd, folder, port, authority };
         started.wait()?;
@@ -99,7 +99,7 @@ impl ApiServer {
 
 /// Starts the store; returns where it is reached.
 fn start_etcd(folder: &Path) -> Result<(Running, String)> {
-    let url = || -> Result<String> { Ok(format!("http://127.0.0.1:{}", port::free()?)) };
+    let url = || -> Result<String> { Ok(format!("http://127.0.0.1:{}", free_port()?)) };
     let (clients, peers) = (url()?, url()?);
     let arguments = [
         format!("--data-dir={}", folder.join("etcd").display()),

@@ -1,5 +1,5 @@
 use std::ffi::OsStr;
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -91,10 +91,6 @@ impl Drop for Running {
     }
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 #[track_caller]
 pub(crate) fn eventually(what: &str, mut is: impl FnMut() -> bool) {
     let deadline = Instant::now() + PATIENCE;
@@ -116,7 +112,7 @@ impl Installation {
     pub(crate) fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = |name: &str| folder.path().join(name);
-        let (http, admin, relay, stun) = (free_port(), free_port(), free_port(), free_port());
+        let [http, admin, relay, stun] = std::array::from_fn(|_| loopback::free_port().unwrap());
         let url = format!("http://127.0.0.1:{http}");
         write_certificate(&path("relay.crt"), &path("relay.key"));
         let node = json!({

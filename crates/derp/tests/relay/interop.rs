@@ -31,11 +31,6 @@ fn derpprobe() -> PathBuf {
     std::env::var_os("TOWLINE_DERPPROBE").map_or_else(|| stock("derpprobe"), PathBuf::from)
 }
 
-/// A port that nobody has right now.
-fn free_port() -> u16 {
-    std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()
-}
-
 struct StockRelay {
     certificates: Certificates,
     port: u16,
@@ -46,7 +41,7 @@ struct StockRelay {
 impl StockRelay {
     async fn start(more: &[&str]) -> Self {
         let certificates = Certificates::new();
-        let (port, stun_port) = (free_port(), free_port());
+        let [port, stun_port] = std::array::from_fn(|_| loopback::free_port().unwrap());
         let directory = certificates.directory.path();
         let process = Command::new(stock("derper"))
             .args(["-a", &format!("127.0.0.1:{port}"), "-certmode", "manual", "-hostname", HOST, "-http-port", "-1"])

@@ -32,7 +32,7 @@ impl Side {
     async fn start(number: u64) -> Self {
         let server = Server::start().await;
         server.script.lock().unwrap().number = number;
-        let port = std::net::UdpSocket::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let port = loopback::free_port().unwrap();
         let node = Node::start(Config {
             store: Arc::new(MemoryStore::default()),
             netmap_cache: None,

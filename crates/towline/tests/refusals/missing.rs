@@ -4,7 +4,9 @@
 use std::fs;
 use std::path::Path;
 
-use crate::program::{Daemon, fetch, free_port, run, towline};
+use loopback::free_port;
+
+use crate::program::{Daemon, fetch, run, towline};
 use crate::server::{node, status};
 
 /// Nobody listens at the discard port.
@@ -22,7 +24,7 @@ pub(crate) fn operator(home: &Path, control: &str, credential: bool) -> (Daemon,
     if credential {
         give_credential(home);
     }
-    let port = free_port();
+    let port = free_port().unwrap();
     let mut command = towline(home);
     command.args(["operator", "--proxy-image=towline:test", "--login-server", control]);
     command.args(["--admin-listen", &format!("127.0.0.1:{port}")]);

@@ -4,9 +4,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use loopback::free_port;
 use serde_json::Value;
 
-use crate::program::{Daemon, Outcome, clean, free_port, run, towline};
+use crate::program::{Daemon, Outcome, clean, run, towline};
 
 pub(crate) const ADMIN: &str = "admin@example.com";
 
@@ -23,7 +24,7 @@ pub(crate) struct Server {
 impl Server {
     /// Sets one up; `data` may lie in the mount namespace of the process `within`.
     pub(crate) fn set_up(home: &Path, data: &Path, within: Option<u32>) -> Self {
-        let port = free_port();
+        let port = free_port().unwrap();
         let server = Self {
             home: home.to_owned(),
             url: format!("http://127.0.0.1:{port}"),
