@@ -383,6 +383,26 @@ mod tests {
         Entry { tailnet, revision, at, actor, command: "Test", changes: &[], is_act: true }
     }
 
+    /// What SQLite calls waiting for the disk with each commit.
+    const FULL: i64 = 2;
+
+    async fn waits_for_the_disk(store: &Store) {
+        let journal: String = sqlx::query_scalar("PRAGMA journal_mode").fetch_one(&store.pool).await.unwrap();
+        let synchronous: i64 = sqlx::query_scalar("PRAGMA synchronous").fetch_one(&store.pool).await.unwrap();
+        assert_eq!((journal.as_str(), synchronous), ("wal", FULL));
+    }
+
+    #[tokio::test]
+    async fn every_connection_waits_for_the_disk_before_a_write_returns() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("control.db")).await.unwrap();
+        sqlx::query("INSERT INTO tailnet VALUES (1, '', '{}')").execute(&store.pool).await.unwrap();
+        waits_for_the_disk(&store).await;
+        // The one that failed is ended, and another takes its place.
+        store.write(&entry(7, "somebody")).await.unwrap_err();
+        waits_for_the_disk(&store).await;
+    }
+
     #[tokio::test]
     async fn a_write_for_which_there_is_no_room_spoils_none_that_follows() {
         let folder = tempfile::tempdir().unwrap();

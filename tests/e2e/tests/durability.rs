@@ -1,12 +1,12 @@
-//! What the coordination server has acknowledged is there after it was killed, whenever that was.
+//! What the coordination server has acknowledged is there after it was killed, or its machine lost its power, whenever that was.
 //!
 //! Several writers make and delete auth keys by the CLI, as fast as they are answered, while the server is killed with
-//! SIGKILL at random moments and started again on the same folder. `TOWLINE_KILLS` says how often.
+//! SIGKILL at random moments and started again: once on the same folder, and once on a disk that has lost what was not written
+//! through. `TOWLINE_KILLS` says how often, each.
 
 use std::collections::BTreeSet;
 use std::fs::{self, File};
-use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,7 +14,13 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use e2e::{ADMIN, Checks, binary, eventually};
+use loopback::free_port;
 use serde_json::Value;
+
+#[path = "support/disk.rs"]
+mod disk;
+
+use disk::Disk;
 
 /// How many write at the same time.
 const WRITERS: u64 = 3;
@@ -29,10 +35,14 @@ fn main() -> ExitCode {
             Ok(count) => count.parse().context("TOWLINE_KILLS must be a number")?,
             Err(_) => 12,
         };
-        let server = Server::set_up(binary()?)?;
         checks.check(&format!("a server that is killed {kills} times forgets nothing that it acknowledged"), || {
-            server.suffer(kills)
+            Server::set_up("killed", |_| Ok(None))?.suffer(kills)
         });
+        checks.check("a disk whose power is cut forgets what was not written through", disk::forgets);
+        checks
+            .check(&format!("a server whose power is cut {kills} times forgets nothing that it acknowledged"), || {
+                Server::set_up("cut", |folder| Disk::make(folder).map(Some))?.suffer(kills)
+            });
         Ok(())
     })
 }
@@ -42,6 +52,10 @@ struct Server {
     binary: PathBuf,
     folder: PathBuf,
     url: String,
+    /// Where its data lie: on the disk, where there is one.
+    data: PathBuf,
+    /// Loses its power with each kill.
+    disk: Option<Disk>,
 }
 
 /// What the writers know: keys whose making was acknowledged, and keys whose deletion was asked for or acknowledged.
@@ -53,29 +67,29 @@ struct Ledger {
 }
 
 impl Server {
-    fn set_up(binary: PathBuf) -> Result<Self> {
-        let folder = std::env::temp_dir().join(format!("towline-durability-{}", std::process::id()));
+    fn set_up(name: &str, disk: impl FnOnce(&Path) -> Result<Option<Disk>>) -> Result<Self> {
+        let folder = std::env::temp_dir().join(format!("towline-durability-{name}-{}", std::process::id()));
         fs::create_dir(&folder).with_context(|| format!("making {}", folder.display()))?;
-        // Free now, and taken again in a moment by the server.
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        let server = Self { binary, url: format!("http://127.0.0.1:{port}"), folder };
+        let (port, disk) = (free_port()?, disk(&folder)?);
+        let data = disk.as_ref().map_or(folder.as_path(), Disk::folder).join("data");
+        let server = Self { binary: binary()?, url: format!("http://127.0.0.1:{port}"), folder, data, disk };
         fs::write(server.folder.join("password"), "a long password for a short test")?;
         let made = server
-            .towline(&["control", "init", "--domain=durable.ts.net", "--relay=relay.test"])
-            .args(["--url", &server.url, "--admin", ADMIN])
-            .arg("--data")
-            .arg(server.folder.join("data"))
+            .server(&["init", "--domain=durable.ts.net", "--relay=relay.test"])
+            .args(["--url", &server.url, "--admin", ADMIN, "--data"])
+            .arg(&server.data)
             .arg("--password-file")
             .arg(server.folder.join("password"))
             .output()?;
         ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        let relays = server.data.join("relays.json");
         let config =
-            format!("url = {:?}\n[listen]\nhttp = \"127.0.0.1:{port}\"\n[relays]\nmap = \"relays.json\"\n", server.url);
-        fs::write(server.folder.join("data/control.toml"), config)?;
+            format!("url = {:?}\n[listen]\nhttp = \"127.0.0.1:{port}\"\n[relays]\nmap = {relays:?}\n", server.url);
+        fs::write(server.folder.join("control.toml"), config)?;
         Ok(server)
     }
 
-    fn suffer(&self, kills: u32) -> Result<()> {
+    fn suffer(self, kills: u32) -> Result<()> {
         let mut running = self.start()?;
         let password = self.folder.join("password");
         let login = ["admin", "login", "--server", &self.url, "--user", ADMIN, "--password-file"];
@@ -85,13 +99,14 @@ impl Server {
         let mut random = Random::seeded()?;
         let suffered = std::thread::scope(|scope| {
             for writer in 0..WRITERS {
-                let (ledger, stop) = (&ledger, &stop);
-                scope.spawn(move || self.write(writer, ledger, stop));
+                let (server, ledger, stop) = (&self, &ledger, &stop);
+                scope.spawn(move || server.write(writer, ledger, stop));
             }
             let result = (0..kills).try_for_each(|_| {
                 std::thread::park_timeout(LONGEST_LIFE.mul_f64(random.fraction()));
                 running.kill().context("killing the server")?;
                 running.wait()?;
+                self.disk.iter().try_for_each(Disk::cut)?;
                 running = self.start()?;
                 self.compare(&ledger)
             });
@@ -105,7 +120,9 @@ impl Server {
         let ledger = ledger.into_inner().map_err(|_| anyhow::anyhow!("a writer broke off"))?;
         println!("       {} keys made and {} deleted, all as acknowledged", ledger.made.len(), ledger.deleted.len());
         ensure!(ledger.made.len() as u64 > u64::from(kills), "the writers hardly wrote: {}", ledger.made.len());
-        fs::remove_dir_all(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
+        let Self { folder, disk, .. } = self;
+        drop(disk);
+        fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
     }
 
     /// Makes keys, and deletes all but every eighth again, until told to stop; what fails because the server is gone is nothing
@@ -149,12 +166,9 @@ impl Server {
 
     fn start(&self) -> Result<Child> {
         let log = File::options().create(true).append(true).open(self.folder.join("log"))?;
-        let mut child = self
-            .towline(&["control", "--data"])
-            .arg(self.folder.join("data"))
-            .stderr(log)
-            .spawn()
-            .context("starting")?;
+        let mut command = self.server(&["--data"]);
+        command.arg(&self.data).arg("--config").arg(self.folder.join("control.toml"));
+        let mut child = command.stderr(log).spawn().context("starting")?;
         let ready = eventually("the server answers", START, || {
             if let Some(status) = child.try_wait()? {
                 let log = fs::read_to_string(self.folder.join("log")).unwrap_or_default();
@@ -177,8 +191,21 @@ impl Server {
         Ok(serde_json::from_slice(&output.stdout)?)
     }
 
+    /// A command of the administrator's.
     fn towline(&self, arguments: &[&str]) -> Command {
-        let mut command = Command::new(&self.binary);
+        self.at_home(Command::new(&self.binary), arguments)
+    }
+
+    /// A command of the server, which sees its disk.
+    fn server(&self, arguments: &[&str]) -> Command {
+        let command = match &self.disk {
+            Some(disk) => disk.command(&self.binary),
+            None => Command::new(&self.binary),
+        };
+        self.at_home(command, &[&["control"][..], arguments].concat())
+    }
+
+    fn at_home(&self, mut command: Command, arguments: &[&str]) -> Command {
         command.args(arguments).env("HOME", &self.folder).env("XDG_CONFIG_HOME", self.folder.join("config"));
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command

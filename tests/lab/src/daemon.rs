@@ -241,7 +241,7 @@ impl Daemon {
         }
     }
 
-    /// Kills it as a power cut would, and leaves its record: [`Daemon::restart`] brings it back.
+    /// Kills it without a word before, and leaves its record: [`Daemon::restart`] brings it back.
     ///
     /// # Errors
     /// When it survives.

@@ -36,7 +36,7 @@ pub(crate) const STAGES: &[Stage] = &[
     Stage { name: "unit", about: "tests of every crate", standard: true, run: cargo::units },
     Stage {
         name: "durability",
-        about: "the coordination server forgets nothing when it is killed",
+        about: "the coordination server forgets nothing when it is killed, or its power is cut",
         standard: true,
         run: scenario::durability,
     },

@@ -108,7 +108,7 @@ fn on_a_full_disk_nothing_is_acknowledged_nothing_is_lost_and_it_goes_on_by_itse
     made.push(id(&after.out));
     made.sort();
     assert_eq!(keys(&server), made);
-    // Killed at once, as by a loss of power: what was acknowledged is there.
+    // Killed at once: what was acknowledged is there.
     running.child.kill().unwrap();
     running.child.wait().unwrap();
     let _again = server.start();
