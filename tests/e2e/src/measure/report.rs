@@ -35,12 +35,12 @@ struct Line {
 impl Report {
     fn lines(&self) -> impl Iterator<Item = Line> + use<'_> {
         ROWS.into_iter().filter(|row| self.is_known(*row)).map(|row| {
-            let middle = |system| median(self.figures.values(row, system).into_values());
-            let (stock, own) = (middle(OTHER), middle(OWN));
+            let values = |system| self.figures.values(row, system).into_values().collect::<Vec<f64>>();
+            let (stock, own) = (median(values(OTHER)), median(values(OWN)));
             let ratios = self.figures.ratios(row, OWN, OTHER);
             let ratio =
                 median(ratios.iter().copied()).and_then(|middle| Some([*ratios.first()?, middle, *ratios.last()?]));
-            let verdict = row.target().and_then(|target| target.verdict(own?, &ratios));
+            let verdict = row.target().and_then(|target| target.verdict(&values(OWN), &ratios));
             Line { row, stock, own, ratio, verdict }
         })
     }
@@ -129,8 +129,8 @@ impl Report {
         let controls = if controls.is_empty() { "not used".to_owned() } else { controls.join(", ") };
         write!(
             formatter,
-            "\n{} Services, {rounds} {}; medians of rounds, ratios of values of the same round. ≤ stock is met where every round says so and missed where \
-             none does; ≥ stock is missed where every round says so, else the two are level. Idle: {} s; TCP: {} s from the \
+            "\n{} Services, {rounds} {}; medians of rounds, ratios of values of the same round. Whether a target is met is \
+             what the median says; where a round says otherwise, rounds differ. Idle: {} s; TCP: {} s from the \
              laptop to robbinsdale through both NATs, congestion control {controls}. Everything, Kubernetes too, shares {} \
              processor cores. Memory is the peak of the cgroup's usage without inactive files, of pods with their pause \
              container, a proxy's the median of all; resident is what its processes have in memory, program files too. Idle calls and writes are those beyond what two nodes and the cluster do by themselves. The stock \

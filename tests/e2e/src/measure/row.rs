@@ -1,3 +1,5 @@
+use super::figures::median;
+
 /// One line of the comparison.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Row {
@@ -56,24 +58,27 @@ pub enum Row {
 pub enum Target {
     /// At most so much.
     AtMost(f64),
-    /// At most as much as the stock system, in every round.
+    /// At most as much as the stock system.
     NoMoreThanStock,
-    /// As much as the stock system: the rounds do not all say that it is less.
-    LevelWithStock,
+    /// At least as much as the stock system.
+    NoLessThanStock,
 }
 
 /// Whether a target is reached.
 ///
-/// Compared with the stock system, only rounds that agree decide: by how much two runs of the same differ on this machine is
-/// told by nothing but the rounds themselves.
+/// The median of the rounds decides, whichever target it is; where a round says otherwise, that is said too: by how much two
+/// runs of the same differ on this machine is told by nothing but the rounds themselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
     /// It is.
     Met,
     /// It is not.
     Missed,
-    /// Some rounds say so, and some otherwise.
-    RoundsDiffer,
+    /// The median says whether it is, and a round says otherwise.
+    RoundsDiffer {
+        /// What the median says.
+        met: bool,
+    },
     /// One round has no spread to compare a difference with.
     OneRound,
 }
@@ -173,7 +178,7 @@ impl Row {
             Self::OperatorMemory | Self::OperatorResident => Some(Target::AtMost(40.0)),
             Self::ProxyMemory | Self::ProxyResident => Some(Target::AtMost(20.0)),
             Self::MedianFirstByte | Self::LastFirstByte => Some(Target::NoMoreThanStock),
-            Self::FullRate | Self::PacedRate => Some(Target::LevelWithStock),
+            Self::FullRate | Self::PacedRate => Some(Target::NoLessThanStock),
             Self::FullSender | Self::FullReceiver | Self::PacedSender | Self::PacedReceiver => {
                 Some(Target::NoMoreThanStock)
             }
@@ -183,31 +188,26 @@ impl Row {
 }
 
 impl Target {
-    /// Whether `own` reaches it, where the stock system is known as far as that matters; `ratios` are ours to stock's, one a
-    /// round in which both were measured.
-    pub fn verdict(self, own: f64, ratios: &[f64]) -> Option<Verdict> {
-        let reached = |ratio: &f64| match self {
-            Self::LevelWithStock => *ratio >= 1.0,
-            Self::AtMost(_) | Self::NoMoreThanStock => *ratio <= 1.0,
-        };
-        let agreeing = ratios.iter().filter(|ratio| reached(ratio)).count();
-        Some(match (self, ratios.len()) {
-            (Self::AtMost(most), _) => {
-                if own <= most {
-                    Verdict::Met
-                } else {
-                    Verdict::Missed
-                }
-            }
-            (_, 0) => return None,
-            (_, 1) => Verdict::OneRound,
-            (_, all) if agreeing == all => Verdict::Met,
-            (_, _) if agreeing == 0 => Verdict::Missed,
-            // The difference is smaller than that between rounds: that is what level means.
-            (Self::LevelWithStock, _) => Verdict::Met,
-            (Self::NoMoreThanStock, _) => Verdict::RoundsDiffer,
-        })
+    /// Whether our system reaches it, where the stock system is known as far as that matters: `own` are our values, and
+    /// `ratios` ours to stock's, one a round in which both were measured.
+    pub fn verdict(self, own: &[f64], ratios: &[f64]) -> Option<Verdict> {
+        match (self, ratios) {
+            (Self::AtMost(most), _) => judged(own, |value| value <= most),
+            (_, [_]) => Some(Verdict::OneRound),
+            (Self::NoMoreThanStock, _) => judged(ratios, |ratio| ratio <= 1.0),
+            (Self::NoLessThanStock, _) => judged(ratios, |ratio| ratio >= 1.0),
+        }
     }
+}
+
+/// What the median says, and whether each round says the same.
+fn judged(rounds: &[f64], reached: impl Fn(f64) -> bool) -> Option<Verdict> {
+    let met = reached(median(rounds.iter().copied())?);
+    Some(match (met, rounds.iter().all(|round| reached(*round) == met)) {
+        (true, true) => Verdict::Met,
+        (false, true) => Verdict::Missed,
+        (met, false) => Verdict::RoundsDiffer { met },
+    })
 }
 
 impl Verdict {
@@ -216,7 +216,8 @@ impl Verdict {
         match self {
             Self::Met => Some(true),
             Self::Missed => Some(false),
-            Self::RoundsDiffer | Self::OneRound => None,
+            Self::RoundsDiffer { met } => Some(met),
+            Self::OneRound => None,
         }
     }
 }
@@ -226,7 +227,8 @@ impl std::fmt::Display for Verdict {
         formatter.write_str(match self {
             Self::Met => "met",
             Self::Missed => "missed",
-            Self::RoundsDiffer => "rounds differ",
+            Self::RoundsDiffer { met: true } => "met, rounds differ",
+            Self::RoundsDiffer { met: false } => "missed, rounds differ",
             Self::OneRound => "one round: no spread",
         })
     }
@@ -237,7 +239,7 @@ impl std::fmt::Display for Target {
         match self {
             Self::AtMost(most) => write!(formatter, "≤ {most}"),
             Self::NoMoreThanStock => formatter.write_str("≤ stock"),
-            Self::LevelWithStock => formatter.write_str("≥ stock"),
+            Self::NoLessThanStock => formatter.write_str("≥ stock"),
         }
     }
 }
@@ -248,26 +250,37 @@ mod tests {
 
     #[test]
     fn a_target_that_needs_the_stock_system_is_open_without_it() {
-        assert_eq!(Target::NoMoreThanStock.verdict(1.0, &[]), None);
-        assert_eq!(Target::AtMost(40.0).verdict(41.0, &[]), Some(Verdict::Missed));
-        assert_eq!(Target::AtMost(40.0).verdict(39.0, &[0.5]), Some(Verdict::Met));
+        assert_eq!(Target::NoMoreThanStock.verdict(&[1.0], &[]), None);
+        assert_eq!(Target::AtMost(40.0).verdict(&[41.0], &[]), Some(Verdict::Missed));
+        assert_eq!(Target::AtMost(40.0).verdict(&[39.0], &[0.5]), Some(Verdict::Met));
+        assert_eq!(Target::AtMost(40.0).verdict(&[], &[]), None);
     }
 
     #[test]
-    fn only_rounds_that_agree_decide() {
-        let less = |ratios: &[f64]| Target::NoMoreThanStock.verdict(1.0, ratios);
-        assert_eq!(less(&[0.7, 0.8, 1.0]), Some(Verdict::Met));
-        assert_eq!(less(&[0.9, 1.1]), Some(Verdict::RoundsDiffer));
-        assert_eq!(less(&[1.05, 1.1]), Some(Verdict::Missed));
-        let level = |ratios: &[f64]| Target::LevelWithStock.verdict(1.0, ratios);
-        assert_eq!(level(&[0.93, 1.02]), Some(Verdict::Met));
-        assert_eq!(level(&[0.97, 0.98, 0.99]), Some(Verdict::Missed));
+    fn the_median_decides_and_rounds_that_say_otherwise_are_told() {
+        let less = |ratios: &[f64]| Target::NoMoreThanStock.verdict(&[], ratios).unwrap();
+        assert_eq!(less(&[0.7, 0.8, 1.0]), Verdict::Met);
+        assert_eq!(less(&[0.9, 0.95, 1.1]), Verdict::RoundsDiffer { met: true });
+        assert_eq!(less(&[0.9, 1.05, 1.1]), Verdict::RoundsDiffer { met: false });
+        assert_eq!(less(&[1.05, 1.1]), Verdict::Missed);
+        let at_most = |own: &[f64]| Target::AtMost(40.0).verdict(own, &[]).unwrap();
+        assert_eq!(at_most(&[39.0, 39.5, 41.0]), Verdict::RoundsDiffer { met: true });
+        assert_eq!(Verdict::RoundsDiffer { met: true }.to_string(), "met, rounds differ");
+    }
+
+    #[test]
+    fn one_round_at_the_stock_systems_rate_does_not_make_ours_as_fast() {
+        let more = |ratios: &[f64]| Target::NoLessThanStock.verdict(&[], ratios).unwrap();
+        assert_eq!(more(&[0.93, 0.95, 1.0]), Verdict::RoundsDiffer { met: false });
+        assert_eq!(more(&[0.93, 1.02, 1.05]), Verdict::RoundsDiffer { met: true });
+        assert_eq!(more(&[0.97, 0.98, 0.99]), Verdict::Missed);
+        assert_eq!(more(&[1.0, 1.1]), Verdict::Met);
     }
 
     #[test]
     fn one_round_has_no_spread_and_no_verdict() {
-        assert_eq!(Target::LevelWithStock.verdict(1.0, &[0.5]), Some(Verdict::OneRound));
-        assert_eq!(Target::NoMoreThanStock.verdict(1.0, &[0.5]).and_then(Verdict::is_met), None);
+        assert_eq!(Target::NoLessThanStock.verdict(&[], &[0.5]), Some(Verdict::OneRound));
+        assert_eq!(Target::NoMoreThanStock.verdict(&[], &[0.5]).and_then(Verdict::is_met), None);
     }
 
     #[test]
