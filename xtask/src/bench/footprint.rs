@@ -9,13 +9,13 @@ use crate::{build, fetch, print, world};
 
 /// Measure what operator, proxies and nodes cost, ours beside the stock ones
 ///
-/// Both systems take turns on one cluster and one coordination server, in an order that changes by round; each leaves before
-/// the next enters. Expect ten minutes a round on two cores, and other programs on the machine in the figures.
+/// Both systems take turns on one cluster and one coordination server, in an order that changes by round and begins by chance;
+/// each leaves before the next enters. Expect ten minutes a round on two cores, and other programs on the machine in the figures.
 #[derive(Parser)]
 #[command(name = "cargo xtask bench footprint")]
 struct Footprint {
-    /// How often each system is measured; ratios are of values of the same round
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..))]
+    /// How often each system is measured; ratios are of values of the same round. Even, so that each goes first as often
+    #[arg(long, default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..))]
     rounds: u64,
 
     /// How many Services are exposed at once

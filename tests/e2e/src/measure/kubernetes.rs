@@ -37,7 +37,7 @@ const INSTALLED: &str = "!tailscale.com/parent-resource";
 /// The label of the Services that are measured.
 const SERVICES: &str = "bench=footprint";
 
-/// How many Services are exposed before anything is measured: enough for both nodes to have had each image.
+/// How many Services are exposed before anything is measured, so that both nodes have had each image.
 const WARMERS: usize = 4;
 /// How long Services may take to answer, all of them.
 const LIMIT: Duration = Duration::from_secs(420);
@@ -99,6 +99,16 @@ impl Exposed<'_> {
         let names = self.expose("warm", WARMERS)?;
         let answers = await_first_bytes(self.nodes.laptop.lab_box(), &names, Instant::now(), 4 * PATIENCE)?;
         answers.into_iter().collect::<Result<Vec<Duration>>>()?;
+        let warmers = self.pods(PROXIES)?;
+        for node in self.ground.cluster.nodes() {
+            let is_there = warmers.iter().any(|pod| pod["spec"]["nodeName"] == node.name());
+            ensure!(
+                is_there,
+                "none of {} proxies was put on {}, which has had no image of theirs",
+                warmers.len(),
+                node.name()
+            );
+        }
         self.remove_services()
     }
 
@@ -163,16 +173,14 @@ impl Exposed<'_> {
         let usages = self.ground.cluster.nodes().map(lab::LabBox::pods_usage);
         let usages: BTreeMap<String, lab::Usage> =
             usages.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect();
-        let of = |uid: &str| Some((uid.to_owned(), usages.get(uid)?.processor));
-        Ok(pods.iter().filter_map(|pod| of(uid(pod)?)).collect())
+        let each = of_each(&pods, &usages)?;
+        Ok(each.into_iter().map(|(uid, usage)| (uid.to_owned(), usage.processor)).collect())
     }
 
     fn memory(&self, peaks: &BTreeMap<String, Peak>, figures: &mut Figures) -> Result<()> {
         let of = |labels| -> Result<Vec<Peak>> {
             let pods = self.pods(labels)?;
-            let found: Vec<Peak> = pods.iter().filter_map(|pod| peaks.get(uid(pod)?).copied()).collect();
-            ensure!(!found.is_empty(), "no pod's memory was seen");
-            Ok(found)
+            Ok(of_each(&pods, peaks).context("its memory")?.into_iter().map(|(_, peak)| *peak).collect())
         };
         let largest = |peaks: &[Peak]| peaks.iter().copied().fold(Peak::default(), Peak::or);
         let installed = of(INSTALLED).map(|peaks| {
@@ -222,13 +230,30 @@ fn device_names(prefix: &str, count: usize) -> Vec<String> {
     (1..=count).map(|number| format!("{prefix}-{number}")).collect()
 }
 
-fn uid(pod: &Value) -> Option<&str> {
-    pod["metadata"]["uid"].as_str()
+/// What was measured of each of these pods, by its uid; of all of them, or the figures would be those of some.
+fn of_each<'a, T>(pods: &'a [Value], measured: &'a BTreeMap<String, T>) -> Result<Vec<(&'a str, &'a T)>> {
+    ensure!(!pods.is_empty(), "there are no pods to be measured");
+    let of = |pod: &'a Value| -> Result<(&'a str, &'a T)> {
+        let uid = pod["metadata"]["uid"].as_str().context("a pod has no uid")?;
+        let found = measured.get(uid).with_context(|| format!("pod {} was not measured", pod["metadata"]["name"]))?;
+        Ok((uid, found))
+    };
+    pods.iter().map(of).collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pod_that_was_not_measured_is_missing_and_not_left_out() {
+        let pods = ["a", "b"].map(|uid| json!({"metadata": {"uid": uid, "name": format!("pod-{uid}")}}));
+        let both = BTreeMap::from([("a".to_owned(), 1), ("b".to_owned(), 2), ("c".to_owned(), 3)]);
+        assert_eq!(of_each(&pods, &both).unwrap(), [("a", &1), ("b", &2)]);
+        let one = BTreeMap::from([("a".to_owned(), 1)]);
+        assert!(of_each(&pods, &one).unwrap_err().to_string().contains("pod-b"));
+        assert!(of_each(&[], &both).is_err());
+    }
 
     #[test]
     fn processor_time_of_a_pod_that_went_is_missing_and_no_zero() {

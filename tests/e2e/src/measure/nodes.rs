@@ -46,7 +46,7 @@ pub(super) fn idle(
     let watch = watch(nodes);
     let_be(REST);
     let counted = count_while_idle(ground, extent);
-    let peak = watch.and_then(MemoryWatch::peaks).and_then(|peaks| largest(&peaks));
+    let peak = watch.and_then(MemoryWatch::peaks).and_then(|peaks| largest(nodes, &peaks));
     if extent.nodes {
         figures.note_all([Row::IdleNodeMemory, Row::IdleNodeResident], system, peak);
         let calls = counted.as_ref().map(|counted| per_minute(counted.calls(), extent));
@@ -68,7 +68,7 @@ pub(super) fn busy(nodes: &Nodes, system: &'static str, extent: &Extent, figures
     };
     let watch = watch(nodes);
     let full = send(None);
-    let peak = watch.and_then(MemoryWatch::peaks).and_then(|peaks| largest(&peaks));
+    let peak = watch.and_then(MemoryWatch::peaks).and_then(|peaks| largest(nodes, &peaks));
     figures.note_all([Row::BusyNodeMemory, Row::BusyNodeResident], system, peak);
     if let Ok(full) = &full {
         figures.congestion_control(&full.congestion_control);
@@ -95,7 +95,8 @@ fn watch(nodes: &Nodes) -> Result<MemoryWatch> {
     Ok(MemoryWatch::daemons(vec![nodes.laptop.daemon()?, nodes.robbinsdale.daemon()?]))
 }
 
-fn largest(peaks: &BTreeMap<String, Peak>) -> Result<[f64; 2]> {
-    let largest = peaks.values().copied().reduce(Peak::or).context("no node's memory was seen")?;
+fn largest(nodes: &Nodes, peaks: &BTreeMap<String, Peak>) -> Result<[f64; 2]> {
+    let of = |name: &str| peaks.get(name).copied().with_context(|| format!("the memory of {name}'s node was not seen"));
+    let largest = of(nodes.laptop.lab_box().name())?.or(of(nodes.robbinsdale.lab_box().name())?);
     Ok([largest.working_set, largest.resident])
 }
