@@ -98,6 +98,12 @@ impl<'a> Browser<'a> {
 }
 
 impl Page {
+    /// What the page's list of facts says of something, such as `Host name`.
+    pub fn fact(&self, name: &str) -> Option<String> {
+        let rest = self.html.split(&format!("<dt>{name}</dt><dd>")).nth(1)?;
+        Some(unescape(rest.split("</dd>").next()?))
+    }
+
     /// What is wrong, in the page's own words; else its beginning as a person reads it.
     fn says(&self) -> String {
         let marked = self.html.split("class=\"problem\">").nth(1).and_then(|rest| rest.split("</p>").next());
@@ -162,6 +168,15 @@ mod tests {
         let other = "<html><head><style>p{}</style></head><body><h1>Towline</h1><p>This is <code>it</code>.</p></body>";
         assert_eq!(page(other).says(), "Towline This is it .");
         assert_eq!(page(&"long ".repeat(1000)).says().chars().count(), MOST_WORDS + 1);
+    }
+
+    #[test]
+    fn a_fact_is_read_by_its_name() {
+        let html = "<dl><dt>Host name</dt><dd>laptop &amp; more</dd><dt>System</dt><dd>linux 6.1</dd></dl>".to_owned();
+        let page = Page { url: String::new(), html };
+        assert_eq!(page.fact("Host name").unwrap(), "laptop & more");
+        assert_eq!(page.fact("System").unwrap(), "linux 6.1");
+        assert_eq!(page.fact("Address"), None);
     }
 
     #[test]

@@ -99,19 +99,18 @@ impl Client {
 
     /// Joins by a login that `user` confirms in a browser on the same computer, under the box's name.
     ///
-    /// The page must name the device and `address`, from which it is seen.
+    /// The page must name the device, its system and `address`, from which it is seen.
     pub fn log_in(&self, user: &str, address: &str) -> Result<()> {
         let name = self.lab_box.name();
         let (server, own) = (format!("--login-server={CONTROL_URL}"), format!("--hostname={name}"));
         let mut login = self.cli(["login", &server, &own]).spawn()?;
-        login.wait_for("/a/", PATIENCE)?;
-        let said = login.output();
-        let said = said.stdout + &said.stderr;
-        let url = said.split_whitespace().find(|word| word.contains("/a/")).context("no URL was shown")?;
+        let url = login_url(&mut login)?;
         let browser = Browser::open(&self.lab_box, user)?;
-        let page = browser.sign_in(url, user)?;
-        ensure!(page.html.contains(name), "the page does not name the device:\n{}", page.html);
-        ensure!(page.html.contains(address), "the page does not show its address:\n{}", page.html);
+        let page = browser.sign_in(&url, user)?;
+        for (fact, told) in [("Host name", name), ("System", "linux"), ("Address", address)] {
+            let said = page.fact(fact).with_context(|| format!("the page does not tell {fact}:\n{}", page.html))?;
+            ensure!(said.split_whitespace().next() == Some(told), "the page tells {said:?} as {fact}, and not {told}");
+        }
         browser.let_in(&page)?;
         login.finish(PATIENCE)?;
         Ok(())
@@ -203,6 +202,15 @@ impl Client {
             Ok(())
         })
     }
+}
+
+/// Waits until a command that logs in shows the URL to be opened, and answers that.
+pub fn login_url(login: &mut Running) -> Result<String> {
+    login.wait_for("/a/", PATIENCE)?;
+    let said = login.output();
+    let said = said.stdout + &said.stderr;
+    let url = said.split_whitespace().find(|word| word.contains("/a/")).context("no URL was shown")?;
+    Ok(url.to_owned())
 }
 
 fn start_ours(lab_box: &LabBox) -> Result<Daemon> {

@@ -40,7 +40,7 @@ mod table;
 pub use arguments::{Arguments, Cast, Program};
 pub use browser::{Browser, Page};
 pub use checks::{Checks, Marks};
-pub use client::Client;
+pub use client::{Client, login_url};
 pub use conversation::Conversation;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};

@@ -12,7 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Checks, Installation, MEMBER, PATIENCE, eventually};
+use e2e::{Checks, Installation, MEMBER, PATIENCE, eventually, login_url};
 use lab::{World, WorldName};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -266,11 +266,8 @@ impl User {
         laptop.run(["towline", "logout"])?;
         let server = format!("--login-server={}", e2e::CONTROL_URL);
         let mut login = laptop.command(["towline", "login", &server]).within(2 * PATIENCE).spawn()?;
-        login.wait_for("/a/", PATIENCE)?;
-        let said = login.output();
-        let said = said.stdout + &said.stderr;
-        let url = said.split_whitespace().find(|word| word.contains("/a/")).context("no URL was shown")?;
-        self.runs(&["sign-in", url, "--user", MEMBER])?;
+        let url = login_url(&mut login)?;
+        self.runs(&["sign-in", &url, "--user", MEMBER])?;
         login.finish(PATIENCE)?;
         eventually("the member's view", PATIENCE, || {
             let status = laptop.run(["towline", "status"])?.stdout;
