@@ -23,6 +23,8 @@ pub(crate) const BY_RELAY: Promise = Promise::new("by relay", Duration::from_sec
 pub(crate) const DIRECT_AGAIN: Promise = Promise::new("directly again", Duration::from_secs(30));
 /// Row 17.
 pub(crate) const BY_OTHER_RELAY: Promise = Promise::new("by the other relay", Duration::from_secs(2));
+/// Row 17: what goes on answers at once; a busy machine lets it wait for its turn.
+pub(crate) const GOES_ON: Promise = Promise::new("an open connection answers", Duration::from_secs(5));
 /// Row 17: "in seconds".
 pub(crate) const PROXY_BACK: Promise = Promise::new("the proxy's first byte", Duration::from_secs(10));
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
+use crate::conversation::call;
 use crate::operator::NAMESPACE;
-use crate::{Checks, PATIENCE, Stage, eventually};
+use crate::{Checks, Conversation, PATIENCE, Stage, eventually};
 
 const MANIFEST: &str = include_str!("../../../../examples/egress-service.yaml");
 pub(super) const SERVICE: &str = "service/tailscale-robbinsdale";
@@ -59,6 +60,13 @@ fn answers_as(stage: &Stage, name: &str, limit: Duration) -> Result<()> {
         ensure!(page.contains("robbinsdale: hello"), "{page:?}");
         Ok(())
     })
+}
+
+/// A connection from a pod to robbinsdale that stays open.
+pub(super) fn conversation(stage: &Stage) -> Result<Conversation> {
+    let exec = ["-n", "home", "exec", "-i", "shell", "--"].map(str::to_owned);
+    let caller = stage.cluster.kubectl(exec.into_iter().chain(call(NAME)));
+    Conversation::with(&stage.tailnet.robbinsdale, caller).context("from a pod to robbinsdale")
 }
 
 /// A Service that names robbinsdale by its address does the same, and goes with its device.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use crate::{Checks, PATIENCE, Stage, TAILNET_DOMAIN};
+use crate::conversation::call;
+use crate::{Checks, Conversation, PATIENCE, Stage, TAILNET_DOMAIN};
 
 const MANIFEST: &str = include_str!("../../manifests/exposed.yaml");
 /// The exposed Services with their devices.
@@ -37,6 +38,12 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
 /// The web server answers the laptop under the device's name.
 pub(super) fn answers(stage: &Stage, device: &str, limit: Duration) -> Result<()> {
     stage.tailnet.laptop.gets(&format!("http://{device}/"), PAGE, limit)
+}
+
+/// A connection from the laptop to the pod behind a device that stays open.
+pub(super) fn conversation(stage: &Stage, device: &str) -> Result<Conversation> {
+    let caller = stage.tailnet.laptop.lab_box().command(call(device));
+    Conversation::by(caller).with_context(|| format!("from the laptop to {device}"))
 }
 
 fn status(stage: &Stage, service: &str, device: &str) -> Result<()> {

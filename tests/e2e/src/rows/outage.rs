@@ -2,20 +2,29 @@
 
 use anyhow::{Context, Result, ensure};
 
-use crate::{Checks, PATIENCE, Tailnet, eventually};
+use crate::{Checks, Conversation, Marks, PATIENCE, Tailnet, eventually};
 
-/// Kills the coordination server and starts it again.
+/// Kills the coordination server and starts it again, while a connection is held open.
 pub(super) fn play(tailnet: &Tailnet, checks: &mut Checks) {
-    checks.check("row 17: the server is killed: what they have goes on, and they find it again", || {
+    checks.timed("row 17: the server is killed: what they have goes on, and they find it again", |marks| {
         let before = ids(tailnet)?;
+        let mut conversation = Conversation::begin(&tailnet.laptop, &tailnet.robbinsdale)?;
         tailnet.installation.start_control()?.kill()?;
-        let without = traffic(tailnet);
+        let without = goes_on(tailnet, &mut conversation, marks);
         tailnet.installation.start_control()?;
         without.context("while there was no server")?;
         eventually("both online at the server", PATIENCE, || online(tailnet))?;
         ensure!(ids(tailnet)? == before, "there were {before:?} and are {:?}", ids(tailnet)?);
-        traffic(tailnet)
+        goes_on(tailnet, &mut conversation, marks)?;
+        conversation.end()
     });
+}
+
+/// The connection that was there, and new ones.
+fn goes_on(tailnet: &Tailnet, conversation: &mut Conversation, marks: &Marks) -> Result<()> {
+    conversation.goes_on(marks)?;
+    traffic(tailnet)?;
+    conversation.goes_on(marks)
 }
 
 fn traffic(tailnet: &Tailnet) -> Result<()> {

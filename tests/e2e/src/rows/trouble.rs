@@ -10,54 +10,104 @@ use super::newcomer::Newcomer;
 use super::{egress, expose};
 use crate::operator::{NAMESPACE, NODE};
 use crate::promise::PROXY_BACK;
-use crate::{Checks, PATIENCE, Stage, Stopwatch, eventually};
+use crate::{Checks, Conversation, Marks, PATIENCE, Stage, Stopwatch, eventually};
 
-/// Traffic that goes on answers at once; on a busy machine the first attempt may be cut short.
+/// New connections are answered at once too; on a busy machine the first attempt may be cut short.
 const GOES_ON: Duration = Duration::from_secs(5);
 
-/// Kills a proxy, the operator and the coordination server, one at a time.
+/// Kills a proxy, the operator and the coordination server, one at a time, while connections are held open.
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
-    let (service, device) = expose::EXPOSED[0];
-    checks.timed(
-        "row 17: a proxy's pod is killed: other traffic goes on, and it is back as the same device",
-        |marks| {
-            let before = devices(stage)?;
-            let name = service.trim_start_matches("service/");
-            let killed = Stopwatch::start();
-            let labels = format!("tailscale.com/parent-resource={name},tailscale.com/parent-resource-ns=home");
-            replace_pods(stage, &labels, || egress::answers(stage, GOES_ON))?;
-            expose::answers(stage, device, 2 * PATIENCE)?;
-            let took = killed.stop();
-            settled(stage, &before)?;
-            PROXY_BACK.judge_ours(stage.operator.habits.ready_is_ready, took, marks)
-        },
-    );
+    checks
+        .timed("row 17: a proxy's pod is killed: other traffic goes on, and it is back as the same device", |marks| {
+            without_a_proxy(stage, marks)
+        });
     checks.timed("row 17: all pods of the operator are killed: traffic goes on, and nothing is made twice", |marks| {
-        let before = devices(stage)?;
-        let sets = managed(stage, "statefulsets")?;
-        replace_pods(stage, "!tailscale.com/parent-resource", || {
-            expose::answers(stage, device, GOES_ON)?;
-            egress::answers(stage, GOES_ON)
-        })?;
-        marks.reached("running after");
-        exposes(stage, "journal")?;
-        settled(stage, &before)?;
-        let now = managed(stage, "statefulsets")?;
-        ensure!(now == sets, "there were {sets:?} and are {now:?}");
-        Ok(())
+        without_the_operator(stage, marks)
     });
     checks.timed("row 17: the coordination server is killed: traffic goes on, and all devices come back", |marks| {
-        let before = devices(stage)?;
-        stage.tailnet.installation.start_control()?.kill()?;
-        let without = expose::answers(stage, device, GOES_ON).and_then(|()| egress::answers(stage, GOES_ON));
-        marks.reached("answers without it after");
-        stage.tailnet.installation.start_control()?;
-        without?;
-        // The server shows devices as it knew them until they had time to come back: only news prove that they are back.
-        exposes(stage, "ledger")?;
-        marks.reached("a new Service after");
-        settled(stage, &before)
+        without_the_server(stage, marks)
     });
+}
+
+fn without_a_proxy(stage: &Stage, marks: &Marks) -> Result<()> {
+    let (service, device) = expose::EXPOSED[0];
+    let before = devices(stage)?;
+    let name = service.trim_start_matches("service/");
+    let mut other = egress::conversation(stage)?;
+    let killed = Stopwatch::start();
+    let labels = format!("tailscale.com/parent-resource={name},tailscale.com/parent-resource-ns=home");
+    replace_pods(stage, &labels, || {
+        other.goes_on(marks)?;
+        egress::answers(stage, GOES_ON)
+    })?;
+    expose::answers(stage, device, 2 * PATIENCE)?;
+    let took = killed.stop();
+    settled(stage, &before)?;
+    other.goes_on(marks)?;
+    other.end()?;
+    PROXY_BACK.judge_ours(stage.operator.habits.ready_is_ready, took, marks)
+}
+
+fn without_the_operator(stage: &Stage, marks: &Marks) -> Result<()> {
+    let before = devices(stage)?;
+    let sets = managed(stage, "statefulsets")?;
+    let mut held = Held::open(stage)?;
+    replace_pods(stage, "!tailscale.com/parent-resource", || held.goes_on(marks))?;
+    marks.reached("running after");
+    exposes(stage, "journal")?;
+    settled(stage, &before)?;
+    let now = managed(stage, "statefulsets")?;
+    ensure!(now == sets, "there were {sets:?} and are {now:?}");
+    held.end(marks)
+}
+
+fn without_the_server(stage: &Stage, marks: &Marks) -> Result<()> {
+    let before = devices(stage)?;
+    let mut held = Held::open(stage)?;
+    stage.tailnet.installation.start_control()?.kill()?;
+    let without = held.goes_on(marks);
+    marks.reached("answers without it after");
+    stage.tailnet.installation.start_control()?;
+    without?;
+    // The server shows devices as it knew them until they had time to come back: only news prove that they are back.
+    exposes(stage, "ledger")?;
+    marks.reached("a new Service after");
+    settled(stage, &before)?;
+    held.end(marks)
+}
+
+/// A connection through each kind of proxy, held open while something else is killed.
+struct Held<'a> {
+    stage: &'a Stage,
+    into_the_cluster: Conversation,
+    out_of_it: Conversation,
+}
+
+impl<'a> Held<'a> {
+    fn open(stage: &'a Stage) -> Result<Self> {
+        let (_, device) = expose::EXPOSED[0];
+        let into_the_cluster = expose::conversation(stage, device)?;
+        Ok(Self { stage, into_the_cluster, out_of_it: egress::conversation(stage)? })
+    }
+
+    /// The connections that were there, and new ones.
+    fn goes_on(&mut self, marks: &Marks) -> Result<()> {
+        self.still_answers(marks)?;
+        expose::answers(self.stage, expose::EXPOSED[0].1, GOES_ON)?;
+        egress::answers(self.stage, GOES_ON)
+    }
+
+    fn still_answers(&mut self, marks: &Marks) -> Result<()> {
+        self.into_the_cluster.goes_on(marks).context("through the exposed Service")?;
+        self.out_of_it.goes_on(marks).context("through the egress Service")
+    }
+
+    /// They were never broken.
+    fn end(mut self, marks: &Marks) -> Result<()> {
+        self.still_answers(marks)?;
+        self.into_the_cluster.end()?;
+        self.out_of_it.end()
+    }
 }
 
 /// The operator still exposes what is asked for, and takes it back.
