@@ -5,6 +5,7 @@ use lab::{Command, Daemon, LabBox, Ready, Running, StockNode};
 use serde_json::Value;
 
 use crate::installation::CONTROL_URL;
+use crate::stage::ONE_CONNECTION;
 use crate::{Browser, PATIENCE, eventually};
 
 /// A computer that is a device of the tailnet, and the client program that makes it one.
@@ -191,6 +192,14 @@ impl Client {
             ensure!(answer.contains(text), "it answers {answer:?} in place of {text:?}");
             Ok(())
         })
+    }
+
+    /// As [`Client::gets`], at the first try, which may take as long as one connection does on a busy machine.
+    pub fn gets_at_once(&self, url: &str, text: &str) -> Result<()> {
+        let limit = ONE_CONNECTION.as_secs().to_string();
+        let answer = self.lab_box.run(["curl", "-sS", "--max-time", &limit, url])?.stdout;
+        ensure!(answer.contains(text), "{url} answers {answer:?} in place of {text:?}");
+        Ok(())
     }
 
     /// Waits until an UDP echo server sends back what it is sent.

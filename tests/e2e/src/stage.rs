@@ -15,6 +15,9 @@ pub(crate) const POLICY: &str = include_str!("../../../examples/policy.hujson");
 /// How long something may take that needs the network, or a pod, on a busy machine.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
+/// How long a single connection may take on a busy machine, which makes it slow and doesn't refuse it.
+pub(crate) const ONE_CONNECTION: Duration = Duration::from_secs(25);
+
 /// What the rows of the walkthrough are played on: the whole world with our server, the two devices and an operator.
 #[derive(Debug)]
 pub struct Stage {
