@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
+use lab::{Ended, Output};
 
-use crate::{ADMIN, Checks, MEMBER, PATIENCE, Stage, eventually};
+use crate::operator::NODE;
+use crate::{ADMIN, Checks, MEMBER, PATIENCE, Stage, TAILNET_DOMAIN, eventually};
 
 const MANIFEST: &str = include_str!("../../../../examples/connector.yaml");
 pub(super) const OBJECT: &str = "connector/robbinsdale-connector";
@@ -16,6 +18,9 @@ const UNAPPROVED: &str = "192.168.77.0/24";
 /// What the home's load balancer gives the web server.
 const BALANCED: Ipv4Addr = Ipv4Addr::new(10, 69, 0, 7);
 const PAGE: &str = "web: hello from the cluster";
+
+/// How curl ends where nobody answers.
+const TIMED_OUT: Ended = Ended::Exit(28);
 
 /// Applies the article's Connector, and goes through it from the laptop.
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
@@ -52,12 +57,15 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         eventually("the direct path", 2 * PATIENCE, || stage.tailnet.laptop.ping(DEVICE, "via 203.0.113.20:"))
     });
     checks.check("row 10: a member reaches none of it, and does not see the Connector", || {
-        stage.tailnet.laptop.cli(["logout"]).run()?;
-        stage.tailnet.laptop.log_in(MEMBER, &lab::CAFE_ROUTER.to_string())?;
-        let outcome = as_member(stage);
-        stage.tailnet.laptop.cli(["logout"]).run()?;
-        stage.tailnet.laptop.log_in(ADMIN, &lab::CAFE_ROUTER.to_string())?;
-        outcome
+        let logs_in = |user: &str| -> Result<()> {
+            // Where the one before was not let in, there is nobody to log out.
+            stage.tailnet.laptop.cli(["logout"]).finish()?;
+            stage.tailnet.laptop.log_in(user, &lab::CAFE_ROUTER.to_string())
+        };
+        let outcome = logs_in(MEMBER).and_then(|()| as_member(stage));
+        // Whatever came of it: the rows after this one are the administrator's.
+        let back = logs_in(ADMIN);
+        outcome.and(back)
     });
 }
 
@@ -126,10 +134,28 @@ fn as_member(stage: &Stage) -> Result<()> {
         Ok(())
     })?;
     ensure!(laptop.peer(DEVICE)?.is_none(), "a member sees {DEVICE}");
+    reaches_what_members_may(stage)?;
     for (address, _) in places(stage)? {
-        let curl = ["curl", "-sS", "--max-time", "2", &format!("http://{address}/")].map(str::to_owned);
-        let answer = laptop.lab_box().command(curl).finish()?;
-        ensure!(!answer.ended.is_success(), "a member gets {:?} from {address}", answer.stdout);
+        let curl = ["curl", "-sS", "--max-time", "3", &format!("http://{address}/")].map(str::to_owned);
+        let Output { ended, stdout, stderr } = laptop.lab_box().command(curl).finish()?;
+        ensure!(ended == TIMED_OUT, "a member gets {stdout:?} from {address}, {ended}: {stderr}");
     }
     Ok(())
+}
+
+/// The operator's device is a member's to see, and the API server on it to reach: the tunnel works, and names do.
+fn reaches_what_members_may(stage: &Stage) -> Result<()> {
+    let laptop = &stage.tailnet.laptop;
+    laptop.sees(NODE, PATIENCE)?;
+    laptop.ping(NODE, "pong from")?;
+    if !stage.operator.habits.proxies_the_api_server {
+        return Ok(());
+    }
+    eventually("an answer of the API server to the member", PATIENCE, || {
+        let url = format!("https://{NODE}.{TAILNET_DOMAIN}/version");
+        let ask = ["curl", "-sSk", "--max-time", "5", "-o", "/dev/null", "-w", "%{http_code}", &url];
+        let status = laptop.lab_box().run(ask)?.stdout;
+        ensure!(status.starts_with(['2', '4']), "it answers {status}");
+        Ok(())
+    })
 }
