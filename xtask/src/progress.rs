@@ -12,6 +12,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context, Result, bail};
 use cache::Cache;
+use lab::Deadline;
 
 use crate::{interrupt, print};
 
@@ -23,6 +24,8 @@ const STILL_WORKING: Duration = Duration::from_secs(15);
 const LONGEST_WORD: usize = 100;
 /// How many of a log's last lines an error quotes.
 const QUOTED_LINES: usize = 25;
+/// How long a program may take: longer than all that do end.
+const LONGEST: Duration = Duration::from_secs(8 * 3600);
 /// Logs of finished tasks are kept this long.
 const LOGS_KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
 
@@ -141,8 +144,11 @@ impl Step<'_> {
     pub(crate) fn status(&self, command: &mut Command) -> Result<ExitStatus> {
         let log = self.open_log(command)?;
         command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(log);
-        let status = command.status().with_context(|| format!("starting {}", name_of(command)))?;
-        Ok(settled(status))
+        let mut child = command.spawn().with_context(|| format!("starting {}", name_of(command)))?;
+        let deadline = Deadline::of(&child, LONGEST);
+        let status = child.wait();
+        deadline.kept().with_context(|| name_of(command))?;
+        Ok(settled(status.with_context(|| format!("waiting for {}", name_of(command)))?))
     }
 
     /// Runs a program to its end and returns what it printed; its errors go to the log.
@@ -152,10 +158,11 @@ impl Step<'_> {
     pub(crate) fn output(&self, command: &mut Command) -> Result<String> {
         let log = self.open_log(command)?;
         command.stdin(Stdio::null()).stderr(log).stdout(Stdio::piped());
-        let output = command
-            .spawn()
-            .and_then(std::process::Child::wait_with_output)
-            .with_context(|| format!("starting {}", name_of(command)))?;
+        let child = command.spawn().with_context(|| format!("starting {}", name_of(command)))?;
+        let deadline = Deadline::of(&child, LONGEST);
+        let output = child.wait_with_output();
+        deadline.kept().with_context(|| name_of(command))?;
+        let output = output.with_context(|| format!("waiting for {}", name_of(command)))?;
         if !output.status.success() {
             bail!("{} ended with {}", name_of(command), output.status);
         }
@@ -167,12 +174,15 @@ impl Step<'_> {
         let mut log = self.open_log(command)?;
         command.stdin(Stdio::null()).stderr(log.try_clone()?).stdout(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("starting {}", name_of(command)))?;
+        let deadline = Deadline::of(&child, LONGEST);
         for line in child.stdout.take().into_iter().flat_map(|output| BufReader::new(output).lines()) {
             let line = line.with_context(|| format!("reading what {} prints", name_of(command)))?;
             writeln!(log, "{line}").with_context(|| format!("writing {}", self.log.display()))?;
             each(&line);
         }
-        Ok(settled(child.wait().with_context(|| format!("waiting for {}", name_of(command)))?))
+        let status = child.wait();
+        deadline.kept().with_context(|| name_of(command))?;
+        Ok(settled(status.with_context(|| format!("waiting for {}", name_of(command)))?))
     }
 
     /// Like [`Step::run`], and again, `attempts` times in all, when the log reads as if the network failed.

@@ -7,13 +7,13 @@
 use std::collections::BTreeSet;
 use std::io::{BufRead, BufReader, Write};
 use std::path::PathBuf;
-use std::process::{Child, Command, ExitCode, Stdio};
+use std::process::{Child, Command, ExitCode, Output, Stdio};
 use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use e2e::{Checks, Installation, MEMBER, PATIENCE, eventually, login_url};
-use lab::{World, WorldName};
+use lab::{Deadline, World, WorldName};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
@@ -24,6 +24,9 @@ use traces::traces;
 
 /// What only the tests set, and a user does not.
 const OF_THE_TESTS: [&str; 4] = ["LAB_INIT", "TOWLINE_BINARY", "STOCK_SOURCES", "XTASK"];
+
+/// How long a task may take; what it builds is part of it.
+const LONGEST: Duration = Duration::from_secs(1800);
 
 /// The user, with a world of their own.
 struct User {
@@ -82,7 +85,7 @@ fn is_completed(user: &User, checks: &mut Checks) {
         Ok(())
     });
     checks.check("up by another client than the world has is refused, with the way out", || {
-        let output = user.command(&["up", "--laptop=stock"]).output()?;
+        let output = ends(&mut user.command(&["up", "--laptop=stock"]))?;
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         ensure!(!output.status.success() && said.contains("cargo xtask down --world"), "{said}");
         Ok(())
@@ -108,7 +111,7 @@ fn is_used(user: &User, checks: &mut Checks) {
     });
     checks.check("a command in a box says and ends what it says and ends there", || {
         let mut command = user.command(&["shell", "laptop"]);
-        let output = command.args(["--", "sh", "-c", "hostname; exit 3"]).output().context("starting xtask")?;
+        let output = ends(command.args(["--", "sh", "-c", "hostname; exit 3"]))?;
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(said == "laptop\n" && output.status.code() == Some(3), "{said:?}, {}", output.status);
         Ok(())
@@ -130,7 +133,7 @@ impl User {
 
     /// Runs a task to its end and returns what it printed.
     fn runs(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command(arguments).output().context("starting xtask")?;
+        let output = ends(&mut self.command(arguments))?;
         let (said, errors) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         ensure!(output.status.success(), "xtask {arguments:?} ended with {}:\n{said}\n{errors}", output.status);
         Ok(said.into_owned())
@@ -138,7 +141,7 @@ impl User {
 
     /// Runs a task that must fail and returns all that it said.
     fn fails(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.command(arguments).output().context("starting xtask")?;
+        let output = ends(&mut self.command(arguments))?;
         let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
         ensure!(output.status.code() == Some(1), "xtask {arguments:?} ended with {}:\n{said}", output.status);
         Ok(said)
@@ -153,10 +156,12 @@ impl User {
     /// `up` and Ctrl-C.
     fn interrupts(&self) -> Result<()> {
         let mut up = self.command(&["up"]).stdout(Stdio::null()).stderr(Stdio::piped()).spawn()?;
+        let deadline = Deadline::of(&up, LONGEST);
         let mut words = Words::of(&mut up)?;
         words.until("boxes: done")?;
         kill_process(Pid::from_child(&up), Signal::INT)?;
         let ended = up.wait()?;
+        deadline.kept()?;
         let said = words.rest();
         ensure!(ended.code() == Some(130), "it ended with {ended}:\n{said}");
         for way in ["cargo xtask up --world", "cargo xtask down --world"] {
@@ -195,9 +200,11 @@ impl User {
     fn reads_one_line(&self) -> Result<()> {
         let mut command = self.command(&["status", "--json"]);
         let mut status = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn()?;
+        let deadline = Deadline::of(&status, LONGEST);
         let mut line = String::new();
         BufReader::with_capacity(1, status.stdout.take().context("its answer goes elsewhere")?).read_line(&mut line)?;
         let ended = status.wait_with_output()?;
+        deadline.kept()?;
         let said = String::from_utf8_lossy(&ended.stderr);
         ensure!(line == "{\n" && ended.status.success() && said.is_empty(), "{line:?}, {}: {said}", ended.status);
         Ok(())
@@ -206,8 +213,10 @@ impl User {
     /// Types lines at the prompt of a box.
     fn types(&self, place: &str, lines: &str) -> Result<String> {
         let mut shell = self.command(&["shell", place]).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
+        let deadline = Deadline::of(&shell, LONGEST);
         shell.stdin.take().context("the prompt has no input")?.write_all(lines.as_bytes())?;
         let output = shell.wait_with_output()?;
+        deadline.kept()?;
         ensure!(output.status.success(), "the prompt ended with {}", output.status);
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
@@ -284,6 +293,15 @@ impl User {
     }
 }
 
+/// Lets a task run to its end, and tells how it ended and what it said.
+fn ends(command: &mut Command) -> Result<Output> {
+    let task = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().context("starting xtask")?;
+    let deadline = Deadline::of(&task, LONGEST);
+    let output = task.wait_with_output();
+    deadline.kept().with_context(|| format!("{command:?}"))?;
+    output.context("waiting for xtask")
+}
+
 /// What a task tells on standard error, as it tells it.
 struct Words {
     hear: Receiver<String>,
@@ -313,8 +331,8 @@ impl Words {
         }
     }
 
-    /// All that is still told, to the task's end.
+    /// All that is still told once the task has ended. Programs that it has started may keep its standard error open.
     fn rest(self) -> String {
-        self.hear.iter().map(|line| line + "\n").collect()
+        std::iter::from_fn(|| self.hear.recv_timeout(PATIENCE).ok()).map(|line| line + "\n").collect()
     }
 }
