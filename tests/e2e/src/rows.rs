@@ -272,6 +272,21 @@ mod tests {
     }
 
     #[test]
+    fn the_readme_names_what_takes_our_operator() {
+        let stock = arguments("--operator stock --laptop towline");
+        let excused: Vec<u8> =
+            ACTS.iter().filter(|act| (act.excuse)(&stock).is_some()).flat_map(|act| act.rows).copied().collect();
+        assert_eq!(excused, [4, 5, 6, 17]);
+        let parts = [Habits::STOCK.tells_flows, Habits::STOCK.leaves_in_order];
+        assert_eq!(parts, [false; 2], "rows 14 and 16 are not played as a whole");
+        let readme = include_str!("../../../README.md");
+        let said = readme.lines().find(|line| line.contains("seventeen rows")).unwrap();
+        for part in ["rows 4 to 6", "tells in row 14", "of row 16", "the leader in row 17"] {
+            assert!(said.contains(part), "{part}: {said}");
+        }
+    }
+
+    #[test]
     fn without_a_choice_every_act_is_played_by_one_program_or_the_other() {
         let ours = arguments("--operator towline --laptop towline");
         assert_eq!(without_kubernetes().len() + chosen(&ours).unwrap().len(), ACTS.len() - 1);
