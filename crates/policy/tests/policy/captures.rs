@@ -92,7 +92,8 @@ fn score_capture(capture: &Capture, score: &mut Score) {
         score.note(capture, Aspect::Filter, answer::wrong_filter(name, answer, &compiled.filter(id)));
         score.note(capture, Aspect::Peers, answer::wrong_peers(name, answer, &names(capture, &compiled.peers(id))));
         score.note(capture, Aspect::Ssh, answer::wrong_ssh(name, answer, &compiled.ssh(id)));
-        score.note(capture, Aspect::Attributes, answer::wrong_attributes(name, answer, &compiled.attributes(id)));
+        let (besides, told) = (capture.besides_policy(name), compiled.attributes(id));
+        score.note(capture, Aspect::Attributes, answer::wrong_attributes(name, answer, besides, &told));
         for peer in &answer.peers {
             let told = compiled.allowed_ips(id, capture.node_id(&peer.name));
             score.note(capture, Aspect::AllowedIps, answer::wrong_allowed_ips(name, peer, &told));

@@ -109,10 +109,12 @@ fn a_tagged_device_is_its_own_user_to_itself_and_tagged_devices_to_others() {
 
 #[test]
 fn roles_show_in_a_devices_own_capabilities_and_ssh_is_off_without_rules() {
-    let Scene { world, laptop, member, .. } = scene();
+    let Scene { world, laptop, member, operator, .. } = scene();
     let caps = |id| Stream::open(&world, id).client.node.unwrap().cap_map;
     assert!(caps(laptop).has(cap::IS_ADMIN) && caps(laptop).has(cap::IS_OWNER));
-    assert!(!caps(member).has(cap::IS_ADMIN));
+    assert!(!caps(member).has(cap::IS_ADMIN) && !caps(member).has(cap::IS_OWNER));
+    assert!(!caps(operator).has(cap::IS_ADMIN) && !caps(operator).has(cap::IS_OWNER), "tags have no role");
+    assert!(!caps(laptop).has(cap::TAILNET_LOCK) && !caps(laptop).has("default-auto-update"), "there is neither");
     assert!(caps(member).has(cap::FILE_SHARING) && !caps(member).has(cap::SSH));
     assert_eq!(caps(member).values(cap::TAILNET_DISPLAY_NAME).unwrap()[0].as_str(), "\"example.com\"");
 }

@@ -10,21 +10,6 @@ use serde_json::{Value, json};
 
 use super::capture::{Answer, PeerAnswer};
 
-/// What the service tells every node, whatever its policy.
-const BASELINE: [&str; 11] = [
-    "default-auto-update",
-    "https://tailscale.com/cap/file-sharing",
-    "https://tailscale.com/cap/is-admin",
-    "https://tailscale.com/cap/is-owner",
-    "https://tailscale.com/cap/ssh",
-    "https://tailscale.com/cap/tailnet-lock",
-    "probe-udp-lifetime",
-    "ssh-behavior-v1",
-    "ssh-env-vars",
-    "store-appc-routes",
-    "tailnet-display-name",
-];
-
 /// Sources and destinations in any order, rules in theirs.
 pub(crate) fn wrong_filter(name: &str, answer: &Answer, ours: &[Rule]) -> Option<String> {
     let sorted = |rule: &Rule| {
@@ -71,12 +56,12 @@ pub(crate) fn wrong_own_allowed_ips(name: &str, answer: &Answer, ours: &[IpNet])
     (ours != theirs).then(|| format!("{name} of itself: {ours:?}, should be {theirs:?}"))
 }
 
-pub(crate) fn wrong_attributes(name: &str, answer: &Answer, ours: &CapMap) -> Option<String> {
-    let mut theirs = answer.own.attributes.clone();
-    theirs.0.retain(|attribute, _| !BASELINE.contains(&attribute.as_str()));
-    let mut ours = ours.clone();
-    ours.0.retain(|attribute, _| !BASELINE.contains(&attribute.as_str()));
-    (ours != theirs).then(|| format!("{name}: attributes {ours:?}, should be {theirs:?}"))
+/// What the policy gives, with what the service tells besides.
+pub(crate) fn wrong_attributes(name: &str, answer: &Answer, besides: CapMap, ours: &CapMap) -> Option<String> {
+    let theirs = &answer.own.attributes;
+    let mut all = besides;
+    all.merge(ours);
+    (all != *theirs).then(|| format!("{name}: attributes {all:?}, should be {theirs:?}"))
 }
 
 pub(crate) fn wrong_peer_attributes(name: &str, peer: &PeerAnswer, ours: &CapMap) -> Option<String> {

@@ -3,20 +3,37 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use filter::{CapMap, RawJson};
 use ipnet::IpNet;
 use policy::{Compiled, Node, NodeId, Owner, Policy, Role, Tag, Topology, User, UserId};
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// What the service says of an administrator's node about itself.
+/// What the service tells every node, whatever the policy.
+const EVERY_NODE: [&str; 7] = [
+    "https://tailscale.com/cap/file-sharing",
+    "https://tailscale.com/cap/ssh",
+    "https://tailscale.com/cap/tailnet-lock",
+    "probe-udp-lifetime",
+    "ssh-behavior-v1",
+    "ssh-env-vars",
+    "store-appc-routes",
+];
+/// What it tells every node, with the tailnet's name: that of its owner.
+const DISPLAY_NAME: (&str, &str) = ("tailnet-display-name", r#""odin@example.com""#);
+/// What it tells a node of the owner's and of an administrator's; and of the first every tagged one.
 const IS_OWNER: &str = "https://tailscale.com/cap/is-owner";
 const IS_ADMIN: &str = "https://tailscale.com/cap/is-admin";
+/// What it tells every node of a tailnet whose setting is on; where that is off, it began to tell so between recordings.
+const AUTO_UPDATE: &str = "default-auto-update";
 
 #[derive(Deserialize)]
 pub(crate) struct Capture {
     pub(crate) id: String,
     pub(crate) kind: String,
     policy: Value,
+    #[serde(default)]
+    tailnet: Value,
     pub(crate) status: u16,
     #[serde(default, deserialize_with = "null_is_default")]
     pub(crate) message: String,
@@ -33,7 +50,6 @@ struct RecordedTopology {
 
 #[derive(Deserialize)]
 struct RecordedUser {
-    id: u64,
     name: String,
     email: String,
 }
@@ -77,6 +93,11 @@ pub(crate) struct PeerAnswer {
     pub(crate) cap_map: Option<filter::CapMap>,
 }
 
+/// Recordings don't list roles. The first user made the tailnet, and the others administer it.
+fn role_of(user: UserId) -> Role {
+    if user.0 == 0 { Role::Owner } else { Role::Admin }
+}
+
 fn null_is_default<'de, D: Deserializer<'de>, T: Default + Deserialize<'de>>(deserializer: D) -> Result<T, D::Error> {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
 }
@@ -108,8 +129,9 @@ impl Capture {
         let mut topology = Topology::default();
         for user in &self.topology.users {
             let login = if user.email.is_empty() { &user.name } else { &user.email };
-            let user = User { login: login.as_str().into(), role: self.role(user), shared: false };
-            topology.users.insert(UserId(topology.users.len() as u64), user);
+            let id = UserId(topology.users.len() as u64);
+            let user = User { login: login.as_str().into(), role: role_of(id), shared: false };
+            topology.users.insert(id, user);
         }
         let first = self.topology.users.first().and_then(|user| user.email.split_once('@'));
         topology.domains.extend(first.map(|(_, domain)| domain.to_owned()));
@@ -119,6 +141,26 @@ impl Capture {
         self.approve(&mut topology);
         self.add_routers(&mut topology);
         topology
+    }
+
+    /// What the service tells a node of itself that no policy gives.
+    pub(crate) fn besides_policy(&self, name: &str) -> CapMap {
+        let mut caps = CapMap::default();
+        EVERY_NODE.into_iter().for_each(|attribute| caps.grant(attribute));
+        let with_value = |name: &str, value: &str| (name.to_owned(), Some(vec![RawJson::parse(value).unwrap()]));
+        caps.0.extend([with_value(DISPLAY_NAME.0, DISPLAY_NAME.1)]);
+        let role = self.node(name, &self.topology.nodes[name]).user().map(role_of);
+        if role.is_none_or(|role| role == Role::Owner) {
+            caps.grant(IS_OWNER);
+        }
+        if role.is_some_and(|role| matches!(role, Role::Owner | Role::Admin)) {
+            caps.grant(IS_ADMIN);
+        }
+        let is_on = self.tailnet["settings"]["devices_auto_updates_on"] == true;
+        if is_on || self.nodes[name].own.attributes.has(AUTO_UPDATE) {
+            caps.0.extend([with_value(AUTO_UPDATE, if is_on { "true" } else { "false" })]);
+        }
+        caps
     }
 
     /// Whether a node serves other routes than those that the policy's approvers approve.
@@ -155,18 +197,6 @@ impl Capture {
             advertised: node.routable_ips.clone().unwrap_or_default(),
             approved: node.approved_routes.clone().unwrap_or_default(),
             posture: BTreeMap::new(),
-        }
-    }
-
-    /// The recording doesn't list roles; it shows them on the users' own nodes.
-    fn role(&self, user: &RecordedUser) -> Role {
-        let untagged = self.topology.nodes.iter().filter(|(_, node)| node.tags.is_empty());
-        let mine = untagged.filter(|(_, node)| node.user.as_ref().map_or(user.id <= 1, |name| *name == user.name));
-        let mut answers = mine.filter_map(|(name, _)| self.nodes.get(name));
-        match answers.next() {
-            Some(answer) if answer.own.attributes.has(IS_OWNER) => Role::Owner,
-            Some(answer) if answer.own.attributes.has(IS_ADMIN) => Role::Admin,
-            _ => Role::Member,
         }
     }
 
