@@ -5,9 +5,10 @@ pub(crate) mod scenario;
 mod stage;
 mod told;
 
+use std::ffi::OsStr;
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 use cache::Cache;
 use clap::Parser;
 
@@ -58,6 +59,7 @@ impl Task for Test {
             return Ok(ExitCode::SUCCESS);
         }
         let stages = self.stages()?;
+        refuse_updates(std::env::var_os(UPDATE).as_deref())?;
         let options = self.stage.split_first().map_or([].as_slice(), |(_, options)| options);
         let (cache, checkout) = (Cache::locate()?, Checkout::find()?);
         let progress = Progress::start(&cache, "test")?;
@@ -74,6 +76,19 @@ impl Test {
     pub(crate) fn stages(&self) -> Result<Vec<&'static Stage>> {
         choose(self.only.iter().chain(self.stage.first()))
     }
+}
+
+/// With this variable set, tests write down as right what they would compare.
+const UPDATE: &str = "TOWLINE_UPDATE";
+
+/// What writes its own expectations can't fail.
+fn refuse_updates(set: Option<&OsStr>) -> Result<()> {
+    ensure!(
+        set.is_none(),
+        "{UPDATE} is set, by which tests write down as right what they would compare: unset it here, and run \
+         `{UPDATE}=1 cargo test -p operator` where that is what you want"
+    );
+    Ok(())
 }
 
 /// The stages with these names; without any, the standard tier.
@@ -115,6 +130,13 @@ mod tests {
     fn an_unknown_stage_is_named() {
         let message = choose([&"unti".to_owned()].into_iter()).err().unwrap().to_string();
         assert!(message.contains("unti") && message.contains("--list"), "{message}");
+    }
+
+    #[test]
+    fn tests_that_write_their_own_expectations_are_refused() {
+        refuse_updates(None).unwrap();
+        let message = refuse_updates(Some(OsStr::new("1"))).unwrap_err().to_string();
+        assert!(message.contains("TOWLINE_UPDATE is set"), "{message}");
     }
 
     #[test]

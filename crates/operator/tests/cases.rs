@@ -1,5 +1,5 @@
 //! The pure steps of the controllers, by folders of YAML: `cases/<controller>/<name>/in.yaml` is what is observed,
-//! `out.yaml` what is decided. `UPDATE=1` writes the outcomes anew; the review reads the difference.
+//! `out.yaml` what is decided. `TOWLINE_UPDATE=1` writes the outcomes anew; the review reads the difference.
 
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
@@ -188,13 +188,13 @@ fn play(controller: &str) {
         let input: Input = serde_yaml_ng::from_str(&text).unwrap_or_else(|error| panic!("{}: {error}", case.display()));
         let outcome = serde_yaml_ng::to_string(&decide(&input)).unwrap();
         let expected = case.join("out.yaml");
-        if std::env::var_os("UPDATE").is_some() {
+        if std::env::var_os("TOWLINE_UPDATE").is_some() {
             fs::write(&expected, &outcome).unwrap();
         } else if fs::read_to_string(&expected).unwrap_or_default() != outcome {
             wrong.push(format!("{}:\n{outcome}", expected.display()));
         }
     }
-    assert!(wrong.is_empty(), "decided otherwise (UPDATE=1 writes it down):\n{}", wrong.join("\n"));
+    assert!(wrong.is_empty(), "decided otherwise (TOWLINE_UPDATE=1 writes it down):\n{}", wrong.join("\n"));
 }
 
 #[test]

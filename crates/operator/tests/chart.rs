@@ -67,11 +67,11 @@ fn the_definitions_are_those_of_the_types() {
         let path = chart().join("templates/crds").join(kubeapi::definition_file_name(&definition));
         let text =
             format!("{{{{- if .Values.installCRDs }}}}\n{}{{{{- end }}}}\n", kubeapi::definition_yaml(&definition));
-        if std::env::var_os("UPDATE").is_some() {
+        if std::env::var_os("TOWLINE_UPDATE").is_some() {
             fs::write(&path, text).unwrap();
         } else {
             let found = fs::read_to_string(&path).unwrap_or_default();
-            assert!(found == text, "{} is old: run this test with UPDATE=1", path.display());
+            assert!(found == text, "{} is old: run this test with TOWLINE_UPDATE=1", path.display());
         }
     }
 }

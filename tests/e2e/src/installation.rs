@@ -183,9 +183,7 @@ impl Installation {
 
     /// Makes a key by which one device joins with these tags.
     pub fn key(&self, tags: &[&str]) -> Result<String> {
-        let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
-        let key = self.ask(["keys", "create"].into_iter().chain(tags))?;
-        key["key"].as_str().map(str::to_owned).with_context(|| format!("no key in {key}"))
+        self.make_key(&[], tags)
     }
 
     /// Makes a key by which the device called `name` joins with these tags; revokes those made for it before.
@@ -193,8 +191,12 @@ impl Installation {
         for key in self.described("keys", name)? {
             self.towline(["keys", "revoke", &key]).run()?;
         }
+        self.make_key(&["--description", name], tags)
+    }
+
+    fn make_key(&self, options: &[&str], tags: &[&str]) -> Result<String> {
         let tags = tags.iter().flat_map(|tag| ["--tag", *tag]);
-        let key = self.ask(["keys", "create", "--description", name].into_iter().chain(tags))?;
+        let key = self.ask(["keys", "create"].into_iter().chain(options.iter().copied()).chain(tags))?;
         key["key"].as_str().map(str::to_owned).with_context(|| format!("no key in {key}"))
     }
 

@@ -36,6 +36,7 @@ mod promise;
 mod stage;
 mod stopwatch;
 mod table;
+mod workloads;
 
 pub use arguments::{Arguments, Cast, Program};
 pub use browser::{Browser, Page};
@@ -51,3 +52,4 @@ pub use parts::{Parts, binary};
 pub use promise::Promise;
 pub use stage::{PATIENCE, Stage, Tailnet};
 pub use stopwatch::{Stopwatch, Took};
+pub use workloads::WEB_PAGE;

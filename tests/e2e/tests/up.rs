@@ -12,7 +12,7 @@ use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use e2e::{Checks, Installation, MEMBER, PATIENCE, eventually, login_url};
+use e2e::{Checks, Installation, MEMBER, PATIENCE, WEB_PAGE, eventually, login_url};
 use lab::{Deadline, World, WorldName};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
@@ -105,7 +105,7 @@ fn is_used(user: &User, checks: &mut Checks) {
         eventually("the exposed Service from the prompt", 2 * PATIENCE, || {
             let said = user.types("laptop", "hostname\ntowline status\ncurl -sS --max-time 5 http://home-notes/\n")?;
             let seen = said.starts_with("laptop\n") && said.contains("robbinsdale");
-            ensure!(seen && said.contains("web: hello from the cluster"), "{said}");
+            ensure!(seen && said.contains(WEB_PAGE), "{said}");
             Ok(())
         })
     });

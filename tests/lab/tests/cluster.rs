@@ -22,10 +22,12 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     match arguments.iter().map(String::as_str).collect::<Vec<_>>().as_slice() {
         [] => {
-            let name = WorldName::scratch("cluster").unwrap();
-            let all_good = prove(&World::up(&name, &Options::whole().unwrap(), &tell).unwrap());
-            World::down(&name).unwrap();
-            assert_eq!(traces(&name), [""; 0], "down left something");
+            let world = ScratchWorld::up_telling(Options::whole().unwrap(), &tell).unwrap();
+            let name = world.name().clone();
+            let all_good = prove(&world);
+            drop(world);
+            let is_kept = std::env::var_os("LAB_KEEP").is_some();
+            assert!(is_kept || traces(&name).is_empty(), "down left something: {:#?}", traces(&name));
             all_good
         }
         ["--world", name] => prove(&World::attach(&WorldName::parse(name).unwrap()).unwrap()),
@@ -49,6 +51,7 @@ fn prove(world: &World) -> ExitCode {
         ("a pod's memory is counted apart from its node's", pod_usage),
         ("up again changes nothing", up_again),
     ];
+    let proof = Proof(world);
     prepare(world);
     let mut failed = 0;
     for (name, scenario) in scenarios {
@@ -56,8 +59,22 @@ fn prove(world: &World) -> ExitCode {
         println!("{} {name}", if passed { "ok    " } else { "FAILED" });
         failed += u32::from(!passed);
     }
-    world.cluster().unwrap().kubectl(["delete", "namespace", "proof"]).run().unwrap();
+    drop(proof);
     if failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The namespace in which all is proven: it goes, also where something breaks off, from a world that stays.
+struct Proof<'a>(&'a World);
+
+impl Drop for Proof<'_> {
+    fn drop(&mut self) {
+        let delete = ["delete", "namespace", "proof", "--ignore-not-found"];
+        match self.0.cluster().map(|cluster| cluster.kubectl(delete).run().map(drop)) {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => eprintln!("{error:#}"),
+            Err(error) => eprintln!("{error:#}"),
+        }
+    }
 }
 
 /// A web server on the second node, and a shell on the first.

@@ -9,9 +9,6 @@ use anyhow::{Context as _, Result, ensure};
 use crate::test::Context;
 use crate::test::stage::Counts;
 
-/// Crates whose tests are stages of their own.
-const APART: &[&str] = &["e2e"];
-
 /// How many lines of a failed test run are shown.
 const SHOWN_LINES: usize = 200;
 
@@ -29,11 +26,8 @@ pub(super) fn units(context: &Context<'_>) -> Result<Counts> {
         let mut cargo = context.checkout.cargo(context.cache, step)?;
         cargo.args(["test", "--no-fail-fast"]);
         if context.options.is_empty() {
+            // Test programs that need a world are no part of it: their packages say so.
             cargo.arg("--workspace");
-            let members = context.checkout.members()?;
-            for apart in APART.iter().filter(|apart| members.iter().any(|member| member == *apart)) {
-                cargo.args(["--exclude", apart]);
-            }
         }
         let status = step.status(cargo.args(context.options))?;
         let log = fs::read_to_string(step.log()).with_context(|| format!("reading {}", step.log().display()))?;

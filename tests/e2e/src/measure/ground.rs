@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::kubernetes::{self, Exposed};
 use super::{Extent, Figures, nodes};
 use crate::operator::{NAMESPACE, PROXY_NAMESPACE};
+use crate::stage::POLICY;
+use crate::workloads::{WORKLOADS, workloads_run};
 use crate::{ADMIN, Cast, Client, Installation, Operator, PATIENCE, Parts, binary, eventually};
-
-const POLICY: &str = include_str!("../../../../examples/policy.hujson");
 
 /// Whom a system's programs are measured as.
 #[derive(Clone, Copy, Debug)]
@@ -63,10 +63,8 @@ impl Ground {
         installation.begin_with(POLICY)?;
         world.push_workloads()?;
         let cluster = world.cluster()?;
-        cluster.apply(include_str!("../../manifests/workloads.yaml"))?;
-        for pod in ["pod/web", "pod/shell"] {
-            cluster.wait("home", pod, "condition=Ready", 4 * PATIENCE)?;
-        }
+        cluster.apply(WORKLOADS)?;
+        workloads_run(&cluster)?;
         let ground = Self { world, installation, cluster };
         ground.warm()?;
         Ok(ground)

@@ -7,7 +7,7 @@ use lab::{Command, Output};
 
 use crate::operator::{Habits, NODE};
 use crate::stage::POLICY;
-use crate::{ADMIN, Checks, MEMBER, Marks, PATIENCE, Stage, TAILNET_DOMAIN, eventually};
+use crate::{ADMIN, Checks, MEMBER, Marks, PATIENCE, Stage, TAILNET_DOMAIN, WEB_PAGE, eventually};
 
 const BINDING: &str = include_str!("../../../../examples/readers-cluster-role-binding.yaml");
 /// The certificates that programs of a box trust.
@@ -225,7 +225,7 @@ fn forwards(stage: &Stage, way: &Way) -> Result<()> {
     let mut forward = by(kubectl(stage, &["-n", "home", "port-forward", "pod/web", "8080:80"]), way).spawn()?;
     forward.wait_for("Forwarding from 127.0.0.1:8080", PATIENCE)?;
     for _ in 0..3 {
-        stage.tailnet.laptop.gets("http://127.0.0.1:8080/", "web: hello from the cluster", Duration::from_secs(10))?;
+        stage.tailnet.laptop.gets("http://127.0.0.1:8080/", WEB_PAGE, Duration::from_secs(10))?;
     }
     Ok(())
 }

@@ -1,13 +1,13 @@
 //! Rows 9, 10 and 11: a Connector that leads the tailnet into the cluster's networks.
 
 use std::collections::BTreeSet;
-use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use lab::{Ended, Output};
 
 use crate::operator::NODE;
-use crate::{ADMIN, Checks, MEMBER, PATIENCE, Stage, TAILNET_DOMAIN, eventually};
+use crate::workloads::BALANCED;
+use crate::{ADMIN, Checks, MEMBER, PATIENCE, Stage, TAILNET_DOMAIN, WEB_PAGE, eventually};
 
 const MANIFEST: &str = include_str!("../../../../examples/connector.yaml");
 pub(super) const OBJECT: &str = "connector/robbinsdale-connector";
@@ -15,9 +15,6 @@ pub(super) const DEVICE: &str = "robbinsdale-connector";
 const ROUTES: [&str; 4] = ["10.0.0.0/16", "10.1.0.0/16", "10.69.0.0/16", "192.168.50.0/24"];
 /// A network that the policy's `autoApprovers` don't name.
 const UNAPPROVED: &str = "192.168.77.0/24";
-/// What the home's load balancer gives the web server.
-const BALANCED: Ipv4Addr = Ipv4Addr::new(10, 69, 0, 7);
-const PAGE: &str = "web: hello from the cluster";
 
 /// How curl ends where nobody answers.
 const TIMED_OUT: Ended = Ended::Exit(28);
@@ -80,9 +77,9 @@ fn places(stage: &Stage) -> Result<[(String, &'static str); 4]> {
             .context(format!("{object} has no {path}"))
     };
     Ok([
-        (text("pod/web", "/status/podIP")?, PAGE),
-        (text("service/web", "/spec/clusterIP")?, PAGE),
-        (BALANCED.to_string(), PAGE),
+        (text("pod/web", "/status/podIP")?, WEB_PAGE),
+        (text("service/web", "/spec/clusterIP")?, WEB_PAGE),
+        (BALANCED.to_string(), WEB_PAGE),
         (lab::PRINTER.to_string(), "printer: ready"),
     ])
 }

@@ -6,12 +6,11 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use crate::conversation::call;
-use crate::{Checks, Conversation, PATIENCE, Stage, TAILNET_DOMAIN};
+use crate::{Checks, Conversation, PATIENCE, Stage, TAILNET_DOMAIN, WEB_PAGE};
 
 const MANIFEST: &str = include_str!("../../manifests/exposed.yaml");
 /// The exposed Services with their devices.
 pub(super) const EXPOSED: [(&str, &str); 2] = [("service/notes", "home-notes"), ("service/music", "music")];
-const PAGE: &str = "web: hello from the cluster";
 
 /// Exposes the web server twice, by annotation and by load balancer class, and uses both from the laptop.
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
@@ -25,7 +24,7 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
             marks.reached("first byte after");
             let peer = stage.tailnet.laptop.sees(device, PATIENCE)?;
             ensure!(peer["Tags"] == serde_json::json!(["tag:k8s"]), "{peer}");
-            stage.tailnet.laptop.gets(&format!("http://{device}.{TAILNET_DOMAIN}/"), PAGE, PATIENCE)?;
+            stage.tailnet.laptop.gets(&format!("http://{device}.{TAILNET_DOMAIN}/"), WEB_PAGE, PATIENCE)?;
             stage.tailnet.laptop.echoes(device, 7, PATIENCE)
         });
     }
@@ -39,7 +38,7 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
 fn answers_as_promised(stage: &Stage, device: &str) -> Result<()> {
     match stage.operator.habits.ready_is_ready {
         true => {
-            let answered = stage.tailnet.laptop.gets_at_once(&format!("http://{device}/"), PAGE);
+            let answered = stage.tailnet.laptop.gets_at_once(&format!("http://{device}/"), WEB_PAGE);
             answered.context("the condition says that traffic flows")
         }
         false => answers(stage, device, stage.grace()),
@@ -48,7 +47,7 @@ fn answers_as_promised(stage: &Stage, device: &str) -> Result<()> {
 
 /// The web server answers the laptop under the device's name.
 pub(super) fn answers(stage: &Stage, device: &str, limit: Duration) -> Result<()> {
-    stage.tailnet.laptop.gets(&format!("http://{device}/"), PAGE, limit)
+    stage.tailnet.laptop.gets(&format!("http://{device}/"), WEB_PAGE, limit)
 }
 
 /// A connection from the laptop to the pod behind a device that stays open.

@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::connector::DEVICE;
 use crate::operator::NAMESPACE;
-use crate::{Arguments, Checks, PATIENCE, Stage, eventually};
+use crate::{Arguments, Checks, PATIENCE, Stage, WEB_PAGE, eventually};
 
 /// What a row of the table of flows says between the ends when the far one began.
 const FROM_AFAR: &str = "<-";
@@ -47,9 +47,9 @@ fn traffic(stage: &Stage) -> Result<Ends> {
     stage.tailnet.laptop.cli(["set", "--accept-routes"]).run()?;
     let web = stage.cluster.get("home", "pod/web")?;
     let pod = web["status"]["podIP"].as_str().context("the pod has no address")?.to_owned();
-    stage.tailnet.laptop.gets(&format!("http://{pod}/"), "web: hello from the cluster", 2 * PATIENCE)?;
+    stage.tailnet.laptop.gets(&format!("http://{pod}/"), WEB_PAGE, 2 * PATIENCE)?;
     eventually("the direct path", 2 * PATIENCE, || stage.tailnet.laptop.ping(DEVICE, "via 203.0.113.20:"))?;
-    stage.tailnet.laptop.gets(&format!("http://{pod}/"), "web: hello from the cluster", PATIENCE)?;
+    stage.tailnet.laptop.gets(&format!("http://{pod}/"), WEB_PAGE, PATIENCE)?;
     stage.tailnet.laptop.gets(&format!("http://{}/", lab::PRINTER), "printer: ready", PATIENCE)?;
     let status = stage.tailnet.laptop.status()?;
     let laptop = status["Self"]["TailscaleIPs"][0].as_str().context("the laptop has no address")?.to_owned();

@@ -4,6 +4,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::json;
 
 use crate::operator::{NAMESPACE, NODE};
+use crate::workloads::{WORKLOADS, workloads_run};
 use crate::{Checks, PATIENCE, Stage};
 
 /// Installs the operator and puts the workloads of the other rows into the cluster.
@@ -29,7 +30,10 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
             taken_over(stage)
         });
     }
-    checks.check("the workloads run", || workloads(stage));
+    checks.check("the workloads run", || {
+        stage.cluster.apply(WORKLOADS)?;
+        workloads_run(&stage.cluster)
+    });
 }
 
 /// Asks for a pod as somebody would who has the operator's token, on the machine that the API server's proxy may run on.
@@ -65,13 +69,5 @@ fn taken_over(stage: &Stage) -> Result<()> {
     ensure!(!said.ended.is_success(), "it was taken: {}", said.stdout);
     let refused = said.stderr.contains("ValidatingAdmissionPolicy") && said.stderr.contains("has no hostPath");
     ensure!(refused, "{}", said.stderr);
-    Ok(())
-}
-
-fn workloads(stage: &Stage) -> Result<()> {
-    stage.cluster.apply(include_str!("../../manifests/workloads.yaml"))?;
-    for pod in ["pod/web", "pod/shell"] {
-        stage.cluster.wait("home", pod, "condition=Ready", 2 * PATIENCE)?;
-    }
     Ok(())
 }

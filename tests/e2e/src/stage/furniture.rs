@@ -1,15 +1,13 @@
 //! What the walkthrough's user has made in the cluster by its end.
 
-use std::net::Ipv4Addr;
-
 use anyhow::{Context, Result, ensure};
 use lab::{Listener, step};
 
 use super::{PATIENCE, Stage};
 use crate::eventually;
 use crate::operator::NAMESPACE;
+use crate::workloads::{BALANCED, WORKLOADS, workloads_run};
 
-const WORKLOADS: &str = include_str!("../../manifests/workloads.yaml");
 /// The article's, and Services that are exposed to the tailnet.
 const MANIFESTS: [&str; 4] = [
     include_str!("../../../../examples/egress-service.yaml"),
@@ -26,8 +24,6 @@ const AWAITED: [(&str, &str); 4] = [
 ];
 /// The devices that these become.
 const PROXIES: [&str; 4] = ["home-tailscale-robbinsdale", "home-notes", "music", "robbinsdale-connector"];
-/// What the home's load balancer gives the web server.
-const BALANCED: Ipv4Addr = Ipv4Addr::new(10, 69, 0, 7);
 
 impl Stage {
     /// Installs the operator, makes what the article's manifests and the tests' ask for, and waits until it is ready. What
@@ -40,9 +36,7 @@ impl Stage {
             self.cluster.wait(NAMESPACE, &deployment, "condition=Available", 4 * PATIENCE)
         })?;
         step(listener, "workloads", || {
-            for pod in ["pod/web", "pod/shell"] {
-                self.cluster.wait("home", pod, "condition=Ready", 4 * PATIENCE)?;
-            }
+            workloads_run(&self.cluster)?;
             self.cluster.assign_load_balancer("home", "web", BALANCED)
         })?;
         for manifests in MANIFESTS {
