@@ -118,7 +118,7 @@ async fn confirm(State(pages): Shared, Path(login): Path<String>, headers: Heade
     let Some(who) = pages.form_of_session(&headers, &body) else { return pages.ask_to_sign_in(&id, &headers, STALE) };
     match pages.coordination.confirm_login(&id, who.tailnet, who.user).await {
         Ok(()) => {
-            let name = escape(&host_name(&pending));
+            let name = escape(&pending.request.hostinfo().hostname);
             let content = format!("<p><strong>{name}</strong> is in. You can close this page.</p>");
             answer::page(StatusCode::OK, "Device added", &content)
         }
@@ -183,16 +183,15 @@ impl Pages {
     }
 
     fn ask_to_confirm(&self, id: &LoginId, pending: &PendingLogin, cookie: &CookieSecret, who: SignedIn) -> Response {
-        let hostinfo = pending.request.hostinfo.clone().unwrap_or_default();
+        let hostinfo = pending.request.hostinfo();
         let system = format!("{} {}", hostinfo.os, hostinfo.os_version);
-        let source = pending.source.map(|source| source.to_string()).unwrap_or_default();
         let asked = pending.opened.strftime("%Y-%m-%d %H:%M UTC").to_string();
         let (login_name, domain) = self.coordination.names_of(who.tailnet, who.user).unwrap_or_default();
         let device = facts(&[
-            ("Host name", &host_name(pending)),
+            ("Host name", &hostinfo.hostname),
             ("System", system.trim()),
             ("Client", &hostinfo.ipn_version),
-            ("Address", &source),
+            ("Address", &pending.source.address.to_string()),
             ("Machine key", &pending.machine.to_string()),
             ("Tags wanted", &hostinfo.request_tags.join(" ")),
             ("Asked at", &asked),
@@ -230,10 +229,6 @@ fn credentials(action: &str, cookie: &CookieSecret, problem: Option<&str>, butto
          <button>{button}</button></form>",
         token = cookie.form_token(),
     )
-}
-
-fn host_name(pending: &PendingLogin) -> String {
-    pending.request.hostinfo.as_ref().map(|hostinfo| hostinfo.hostname.clone()).unwrap_or_default()
 }
 
 fn gone() -> Response {

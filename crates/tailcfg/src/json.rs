@@ -13,17 +13,26 @@ pub struct Limits {
     pub string: usize,
     /// Entries of one object or list.
     pub entries: usize,
+    /// Entries of all objects and lists together: an object of one entry is seven bytes of text, and a hundred times as many
+    /// in memory.
+    pub values: usize,
 }
 
 impl Limits {
     /// A node's request to the server.
-    pub const REQUEST: Self = Self { bytes: 1 << 20, depth: 64, string: 64 << 10, entries: 100_000 };
+    pub const REQUEST: Self = Self { bytes: 1 << 20, depth: 64, string: 64 << 10, entries: 32_768, values: 32_768 };
 
     /// A server's answer that is no map.
     pub const ANSWER: Self = Self::REQUEST;
 
     /// A message of the map stream, inflated: room for about 40 000 peers.
-    pub const MAP: Self = Self { bytes: crate::frame::INFLATED_LIMIT, depth: 64, string: 64 << 10, entries: 100_000 };
+    pub const MAP: Self = Self {
+        bytes: crate::frame::INFLATED_LIMIT,
+        depth: 64,
+        string: 64 << 10,
+        entries: 100_000,
+        values: crate::frame::INFLATED_LIMIT / 8,
+    };
 }
 
 /// Why a message was not read.
@@ -61,6 +70,14 @@ pub enum JsonError {
         /// Where.
         at: usize,
     },
+    /// All objects and lists together have too many entries.
+    #[error("the message has more than {limit} values (byte {at})")]
+    ManyValues {
+        /// How many may be.
+        limit: usize,
+        /// Where.
+        at: usize,
+    },
     /// It is not JSON, or not of this shape.
     #[error("the message is not what the protocol says: {0}")]
     Shape(String),
@@ -80,6 +97,7 @@ pub fn check(json: &[u8], limits: Limits) -> Result<(), JsonError> {
         return Err(JsonError::TooLong { bytes: json.len(), limit: limits.bytes });
     }
     let mut entries: Vec<usize> = Vec::new();
+    let mut values = 0;
     let mut at = 0;
     while let Some(byte) = json.get(at) {
         match byte {
@@ -88,9 +106,11 @@ pub fn check(json: &[u8], limits: Limits) -> Result<(), JsonError> {
                     return Err(JsonError::TooDeep { limit: limits.depth, at });
                 }
                 entries.push(1);
+                values += 1;
             }
             b'}' | b']' => drop(entries.pop()),
             b',' => {
+                values += 1;
                 if let Some(count) = entries.last_mut() {
                     *count += 1;
                     if *count > limits.entries {
@@ -100,6 +120,9 @@ pub fn check(json: &[u8], limits: Limits) -> Result<(), JsonError> {
             }
             b'"' => at = string_end(json, at, limits.string)?,
             _ => {}
+        }
+        if values > limits.values {
+            return Err(JsonError::ManyValues { limit: limits.values, at });
         }
         at += 1;
     }
@@ -126,7 +149,7 @@ fn string_end(json: &[u8], start: usize, limit: usize) -> Result<usize, JsonErro
 mod tests {
     use super::*;
 
-    const SMALL: Limits = Limits { bytes: 64, depth: 3, string: 5, entries: 4 };
+    const SMALL: Limits = Limits { bytes: 64, depth: 3, string: 5, entries: 4, values: 7 };
 
     #[test]
     fn each_limit_holds_at_its_edge_and_breaks_one_past_it() {
@@ -138,6 +161,8 @@ mod tests {
         assert_eq!(check(b"[\"123456\"]", SMALL), Err(JsonError::LongString { limit: 5, at: 1 }));
         assert_eq!(check(b"[1,2,3,4]", SMALL), Ok(()));
         assert_eq!(check(b"[1,2,3,4,5]", SMALL), Err(JsonError::ManyEntries { limit: 4, at: 8 }));
+        assert_eq!(check(b"[[1,2,3],4,[5]]", SMALL), Ok(()));
+        assert_eq!(check(b"[[1,2,3],4,[5,6]]", SMALL), Err(JsonError::ManyValues { limit: 7, at: 13 }));
     }
 
     #[test]
@@ -161,5 +186,7 @@ mod tests {
         assert!(matches!(check(deep.as_bytes(), Limits::REQUEST), Err(JsonError::TooDeep { .. })));
         let wide = format!("[{}0]", "0,".repeat(200_000));
         assert!(matches!(check(wide.as_bytes(), Limits::REQUEST), Err(JsonError::ManyEntries { .. })));
+        let spread = format!("[{}[]]", "{\"\":0},".repeat(20_000));
+        assert!(matches!(check(spread.as_bytes(), Limits::REQUEST), Err(JsonError::ManyValues { .. })));
     }
 }

@@ -26,6 +26,7 @@ use crate::refusal::Refusal;
 use crate::rules::Rules;
 use crate::tailnet::Tailnet;
 
+pub(crate) use limits::{check_host, read_tags};
 pub(crate) use settings::check_tailnet_name;
 
 impl Tailnet {

@@ -60,7 +60,7 @@ pub use command::{
     NewService, NewUser, PolicyPrecondition, Proof, Registered, Registration, Reply,
 };
 pub use effects::{Effects, Wake};
-pub use login::{LoginId, LoginState, Logins, PendingLogin};
+pub use login::{Awaited, LoginId, LoginRequest, LoginSource, LoginState, Logins, PendingLogin, Waiter};
 pub use name::{Domain, DomainError, Label, LabelError};
 pub use netmap::{Map, SshVerdict, Viewer};
 pub use presence::{Presence, PresenceRecord, Report, StreamId};

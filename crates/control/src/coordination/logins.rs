@@ -1,12 +1,16 @@
-use std::net::IpAddr;
 use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crypto::{MachinePublic, SystemEntropy};
-use tailcfg::{RegisterRequest, RegisterResponse, UserId};
-use tailnet::{Actor, Command, LoginId, LoginState, Logins, PendingLogin, Proof, Registration, Reply, TailnetId};
+use listen::site;
+use tailcfg::{RegisterResponse, UserId};
+use tailnet::{
+    Actor, Awaited, Command, LoginId, LoginRequest, LoginSource, LoginState, Logins, PendingLogin, Proof, Registration,
+    Reply, TailnetId, Waiter,
+};
 
 use super::{Coordination, Failure};
+use crate::machine::Caller;
 
 /// How long a device's request is held for a person; it asks again.
 const HOLD: Duration = Duration::from_secs(10 * 60);
@@ -26,8 +30,11 @@ impl Coordination {
         user: UserId,
     ) -> Result<(), Failure> {
         let Some(pending) = self.login(id) else { return Err(Failure::NoTailnet) };
-        let registration =
-            Registration { machine: pending.machine, request: pending.request, proof: Proof::Confirmed(user) };
+        let registration = Registration {
+            machine: pending.machine,
+            request: pending.request.registration(),
+            proof: Proof::Confirmed(user),
+        };
         let command = Command::Register(Box::new(registration));
         match self.execute(tailnet, command, Actor::User(user)).await? {
             Reply::Registered(registered) => {
@@ -53,59 +60,66 @@ impl Coordination {
     }
 
     /// Shows a device the URL that a person opens to let it in.
-    pub(super) fn open_login(
-        &self,
-        machine: MachinePublic,
-        request: RegisterRequest,
-        source: IpAddr,
-    ) -> RegisterResponse {
+    pub(super) fn open_login(&self, caller: Caller, request: LoginRequest) -> RegisterResponse {
         let now = self.now();
-        let id = self.logins().open(machine, request, Some(source), now, &mut SystemEntropy);
+        let address = caller.source.ip().to_canonical();
+        let source = LoginSource { address, site: site(address) };
+        let id = self.logins().open(caller.machine, request, source, now, &mut SystemEntropy);
         // An earlier login of the machine may have been taken back: who waits for it is told.
         self.login_ends.send_modify(|count| *count += 1);
-        RegisterResponse { auth_url: self.login_url(&id), ..RegisterResponse::default() }
+        self.ask_for_login(&id)
     }
 
-    fn login_url(&self, id: &LoginId) -> String {
-        self.url.join(&format!("/a/{}", id.as_str()))
+    /// Shows a device the URL of a login.
+    pub(super) fn ask_for_login(&self, id: &LoginId) -> RegisterResponse {
+        let auth_url = self.url.join(&format!("/a/{}", id.as_str()));
+        RegisterResponse { auth_url, ..RegisterResponse::default() }
     }
 
-    /// Holds a device's request until the login that it waits for has ended.
-    ///
-    /// `None` when there is no such login (any more): the device then needs another.
-    pub(super) async fn await_login(&self, url: &str, machine: &MachinePublic) -> Option<Ended> {
+    /// Has a device's request wait for the login whose URL it names, in place of one that waits already; none where there is
+    /// no such login of this machine.
+    pub(super) fn wait_for_login(&self, url: &str, machine: &MachinePublic) -> Option<Waiter> {
         let id = LoginId::from_text(url.rsplit('/').next().unwrap_or_default());
+        let now = self.now();
+        let waiter = self.logins().wait(&id, machine, now)?;
+        // The request that waited before goes on.
+        self.login_ends.send_modify(|count| *count += 1);
+        Some(waiter)
+    }
+
+    /// How the login of a request that waits stands now.
+    pub(super) fn awaited(&self, waiter: &Waiter) -> Awaited {
+        let now = self.now();
+        self.logins().awaited(waiter, now)
+    }
+
+    /// Holds a device's request until the login that it waits for has ended, or it has been held for long enough: it asks
+    /// again.
+    pub(super) async fn await_login(&self, waiter: &Waiter) -> Awaited {
         let mut ends = self.login_ends.subscribe();
         let deadline = tokio::time::sleep(HOLD);
         tokio::pin!(deadline);
         loop {
             ends.mark_unchanged();
-            let now = self.now();
-            match self.logins().awaited(&id, machine, now)?.state.clone() {
-                LoginState::Open => {}
-                LoginState::Joined { tailnet, .. } => return Some(Ended::Joined(tailnet)),
-                LoginState::Failed(text) => return Some(Ended::Failed(text)),
+            let awaited = self.awaited(waiter);
+            if awaited != Awaited::Login(LoginState::Open) {
+                return awaited;
             }
             tokio::select! {
                 _ = ends.changed() => {}
-                () = deadline.as_mut() => return Some(Ended::StillOpen),
-                () = self.stop.cancelled() => return Some(Ended::StillOpen),
+                () = deadline.as_mut() => return awaited,
+                () = self.stop.cancelled() => return awaited,
             }
         }
+    }
+
+    /// Whether a machine waits for somebody to let it in.
+    pub(super) fn waits_for_login(&self, machine: &MachinePublic) -> bool {
+        let now = self.now();
+        self.logins().has_one_of(machine, now)
     }
 
     fn logins(&self) -> MutexGuard<'_, Logins> {
         self.logins.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-/// How a login that was waited for stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// The device is in, in this tailnet.
-    Joined(TailnetId),
-    /// It is not, and why.
-    Failed(String),
-    /// Nobody has decided; the device may ask again.
-    StillOpen,
 }

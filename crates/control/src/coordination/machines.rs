@@ -7,11 +7,10 @@ use http::StatusCode;
 use tailcfg::request::{AuditLog, Certificate, CertificateAnswer};
 use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse, SshAction};
 use tailnet::{
-    Actor, Command, HostUpdate, Proof, Refusal as TailnetRefusal, Registration, Reply, Report, Route, SecretText,
-    TailnetId,
+    Actor, Awaited, Command, HostUpdate, LoginRequest, LoginState, Proof, Refusal as TailnetRefusal, Registration,
+    Reply, Report, Route, SecretText, TailnetId,
 };
 
-use super::logins::Ended;
 use super::{Coordination, Failure, NodeStream};
 use crate::machine::{Caller, Coordinator, MapAnswer, Refusal, SshLogin};
 
@@ -33,26 +32,30 @@ impl Coordinator for Machines {
             retry_after: Some(wait),
             ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many registrations from this address; it is tried again")
         })?;
-        if !request.followup.is_empty() {
-            match this.await_login(&request.followup, &caller.machine).await {
-                Some(Ended::Joined(tailnet)) => return this.register_in(tailnet, caller, request, Proof::None).await,
-                Some(Ended::Failed(error)) => return Ok(RegisterResponse { error, ..RegisterResponse::default() }),
-                Some(Ended::StillOpen) => {
-                    let auth_url = request.followup;
-                    return Ok(RegisterResponse { auth_url, ..RegisterResponse::default() });
-                }
-                None => {}
+        let Some(waiter) = this.wait_for_login(&request.followup, &caller.machine) else {
+            return this.register_anew(caller, request).await;
+        };
+        let (awaited, request) = match this.awaited(&waiter) {
+            Awaited::Login(LoginState::Open) => {
+                let kept = match LoginRequest::of(&request) {
+                    Ok(kept) => kept,
+                    Err(refusal) => return Ok(refused(&refusal)),
+                };
+                // Anybody may have requests wait: only the little that is needed afterwards waits with them.
+                drop(request);
+                (this.await_login(&waiter).await, kept.registration())
             }
-        }
-        let route = this.server().route(&request);
-        match route {
-            Ok(Route::Tailnet(tailnet)) => {
-                let key = request.auth.as_ref().map(|auth| auth.auth_key.clone()).filter(|key| !key.is_empty());
-                let proof = key.map_or(Proof::None, |key| Proof::AuthKey(SecretText::new(key)));
-                this.register_in(tailnet, caller, request, proof).await
+            awaited => (awaited, request),
+        };
+        match awaited {
+            Awaited::Login(LoginState::Joined { tailnet, .. }) => {
+                this.register_in(tailnet, caller, request, Proof::None).await
             }
-            Ok(Route::Login) => Ok(this.open_login(caller.machine, request, source)),
-            Err(refusal) => Ok(refused(&refusal)),
+            Awaited::Login(LoginState::Failed(error)) => Ok(RegisterResponse { error, ..RegisterResponse::default() }),
+            // Where the login is gone the device gets another when it asks again, as often as its site may.
+            Awaited::Login(LoginState::Open) | Awaited::Superseded | Awaited::Gone => {
+                Ok(this.ask_for_login(waiter.login()))
+            }
         }
     }
 
@@ -137,6 +140,24 @@ impl Coordinator for Machines {
 }
 
 impl Coordination {
+    /// Registers a device that waits for no login.
+    async fn register_anew(
+        self: &Arc<Self>,
+        caller: Caller,
+        request: RegisterRequest,
+    ) -> Result<RegisterResponse, Refusal> {
+        let route = self.server().route(&request);
+        match route {
+            Ok(Route::Tailnet(tailnet)) => {
+                let key = request.auth.as_ref().map(|auth| auth.auth_key.clone()).filter(|key| !key.is_empty());
+                let proof = key.map_or(Proof::None, |key| Proof::AuthKey(SecretText::new(key)));
+                self.register_in(tailnet, caller, request, proof).await
+            }
+            Ok(Route::Login) => Ok(self.ask_somebody(caller, LoginRequest::of(&request))),
+            Err(refusal) => Ok(refused(&refusal)),
+        }
+    }
+
     async fn register_in(
         self: &Arc<Self>,
         tailnet: TailnetId,
@@ -144,7 +165,8 @@ impl Coordination {
         request: RegisterRequest,
         proof: Proof,
     ) -> Result<RegisterResponse, Refusal> {
-        let registration = Registration { machine: caller.machine, request: request.clone(), proof };
+        let asked = LoginRequest::of(&request);
+        let registration = Registration { machine: caller.machine, request, proof };
         let command = Command::Register(Box::new(registration));
         match self.execute(tailnet, command, Actor::Machine(caller.machine)).await {
             Ok(Reply::Registered(registered)) => {
@@ -153,10 +175,18 @@ impl Coordination {
                 Ok(registered.response())
             }
             Ok(Reply::KeyExpired) => Ok(RegisterResponse { node_key_expired: true, ..RegisterResponse::default() }),
-            Ok(Reply::LoginNeeded) => Ok(self.open_login(caller.machine, request, caller.source.ip().to_canonical())),
+            Ok(Reply::LoginNeeded) => Ok(self.ask_somebody(caller, asked)),
             Ok(_) => Ok(RegisterResponse::default()),
             Err(Failure::Refused(refusal)) => Ok(refused(&refusal)),
             Err(failure) => Err(failure.into()),
+        }
+    }
+
+    /// Has a device wait for somebody to let it in, if anybody could.
+    fn ask_somebody(&self, caller: Caller, asked: Result<LoginRequest, TailnetRefusal>) -> RegisterResponse {
+        match asked {
+            Ok(asked) => self.open_login(caller, asked),
+            Err(refusal) => refused(&refusal),
         }
     }
 
@@ -295,6 +325,39 @@ mod tests {
         coordination.refuse_login(&id, tailnet, owner);
         let told = machines.register(caller(), RegisterRequest { followup, ..asks }).await.unwrap().error;
         assert_eq!(told, "admin@example.com refused this device in the browser");
+    }
+
+    #[tokio::test]
+    async fn a_device_that_says_too_much_of_itself_is_told_so_at_once_and_nothing_of_it_waits() {
+        let folder = tempfile::tempdir().unwrap();
+        let (coordination, ..) = founded(folder.path()).await;
+        let mut asks = RegisterRequest { auth: None, ..registration("") };
+        asks.hostinfo.as_mut().unwrap().rest.insert("Rest".to_owned(), "x".repeat(65_600).into());
+        let told = Machines(coordination.clone()).register(caller(), asks).await.unwrap();
+        assert!(told.error.starts_with("this device's host information has 65"), "{}", told.error);
+        assert!(told.auth_url.is_empty() && coordination.logins.lock().unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn of_two_requests_that_wait_for_one_login_the_earlier_goes_on() {
+        let folder = tempfile::tempdir().unwrap();
+        let (coordination, tailnet, owner) = founded(folder.path()).await;
+        let machines = Machines(coordination.clone());
+        let asks = RegisterRequest { auth: None, ..registration("") };
+        let url = machines.register(caller(), asks.clone()).await.unwrap().auth_url;
+        let asks = RegisterRequest { followup: url.clone(), ..asks };
+        let second = machines.register(caller(), asks.clone());
+        tokio::pin!(second);
+        let told = tokio::select! {
+            biased;
+            told = machines.register(caller(), asks) => told.unwrap(),
+            told = &mut second => panic!("nobody has decided: {told:?}"),
+        };
+        assert_eq!((told.auth_url.as_str(), told.error.as_str()), (url.as_str(), ""));
+        let id = tailnet::LoginId::from_text(url.rsplit('/').next().unwrap());
+        coordination.confirm_login(&id, tailnet, owner).await.unwrap();
+        let told = second.await.unwrap();
+        assert_eq!((told.auth_url.as_str(), told.error.as_str(), told.machine_authorized), ("", "", true));
     }
 
     #[tokio::test]

@@ -78,10 +78,11 @@ pub(super) async fn answer<C: Coordinator>(
     caller: Caller,
     request: Request<Incoming>,
 ) -> Response<Body> {
-    let (head, body) = request.into_parts();
-    let path = head.uri.path();
+    // A request may be held for long: its headers are not.
+    let (http::request::Parts { method, uri, .. }, body) = request.into_parts();
+    let path = uri.path();
     coordinator.asked(route(path));
-    let answered = match (&head.method, path) {
+    let answered = match (&method, path) {
         (&Method::POST, "/machine/register") => register(&*coordinator, caller, body).await,
         (&Method::POST, "/machine/map") => map(&*coordinator, caller, body).await,
         (&Method::POST, CERTIFICATE_PATH) => certificate(&*coordinator, caller, body).await,
@@ -93,7 +94,7 @@ pub(super) async fn answer<C: Coordinator>(
         (&Method::POST, "/machine/feature/query") => Err(Refusal::unsupported("features to be switched on by URL")),
         (&Method::PATCH, "/machine/set-device-attr") => Err(Refusal::unsupported("device attributes set by nodes")),
         (&Method::GET, path) if path.starts_with(ssh::PATH) => {
-            ssh_action(&*coordinator, caller, path, head.uri.query().unwrap_or_default()).await
+            ssh_action(&*coordinator, caller, path, uri.query().unwrap_or_default()).await
         }
         (method, path) => match path.strip_prefix("/machine/ping/").map(str::parse) {
             Some(Ok(number)) => pong(&*coordinator, caller, number, method.clone(), body).await,

@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use crypto::control::MAX_RECORD;
 use http::{Method, StatusCode};
+use serde_json::json;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -67,7 +68,7 @@ async fn bodies_and_json_beyond_their_limits_are_refused_in_bounded_memory() {
     let zeros = Bytes::from(vec![b' '; 32 << 20]);
     let bombs: [(Bytes, &str); 3] = [
         (Bytes::from("[".repeat(LIMIT - 1)), "nests deeper than 64 levels"),
-        (Bytes::from(format!("[{}0]", "0,".repeat(LIMIT / 2 - 8))), "has more than 100000 entries"),
+        (Bytes::from(format!("[{}0]", "0,".repeat(LIMIT / 2 - 8))), "has more than 32768 entries"),
         (Bytes::from(format!("{{\"Version\": \"{}\"}}", "x".repeat(LIMIT - 64))), "longer than 65536 bytes"),
     ];
     let before = peak();
@@ -88,6 +89,32 @@ async fn bodies_and_json_beyond_their_limits_are_refused_in_bounded_memory() {
     assert!(grown < GROWTH_KIB, "the server's memory grew by {grown} KiB");
     let (status, answer) = line.ask("/machine/register", "{}").await;
     assert_eq!(status, StatusCode::OK, "the channel lives on: {answer}");
+}
+
+#[tokio::test]
+async fn devices_that_wait_for_somebody_to_let_them_in_take_little_memory() {
+    /// Less than half of what the requests below come to in memory.
+    const MOST_KIB: u64 = 192 << 10;
+    let server = Server::start().await;
+    // Nearly as much as is taken, and in memory almost a hundred times as much.
+    let hostinfo = format!("{{\"Hostname\":\"x\",\"Rest\":[{}0]}}", "{\"\":0},".repeat(9000));
+    let before = peak();
+    let mut waiting = tokio::task::JoinSet::new();
+    for _ in 0..64 {
+        let machine = Machine::new();
+        let mut line = machine.call(server.address).await;
+        let request = |followup: &str| {
+            let key = json!(machine.node.public());
+            format!("{{\"Version\":130,\"NodeKey\":{key},\"Followup\":\"{followup}\",\"Hostinfo\":{hostinfo}}}")
+        };
+        let (status, answer) = line.ask("/machine/register", request("")).await;
+        assert_eq!((status, answer["Error"].as_str()), (StatusCode::OK, Some("")), "{answer}");
+        let again = request(answer["AuthURL"].as_str().unwrap());
+        waiting.spawn(async move { line.ask("/machine/register", again).await });
+    }
+    let grown = peak().saturating_sub(before);
+    assert!(grown < MOST_KIB, "the server's memory grew by {grown} KiB");
+    assert!(waiting.try_join_next().is_none(), "nobody has let them in");
 }
 
 #[tokio::test]

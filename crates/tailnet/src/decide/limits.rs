@@ -20,7 +20,7 @@ pub(super) const TAG_LIMIT: usize = 32;
 pub(super) const TEXT_LIMIT: usize = 512;
 
 /// Reads tags, each once.
-pub(super) fn read_tags(what: &'static str, tags: &[String]) -> Result<BTreeSet<Tag>, Refusal> {
+pub(crate) fn read_tags(what: &'static str, tags: &[String]) -> Result<BTreeSet<Tag>, Refusal> {
     let read: BTreeSet<Tag> = tags.iter().map(|tag| tag.parse()).collect::<Result<_, _>>()?;
     if read.len() > TAG_LIMIT {
         return Err(Refusal::TooMany { what, count: read.len(), things: "tags", limit: TAG_LIMIT });
@@ -29,7 +29,7 @@ pub(super) fn read_tags(what: &'static str, tags: &[String]) -> Result<BTreeSet<
 }
 
 /// Refuses a host that says more than is kept, or offers routes that no device may serve.
-pub(super) fn check_host(hostinfo: &Hostinfo) -> Result<(), Refusal> {
+pub(crate) fn check_host(hostinfo: &Hostinfo) -> Result<(), Refusal> {
     let routes = &hostinfo.routable_ips;
     if routes.len() > ROUTE_LIMIT {
         let count = routes.len();
