@@ -81,6 +81,7 @@ pub(crate) struct Coordination {
     admission: watch::Sender<u64>,
     /// Deadlines have changed.
     replan: Notify,
+    /// By site.
     registrations: RateLimit<IpAddr>,
     polls: RateLimit<NodeId>,
     checks_asked: RateLimit<NodeId>,

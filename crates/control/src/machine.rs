@@ -15,6 +15,8 @@ mod caller;
 mod connection;
 mod entrance;
 mod map_stream;
+#[cfg(test)]
+mod nobody;
 mod refusal;
 mod requests;
 mod ssh;
@@ -25,6 +27,8 @@ pub(crate) use caller::Caller;
 pub(crate) use connection::{Connection, ConnectionLimits};
 pub(crate) use entrance::Entrance;
 pub(crate) use map_stream::MapSource;
+#[cfg(test)]
+pub(crate) use nobody::Nobody;
 pub(crate) use refusal::Refusal;
 pub(crate) use requests::{Coordinator, MapAnswer};
 pub(crate) use ssh::SshLogin;

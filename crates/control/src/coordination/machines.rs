@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use http::StatusCode;
+use listen::site;
 use tailcfg::request::{AuditLog, Certificate, CertificateAnswer};
 use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse, SshAction};
 use tailnet::{
@@ -27,8 +28,7 @@ impl Coordinator for Machines {
 
     async fn register(&self, caller: Caller, request: RegisterRequest) -> Result<RegisterResponse, Refusal> {
         let this = &self.0;
-        let source = caller.source.ip().to_canonical();
-        this.registrations.take(&source, Instant::now()).map_err(|wait| Refusal {
+        this.registrations.take(&site(caller.source.ip()), Instant::now()).map_err(|wait| Refusal {
             retry_after: Some(wait),
             ..Refusal::new(StatusCode::TOO_MANY_REQUESTS, "too many registrations from this address; it is tried again")
         })?;
@@ -226,6 +226,7 @@ fn refused(refusal: &TailnetRefusal) -> RegisterResponse {
 #[cfg(test)]
 mod tests {
     use std::path::Path;
+    use std::time::Duration;
 
     use crypto::{MachinePublic, NodePublic};
     use tailcfg::{CapabilityVersion, Hostinfo, RegisterAuth};
@@ -325,6 +326,21 @@ mod tests {
         coordination.refuse_login(&id, tailnet, owner);
         let told = machines.register(caller(), RegisterRequest { followup, ..asks }).await.unwrap().error;
         assert_eq!(told, "admin@example.com refused this device in the browser");
+    }
+
+    #[tokio::test]
+    async fn registrations_are_counted_by_site() {
+        let folder = tempfile::tempdir().unwrap();
+        let coordination = load(folder.path()).await;
+        let machines = Machines(coordination.clone());
+        let from = |address: &str| Caller { source: address.parse().unwrap(), ..caller() };
+        let neighbour = from("[2001:db8::1]:1");
+        // None comes back while the test runs.
+        let later = Instant::now() + Duration::from_secs(3600);
+        while coordination.registrations.take(&site(neighbour.source.ip()), later).is_ok() {}
+        let refused = machines.register(from("[2001:db8::2]:1"), registration("")).await.unwrap_err();
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        assert!(machines.register(from("[2001:db8:0:1::2]:1"), registration("")).await.is_ok(), "another site");
     }
 
     #[tokio::test]

@@ -11,6 +11,7 @@ use axum::routing::{any, get};
 use crypto::MachinePrivate;
 use http::{HeaderValue, Request, StatusCode, header};
 use hyper_util::rt::TokioIo;
+use listen::site;
 use serde::Deserialize;
 use tailcfg::ServerKeys;
 use tokio_util::sync::CancellationToken;
@@ -27,17 +28,18 @@ pub(crate) struct Entrance<C> {
     key: MachinePrivate,
     coordinator: Arc<C>,
     limits: ConnectionLimits,
+    /// By site.
     handshakes: RateLimit<IpAddr>,
     open: TaskTracker,
     stop: CancellationToken,
 }
 
-/// Handshakes of one address: at once, and the time until one more. Each costs about a fifth of a millisecond of a core; a
-/// whole site comes back at once after a restart.
+/// Handshakes of one site: at once, and the time until one more. Each costs about a fifth of a millisecond of a core; a
+/// whole company comes back at once after a restart.
 const HANDSHAKES: u32 = 500;
 const HANDSHAKE_REFILL: Duration = Duration::from_millis(20);
 
-/// How many addresses are remembered for that.
+/// How many sites are remembered for that.
 const SOURCES: usize = 4096;
 
 /// What a client may ask about the server's keys.
@@ -79,7 +81,7 @@ impl<C: Coordinator> Entrance<C> {
             Ok(initiation) => initiation,
             Err(error) => return refuse(&error),
         };
-        if let Err(wait) = this.handshakes.take(&peer.source, Instant::now()) {
+        if let Err(wait) = this.handshakes.take(&site(peer.source), Instant::now()) {
             let seconds = HeaderValue::from(wait.as_secs().max(1));
             let text = "too many connections from this address; try again later\n";
             return (StatusCode::TOO_MANY_REQUESTS, [(header::RETRY_AFTER, seconds)], text).into_response();
@@ -163,4 +165,42 @@ fn refuse(error: &UpgradeError) -> Response {
         UpgradeError::Handshake => StatusCode::BAD_REQUEST,
     };
     (status, format!("{error}\n")).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use base64::Engine;
+    use base64::engine::general_purpose::STANDARD;
+    use crypto::SystemEntropy;
+    use crypto::control::INITIATION_SIZE;
+    use tower::ServiceExt;
+
+    use super::*;
+    use crate::machine::Nobody;
+
+    /// A request to upgrade from an address, whose handshake is none.
+    fn asks(address: &str) -> Request<Body> {
+        let peer: IpAddr = address.parse().unwrap();
+        let request = Request::post("/ts2021")
+            .header(header::UPGRADE, upgrade::UPGRADE_PROTOCOL)
+            .header("x-tailscale-handshake", STANDARD.encode([0; INITIATION_SIZE]))
+            .extension(Arrival { peer: SocketAddr::new(peer, 1), tls: false })
+            .extension(Peer { source: peer, encrypted: false });
+        request.body(Body::empty()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn handshakes_are_counted_by_site() {
+        let key = MachinePrivate::generate(&mut SystemEntropy);
+        let entrance = Entrance::new(key, Arc::new(Nobody), TaskTracker::new(), CancellationToken::new());
+        let neighbour = "2001:db8::1".parse().unwrap();
+        // None comes back while the test runs.
+        let later = Instant::now() + Duration::from_secs(3600);
+        while entrance.handshakes.take(&site(neighbour), later).is_ok() {}
+        let router = entrance.routes();
+        let refused = router.clone().oneshot(asks("2001:db8::2")).await.unwrap();
+        assert_eq!(refused.status(), StatusCode::TOO_MANY_REQUESTS);
+        let other = router.oneshot(asks("2001:db8:0:1::2")).await.unwrap();
+        assert_eq!(other.status(), StatusCode::BAD_REQUEST, "another site is heard, and its handshake is none");
+    }
 }
