@@ -1,3 +1,5 @@
+mod timely;
+
 use std::convert::Infallible;
 use std::io;
 use std::net::SocketAddr;
@@ -7,7 +9,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use http::Request;
-use hyper::body::Incoming;
+use hyper::body::{Body as _, Incoming};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use listen::{Places, site};
@@ -20,6 +22,7 @@ use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
 use crate::origin::{Arrival, TrustedProxies};
+use timely::Timely;
 
 /// What strangers may take of the server before they have shown who they are.
 #[derive(Debug, Clone, Copy)]
@@ -37,6 +40,8 @@ pub(crate) struct Limits {
     pub(crate) headers: usize,
     /// How large a request's head may be.
     pub(crate) head_bytes: usize,
+    /// How long a request's body may take from its head on. The API answers those that take half of that.
+    pub(crate) body: Duration,
 }
 
 impl Default for Limits {
@@ -48,6 +53,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             headers: 100,
             head_bytes: 16 << 10,
+            body: Duration::from_secs(60),
         }
     }
 }
@@ -119,10 +125,13 @@ impl Listener {
     }
 
     async fn http<S: AsyncRead + AsyncWrite + Send + Unpin + 'static>(self, stream: S, arrival: Arrival) {
-        let (router, proxies) = (self.router, self.proxies);
+        let (router, proxies, patience) = (self.router, self.proxies, self.limits.body);
         let service = service_fn(move |request: Request<Incoming>| {
             let router = router.clone();
-            let mut request = request.map(Body::new);
+            let mut request = request.map(|body| match body.is_end_stream() {
+                true => Body::empty(),
+                false => Body::new(Timely::new(body, patience)),
+            });
             let client = proxies.client(arrival, request.headers());
             request.extensions_mut().insert(client);
             request.extensions_mut().insert(arrival);
@@ -161,6 +170,36 @@ mod tests {
         let mut answer = vec![0; 4096];
         let count = stream.read(&mut answer).await?;
         Ok(String::from_utf8_lossy(&answer[..count]).lines().next().unwrap_or_default().to_owned())
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        for (length, patience, status, says) in [
+            (5, Duration::from_secs(60), "200 OK", "whole"),
+            (6, Duration::from_millis(50), "400 Bad Request", "did not arrive in time"),
+        ] {
+            let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let address = socket.local_addr().unwrap();
+            let shutdown = Shutdown::new(Duration::from_secs(1));
+            let listener = Listener {
+                router: Router::new().route("/", axum::routing::post(|body: axum::body::Bytes| async move { body })),
+                proxies: Arc::new(TrustedProxies(Vec::new())),
+                limits: Limits { body: patience, ..Limits::default() },
+                shutdown: shutdown.clone(),
+                open: TaskTracker::new(),
+            };
+            let serving = tokio::spawn(listener.serve(socket, None));
+            let mut stream = TcpStream::connect(address).await.unwrap();
+            let head =
+                format!("POST / HTTP/1.1\r\nHost: c\r\nConnection: close\r\nContent-Length: {length}\r\n\r\nwhole");
+            stream.write_all(head.as_bytes()).await.unwrap();
+            let mut answer = String::new();
+            let read = tokio::time::timeout(Duration::from_secs(20), stream.read_to_string(&mut answer)).await;
+            assert!(read.is_ok(), "the body is still waited for");
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status}\r\n")) && answer.contains(says), "{answer}");
+            shutdown.request();
+            serving.await.unwrap().unwrap();
+        }
     }
 
     #[tokio::test]

@@ -88,8 +88,15 @@ async fn trust(State(web): Shared, Query(query): Query<Trusted>) -> Response {
 
 /// Answers stock relays, which ask about each client.
 async fn verify(State(web): Shared, body: Body) -> Response {
-    let Ok(bytes) = axum::body::to_bytes(body, QUESTION_LIMIT).await else {
-        return (StatusCode::PAYLOAD_TOO_LARGE, "a question is at most 4096 bytes\n").into_response();
+    let bytes = match axum::body::to_bytes(body, QUESTION_LIMIT).await {
+        Ok(bytes) => bytes,
+        Err(error) if is_too_long(&error) => {
+            return (StatusCode::PAYLOAD_TOO_LARGE, "a question is at most 4096 bytes\n").into_response();
+        }
+        Err(error) => {
+            return (StatusCode::REQUEST_TIMEOUT, format!("the question did not come whole: {error}\n"))
+                .into_response();
+        }
     };
     match serde_json::from_slice::<RelayAdmission>(&bytes) {
         Ok(question) => {
@@ -97,6 +104,13 @@ async fn verify(State(web): Shared, body: Body) -> Response {
         }
         Err(error) => (StatusCode::BAD_REQUEST, format!("the question can't be read: {error}\n")).into_response(),
     }
+}
+
+/// Whether a body was given up because of its length.
+fn is_too_long(error: &axum::Error) -> bool {
+    let first: &(dyn std::error::Error + 'static) = error;
+    let mut causes = std::iter::successors(Some(first), |error| error.source());
+    causes.any(|error| error.is::<http_body_util::LengthLimitError>())
 }
 
 #[derive(Debug, Deserialize)]

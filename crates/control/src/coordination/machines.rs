@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use crypto::MachinePublic;
 use http::StatusCode;
 use listen::site;
 use tailcfg::request::{AuditLog, Certificate, CertificateAnswer};
@@ -21,6 +22,12 @@ pub(crate) struct Machines(pub(crate) Arc<Coordination>);
 
 impl Coordinator for Machines {
     type Source = NodeStream;
+
+    fn knows(&self, machine: &MachinePublic) -> bool {
+        let this = &self.0;
+        this.waits_for_login(machine)
+            || this.server().tailnets().any(|tailnet| tailnet.nodes_of_machine(machine).next().is_some())
+    }
 
     fn asked(&self, route: &'static str) {
         self.0.metrics.requested(route);
@@ -228,7 +235,7 @@ mod tests {
     use std::path::Path;
     use std::time::Duration;
 
-    use crypto::{MachinePublic, NodePublic};
+    use crypto::NodePublic;
     use tailcfg::{CapabilityVersion, Hostinfo, RegisterAuth};
     use tailnet::{NewAuthKey, NewTailnet};
     use telemetry::Metrics;
@@ -326,6 +333,21 @@ mod tests {
         coordination.refuse_login(&id, tailnet, owner);
         let told = machines.register(caller(), RegisterRequest { followup, ..asks }).await.unwrap().error;
         assert_eq!(told, "admin@example.com refused this device in the browser");
+    }
+
+    #[tokio::test]
+    async fn a_machine_is_known_while_it_waits_for_somebody_and_once_it_has_a_device() {
+        let folder = tempfile::tempdir().unwrap();
+        let (coordination, tailnet, owner) = founded(folder.path()).await;
+        let machines = Machines(coordination.clone());
+        let machine = caller().machine;
+        assert!(!machines.knows(&machine));
+        let url = machines.register(caller(), registration("")).await.unwrap().auth_url;
+        assert!(machines.knows(&machine));
+        let id = tailnet::LoginId::from_text(url.rsplit('/').next().unwrap());
+        coordination.confirm_login(&id, tailnet, owner).await.unwrap();
+        *coordination.logins.lock().unwrap() = tailnet::Logins::default();
+        assert!(machines.knows(&machine));
     }
 
     #[tokio::test]

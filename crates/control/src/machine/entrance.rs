@@ -192,7 +192,7 @@ mod tests {
     #[tokio::test]
     async fn handshakes_are_counted_by_site() {
         let key = MachinePrivate::generate(&mut SystemEntropy);
-        let entrance = Entrance::new(key, Arc::new(Nobody), TaskTracker::new(), CancellationToken::new());
+        let entrance = Entrance::new(key, Arc::new(Nobody::default()), TaskTracker::new(), CancellationToken::new());
         let neighbour = "2001:db8::1".parse().unwrap();
         // None comes back while the test runs.
         let later = Instant::now() + Duration::from_secs(3600);

@@ -1,4 +1,5 @@
 use bytes::Bytes;
+use crypto::MachinePublic;
 use tailcfg::request::{AuditLog, Certificate, CertificateAnswer};
 use tailcfg::{MapRequest, PingResponse, RegisterRequest, RegisterResponse, SshAction};
 
@@ -6,7 +7,10 @@ use super::{Caller, Coordinator, MapAnswer, MapSource, Refusal, SshLogin};
 
 /// A coordinator that grants nothing: for tests of what stands before it.
 #[derive(Debug, Default)]
-pub(crate) struct Nobody;
+pub(crate) struct Nobody {
+    /// Whether it knows every machine, or none.
+    pub(crate) knows: bool,
+}
 
 /// The map stream that it never opens.
 #[derive(Debug)]
@@ -24,6 +28,10 @@ fn refusal() -> Refusal {
 
 impl Coordinator for Nobody {
     type Source = Silence;
+
+    fn knows(&self, _: &MachinePublic) -> bool {
+        self.knows
+    }
 
     fn asked(&self, _: &'static str) {}
 

@@ -3,6 +3,7 @@ use std::future::Future;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use crypto::MachinePublic;
 use http::{Method, Request, Response, StatusCode, header};
 use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt, Empty, Full, StreamBody};
@@ -32,6 +33,9 @@ pub(crate) enum MapAnswer<S> {
 pub(crate) trait Coordinator: Send + Sync + 'static {
     /// Where map streams come from.
     type Source: MapSource;
+
+    /// Whether a machine has a device, or waits for somebody to let it in.
+    fn knows(&self, machine: &MachinePublic) -> bool;
 
     /// Counts a request of a machine.
     fn asked(&self, route: &'static str);
