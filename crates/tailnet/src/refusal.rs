@@ -232,6 +232,17 @@ pub enum Refusal {
         /// The login name.
         login: String,
     },
+    /// So many tailnets have a user of this name that no other may.
+    #[error(
+        "the login name {login} is used in {limit} tailnets of this server already, and may be in no more: \
+         choose another login name"
+    )]
+    LoginNameFull {
+        /// The login name.
+        login: String,
+        /// How many may have it.
+        limit: usize,
+    },
     /// The tailnet would be left without an owner.
     #[error("{login} is the only owner: make another user the owner first")]
     LastOwner {
@@ -353,6 +364,7 @@ impl Refusal {
             | Self::NameTaken { .. }
             | Self::DomainTaken { .. }
             | Self::UserExists { .. }
+            | Self::LoginNameFull { .. }
             | Self::LastOwner { .. }
             | Self::Full { .. }
             | Self::TailnetChanged => RefusalKind::Conflict,

@@ -1,4 +1,4 @@
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use crypto::{Entropy, MachinePublic, NodePublic};
 use tailcfg::{NodeId, StableNodeId, UserId};
@@ -6,7 +6,8 @@ use tailcfg::{NodeId, StableNodeId, UserId};
 use crate::address::AddressPool;
 use crate::change::Change;
 use crate::name::Domain;
-use crate::record::TailnetId;
+use crate::record::{LoginName, TailnetId};
+use crate::refusal::Refusal;
 use crate::secret::{KeyId, random_text};
 
 /// What all tailnets of a server share: numbers, addresses, and which key and name belong to which of them.
@@ -20,7 +21,9 @@ pub struct Registry {
     node_keys: HashMap<NodePublic, (TailnetId, NodeId, MachinePublic)>,
     nodes: BTreeMap<NodeId, Placed>,
     stable_ids: HashMap<StableNodeId, NodeId>,
-    users: BTreeMap<UserId, TailnetId>,
+    users: BTreeMap<UserId, (TailnetId, LoginName)>,
+    /// The users of each login name, one of a tailnet.
+    logins: BTreeMap<LoginName, BTreeSet<UserId>>,
     keys: HashMap<KeyId, TailnetId>,
     names: BTreeMap<TailnetId, (String, Domain)>,
     services: BTreeMap<(TailnetId, String), std::net::Ipv4Addr>,
@@ -45,6 +48,9 @@ impl Default for Registry {
 }
 
 impl Registry {
+    /// How many tailnets may have a user of one login name.
+    pub const LIMIT_OF_LOGIN: usize = 8;
+
     /// A server without tailnets.
     pub fn new(pool: AddressPool) -> Self {
         Self {
@@ -54,6 +60,7 @@ impl Registry {
             nodes: BTreeMap::new(),
             stable_ids: HashMap::new(),
             users: BTreeMap::new(),
+            logins: BTreeMap::new(),
             keys: HashMap::new(),
             names: BTreeMap::new(),
             services: BTreeMap::new(),
@@ -82,7 +89,22 @@ impl Registry {
 
     /// The tailnet of a user.
     pub fn tailnet_of_user(&self, user: UserId) -> Option<TailnetId> {
-        self.users.get(&user).copied()
+        self.users.get(&user).map(|(tailnet, _)| *tailnet)
+    }
+
+    /// How many users the login name has that most users share; each is one of another tailnet.
+    pub fn most_users_of_a_login(&self) -> usize {
+        self.logins.values().map(BTreeSet::len).max().unwrap_or_default()
+    }
+
+    /// Refuses one more user of a login name: a password has to be tried against all of them.
+    pub(crate) fn check_login(&self, login: &LoginName) -> Result<(), Refusal> {
+        match self.logins.get(login) {
+            Some(users) if users.len() >= Self::LIMIT_OF_LOGIN => {
+                Err(Refusal::LoginNameFull { login: login.to_string(), limit: Self::LIMIT_OF_LOGIN })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The tailnet that an auth key, OAuth client or token belongs to.
@@ -131,9 +153,11 @@ impl Registry {
                 Change::PutHighestNumber(number) => self.past(*number),
                 Change::PutUser(user) => {
                     self.past(user.id.0);
-                    self.users.insert(user.id, tailnet);
+                    self.forget_user(user.id);
+                    self.users.insert(user.id, (tailnet, user.login.clone()));
+                    self.logins.entry(user.login.clone()).or_default().insert(user.id);
                 }
-                Change::DeleteUser(id) => drop(self.users.remove(id)),
+                Change::DeleteUser(id) => self.forget_user(*id),
                 Change::PutNode(node) => self.place(tailnet, node),
                 Change::DeleteNode(id) => self.forget(*id),
                 Change::PutAuthKey(key) => drop(self.keys.insert(key.id.clone(), tailnet)),
@@ -175,6 +199,16 @@ impl Registry {
         self.node_keys.remove(&placed.node_key);
         self.stable_ids.remove(&placed.stable_id);
         self.pool.release(placed.address);
+    }
+
+    fn forget_user(&mut self, id: UserId) {
+        let Some((_, login)) = self.users.remove(&id) else { return };
+        if let Some(users) = self.logins.get_mut(&login) {
+            users.remove(&id);
+            if users.is_empty() {
+                self.logins.remove(&login);
+            }
+        }
     }
 
     fn past(&mut self, number: u64) {

@@ -108,13 +108,14 @@ impl Server {
     /// Decides to make a tailnet, whose starting policy lets each user reach their own devices.
     ///
     /// # Errors
-    /// Its name or domain is taken, or is none.
+    /// Its name or domain is taken, or is none, or its owner's login name is in as many tailnets as it may be.
     pub fn decide_tailnet(&mut self, new: NewTailnet, now: Timestamp) -> Result<Decision, Refusal> {
         crate::decide::check_tailnet_name(&new.name)?;
         let id = TailnetId(self.registry.draw_number());
         if self.registry.is_name_taken(id, &new.name, &new.domain) {
             return Err(Refusal::DomainTaken { given: format!("{} or {}", new.name, new.domain) });
         }
+        self.registry.check_login(&new.owner)?;
         let owner = UserId(self.registry.draw_number());
         let display_name = new.owner.as_str().split('@').next().unwrap_or_default().to_owned();
         let user = User {

@@ -14,6 +14,7 @@ pub(super) fn create(tailnet: &Tailnet, new: NewUser, draft: &mut Draft<'_, '_>)
     if tailnet.user_by_login(&new.login).is_some() {
         return Err(Refusal::UserExists { login: new.login.to_string() });
     }
+    draft.context.registry.check_login(&new.login)?;
     let id = UserId(draft.draw_number());
     let local = new.login.as_str().split('@').next().unwrap_or_default().to_owned();
     let display_name = if new.display_name.trim().is_empty() { local } else { bounded(new.display_name) };

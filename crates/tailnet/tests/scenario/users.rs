@@ -1,8 +1,8 @@
 //! Users and their roles.
 
 use tailnet::{
-    Actor, Command, LoginName, NewOAuthClient, NewUser, PasswordHash, Proof, RefusalKind, Reply, Role, SettingsPatch,
-    UserStatus,
+    Actor, Command, LoginName, NewOAuthClient, NewTailnet, NewUser, PasswordHash, Proof, RefusalKind, Registry, Reply,
+    Role, SettingsPatch, UserStatus,
 };
 
 use crate::world::{World, auth_key};
@@ -35,6 +35,34 @@ fn a_login_name_is_taken_once_whatever_its_case() {
         world.refused(new_user("alice@example.com", Role::Member)),
         "there is already a user alice@example.com: choose another login name"
     );
+}
+
+#[test]
+fn a_login_name_is_in_so_many_tailnets_and_in_no_more() {
+    let mut world = World::new();
+    let tailnets: Vec<_> = (1..Registry::LIMIT_OF_LOGIN)
+        .map(|number| world.add_tailnet(&format!("t{number}"), &format!("t{number}.ts.net"), "admin@example.com"))
+        .collect();
+    assert_eq!(world.server.registry().most_users_of_a_login(), Registry::LIMIT_OF_LOGIN);
+    let says = "the login name admin@example.com is used in 8 tailnets of this server already, and may be in no more: \
+                choose another login name";
+    let new = NewTailnet {
+        name: "other".to_owned(),
+        domain: "other.ts.net".parse().unwrap(),
+        owner: "Admin@example.com".parse().unwrap(),
+        password: None,
+    };
+    assert_eq!(world.server.decide_tailnet(new.clone(), world.now).unwrap_err().to_string(), says);
+    let (other, _) = world.add_tailnet("other", "other.ts.net", "boss@example.com");
+    let refused = world.run_in(other, Actor::Server, new_user("admin@example.com", Role::Member)).unwrap_err();
+    assert_eq!((refused.to_string().as_str(), refused.kind()), (says, RefusalKind::Conflict));
+
+    // Who is deleted makes room.
+    let (first, owner) = tailnets[0];
+    world.run_in(first, Actor::Server, new_user("second@example.com", Role::Owner)).unwrap();
+    world.run_in(first, Actor::Server, Command::DeleteUser(owner)).unwrap();
+    assert_eq!(world.server.registry().most_users_of_a_login(), Registry::LIMIT_OF_LOGIN - 1);
+    world.run_in(other, Actor::Server, new_user("admin@example.com", Role::Member)).unwrap();
 }
 
 #[test]
