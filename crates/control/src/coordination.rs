@@ -43,7 +43,7 @@ use crate::clock::Clock;
 use crate::config::ServerUrl;
 use crate::metrics::ControlMetrics;
 use crate::rate::RateLimit;
-use crate::sign_in::Candidate;
+use crate::sign_in::{Candidate, Candidates};
 use crate::store::{Entry, PolicyInForce, Store};
 use pings::Pings;
 use streams::Streams;
@@ -272,6 +272,12 @@ impl Coordination {
     /// One of the policies that were put in force in a tailnet.
     pub(crate) async fn policy(&self, tailnet: TailnetId, version: u64) -> Result<Option<PolicyRecord>, Failure> {
         self.store.load_policy(tailnet, version).await.map_err(Failure::Store)
+    }
+
+    /// Whose a password may be that comes with a login name.
+    pub(crate) fn candidates(&self, login: &str) -> Candidates {
+        let users = self.users_named(login);
+        Candidates { users, most: self.server().registry().most_users_of_a_login() }
     }
 
     /// The users of a login name, in all tailnets, that may sign in.

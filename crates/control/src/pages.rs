@@ -93,7 +93,7 @@ async fn sign_in(
         return pages.ask_to_sign_in(&id, &headers, STALE);
     };
     let (name, password) = (form.value("name"), SecretText::new(form.value("password").to_owned()));
-    let candidates = |name: &str| pages.coordination.users_named(name);
+    let candidates = |name: &str| pages.coordination.candidates(name);
     let who = match pages.sign_in.check(peer.source, name, password, Instant::now(), candidates).await {
         Ok((tailnet, user)) => SignedIn { tailnet, user },
         Err(error) => return pages.ask_to_sign_in(&id, &headers, Some(&error.to_string())),

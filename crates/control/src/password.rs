@@ -39,6 +39,9 @@ pub(crate) struct Passwords {
     waiting: Arc<Semaphore>,
     /// A hash of a password that nobody has, so that an unknown name costs the time of a known one.
     decoy: Arc<str>,
+    /// How many were hashed and checked.
+    #[cfg(test)]
+    made: Arc<std::sync::atomic::AtomicUsize>,
 }
 
 impl Passwords {
@@ -46,7 +49,19 @@ impl Passwords {
     pub(crate) fn new() -> Result<Self, PasswordError> {
         let decoy = hash(&SecretText::new(hex::encode(random::<32>())))?.into();
         let (running, waiting) = (Arc::new(Semaphore::new(AT_ONCE)), Arc::new(Semaphore::new(WAITING)));
-        Ok(Self { running, waiting, decoy })
+        Ok(Self {
+            running,
+            waiting,
+            decoy,
+            #[cfg(test)]
+            made: Arc::default(),
+        })
+    }
+
+    /// How many were hashed and checked so far.
+    #[cfg(test)]
+    pub(crate) fn made(&self) -> usize {
+        self.made.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Hashes a new password; the text names algorithm, cost and salt.
@@ -70,6 +85,8 @@ impl Passwords {
 
     async fn run<T: Send + 'static>(&self, work: impl FnOnce() -> T + Send + 'static) -> Result<T, PasswordError> {
         let _place = self.waiting.try_acquire().map_err(|_| PasswordError::Busy)?;
+        #[cfg(test)]
+        self.made.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         let turn = self.running.clone().acquire_owned().await.map_err(|_| PasswordError::Busy)?;
         // The turn goes along: a caller that hangs up must not let another hash start beside this one.
         let work = move || {

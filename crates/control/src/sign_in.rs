@@ -1,3 +1,5 @@
+mod places;
+
 use std::net::IpAddr;
 use std::time::{Duration, Instant};
 
@@ -8,9 +10,7 @@ use tailnet::{PasswordHash, TailnetId};
 
 use crate::password::{PasswordError, Passwords};
 use crate::rate::RateLimit;
-
-/// How many tailnets may have a user of one login name for a password to be tried against.
-const SAME_NAME: usize = 4;
+use places::KnownPlaces;
 
 /// How many sources and names are remembered.
 const REMEMBERED: usize = 4096;
@@ -24,6 +24,8 @@ pub(crate) struct SignIn {
     by_name: RateLimit<(String, IpAddr)>,
     /// Guessing from many places is bounded too, above what one place and the name's own user take together.
     by_name_anywhere: RateLimit<String>,
+    /// That bound is not for places where somebody signed in under the name: guessers use it up as long as they like.
+    known: KnownPlaces,
 }
 
 /// Why nobody was signed in.
@@ -43,6 +45,24 @@ pub(crate) enum SignInError {
 /// A user of a login name.
 pub(crate) type Candidate = (TailnetId, UserId, Option<PasswordHash>);
 
+/// Whose a password may be that comes with a login name.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Candidates {
+    /// The users of the name.
+    pub(crate) users: Vec<Candidate>,
+    /// How many users the name has that most share, whichever it is: as often every password is tried, so that the time that
+    /// it takes tells nothing of a name.
+    pub(crate) most: usize,
+}
+
+impl Candidates {
+    /// The users whose hash a password is compared with, and nobody as often as is missing.
+    fn rounds(self) -> impl Iterator<Item = Option<Candidate>> {
+        let count = self.most.max(self.users.len()).max(1);
+        self.users.into_iter().map(Some).chain(std::iter::repeat_with(|| None)).take(count)
+    }
+}
+
 impl SignIn {
     pub(crate) fn new(passwords: Passwords) -> Self {
         Self {
@@ -50,6 +70,7 @@ impl SignIn {
             by_source: RateLimit::new(10, Duration::from_secs(6), REMEMBERED),
             by_name: RateLimit::new(20, Duration::from_secs(15), REMEMBERED),
             by_name_anywhere: RateLimit::new(200, Duration::from_secs(2), REMEMBERED),
+            known: KnownPlaces::new(REMEMBERED),
         }
     }
 
@@ -66,34 +87,31 @@ impl SignIn {
         name: &str,
         password: SecretText,
         now: Instant,
-        candidates: impl FnOnce(&str) -> Vec<Candidate>,
+        candidates: impl FnOnce(&str) -> Candidates,
     ) -> Result<(TailnetId, UserId), SignInError> {
         let name = name.trim().to_ascii_lowercase();
         // Names that can't exist share one bucket, so that they cost no memory.
         let anywhere = if name.len() <= 254 { name.clone() } else { String::new() };
-        let bucket = (anywhere.clone(), site(source));
-        self.by_source.take(&site(source), now).map_err(SignInError::TooOften)?;
+        let place = site(source);
+        let bucket = (anywhere.clone(), place);
+        self.by_source.take(&place, now).map_err(SignInError::TooOften)?;
         self.by_name.take(&bucket, now).map_err(SignInError::TooOften)?;
-        self.by_name_anywhere.take(&anywhere, now).map_err(SignInError::TooOften)?;
-        let candidates = candidates(&name);
+        if !self.known.knows(&anywhere, place) {
+            self.by_name_anywhere.take(&anywhere, now).map_err(SignInError::TooOften)?;
+        }
         let mut found = None;
-        for (tailnet, user, hash) in candidates.into_iter().take(SAME_NAME) {
-            let hash = hash.map(|hash| hash.0);
-            if self.passwords.verify(password.clone(), hash).await? && found.is_none() {
-                found = Some((tailnet, user));
+        for candidate in candidates(&name).rounds() {
+            let (who, hash) = candidate.map(|(tailnet, user, hash)| ((tailnet, user), hash)).unzip();
+            let hash = hash.flatten().map(|hash| hash.0);
+            // Every round is made, also once it is known whose the password is.
+            if self.passwords.verify(password.clone(), hash).await? {
+                found = found.or(who);
             }
         }
-        match found {
-            Some(user) => {
-                self.by_name.clear(&bucket);
-                Ok(user)
-            }
-            None => {
-                // A name that nobody has takes as long as one that somebody has.
-                self.passwords.verify(password, None).await?;
-                Err(SignInError::Wrong)
-            }
-        }
+        let user = found.ok_or(SignInError::Wrong)?;
+        self.by_name.clear(&bucket);
+        self.known.remember(anywhere, place);
+        Ok(user)
     }
 }
 
@@ -105,10 +123,11 @@ mod tests {
         SecretText::new(text.to_owned())
     }
 
-    async fn sign_in() -> (SignIn, Vec<Candidate>) {
+    async fn sign_in() -> (SignIn, Candidates) {
         let sign_in = SignIn::new(Passwords::new().unwrap());
         let hash = sign_in.passwords().hash(secret("correct horse")).await.unwrap();
-        (sign_in, vec![(TailnetId(1), UserId(2), None), (TailnetId(3), UserId(4), Some(PasswordHash(hash)))])
+        let users = vec![(TailnetId(1), UserId(2), None), (TailnetId(3), UserId(4), Some(PasswordHash(hash)))];
+        (sign_in, Candidates { users, most: 2 })
     }
 
     #[tokio::test]
@@ -123,9 +142,59 @@ mod tests {
         let found =
             sign_in.check(source, "alice@example.com", secret("wrong horse"), Instant::now(), |_| users.clone()).await;
         assert_eq!(found, Err(SignInError::Wrong));
-        let found =
-            sign_in.check(source, "nobody@example.com", secret("wrong horse"), Instant::now(), |_| Vec::new()).await;
+        let found = sign_in.check(source, "nobody@example.com", secret("wrong horse"), Instant::now(), nobody).await;
         assert_eq!(found, Err(SignInError::Wrong));
+    }
+
+    fn nobody(_: &str) -> Candidates {
+        Candidates { users: Vec::new(), most: 2 }
+    }
+
+    #[tokio::test]
+    async fn as_many_hashes_are_made_whoever_has_the_name_and_whoever_the_password_is() {
+        let (sign_in, users) = sign_in().await;
+        let one = |at: usize| Candidates { users: vec![users.users[at].clone()], most: 2 };
+        let source = "192.0.2.1".parse().unwrap();
+        for (case, password, candidates) in [
+            ("nobody has the name", "wrong horse", nobody("")),
+            ("one has it, without a password", "wrong horse", one(0)),
+            ("one has it", "wrong horse", one(1)),
+            ("one has it, and it is theirs", "correct horse", one(1)),
+            ("two have it", "wrong horse", users.clone()),
+            ("two have it, and it is one's", "correct horse", users.clone()),
+        ] {
+            let before = sign_in.passwords().made();
+            let found = sign_in.check(source, case, secret(password), Instant::now(), |_| candidates).await;
+            assert_eq!(found.is_ok(), password == "correct horse", "{case}: {found:?}");
+            assert_eq!(sign_in.passwords().made() - before, 2, "{case}");
+        }
+    }
+
+    #[tokio::test]
+    async fn everybody_of_a_name_can_sign_in_however_many_they_are() {
+        let (sign_in, users) = sign_in().await;
+        let mut many = Candidates { users: Vec::new(), most: 1 };
+        many.users.resize(6, (TailnetId(1), UserId(2), None));
+        many.users.push(users.users[1].clone());
+        let source = "192.0.2.1".parse().unwrap();
+        let found = sign_in.check(source, "alice@example.com", secret("correct horse"), Instant::now(), |_| many).await;
+        assert_eq!(found, Ok((TailnetId(3), UserId(4))));
+    }
+
+    #[tokio::test]
+    async fn guesses_from_everywhere_keep_nobody_out_who_signed_in_from_where_they_are() {
+        let (sign_in, users) = sign_in().await;
+        let home = "192.0.2.1".parse().unwrap();
+        let try_from = |source: IpAddr| {
+            sign_in.check(source, "alice@example.com", secret("correct horse"), Instant::now(), |_| users.clone())
+        };
+        assert!(try_from(home).await.is_ok());
+        // None comes back while the test runs.
+        let later = Instant::now() + Duration::from_secs(3600);
+        while sign_in.by_name_anywhere.take(&"alice@example.com".to_owned(), later).is_ok() {}
+        let stranger = "198.51.100.7".parse().unwrap();
+        assert!(matches!(try_from(stranger).await, Err(SignInError::TooOften(_))));
+        assert_eq!(try_from(home).await, Ok((TailnetId(3), UserId(4))));
     }
 
     #[tokio::test]

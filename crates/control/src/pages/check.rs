@@ -36,7 +36,7 @@ pub(super) async fn confirm(
         return pages.ask_to_confirm_login(&id, &pending, &headers, STALE);
     };
     let (name, password) = (form.value("name"), SecretText::new(form.value("password").to_owned()));
-    let candidates = |name: &str| pages.coordination.users_named(name);
+    let candidates = |name: &str| pages.coordination.candidates(name);
     let (tailnet, user) = match pages.sign_in.check(peer.source, name, password, Instant::now(), candidates).await {
         Ok(found) => found,
         Err(error) => return pages.ask_to_confirm_login(&id, &pending, &headers, Some(&error.to_string())),

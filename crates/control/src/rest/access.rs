@@ -115,7 +115,7 @@ impl Rest {
         match request.grant {
             TokenGrant::Client { secret, .. } => self.token_for_client(secret, wanted, request.tags).await,
             TokenGrant::Password { login_name, password } => {
-                let candidates = |name: &str| self.coordination.users_named(name);
+                let candidates = |name: &str| self.coordination.candidates(name);
                 let found = self.sign_in.check(peer.source, &login_name, password, Instant::now(), candidates).await;
                 let (tailnet, user) = found.map_err(|error| match error {
                     SignInError::Wrong => ApiError::unauthorized(error.to_string()),
