@@ -41,14 +41,6 @@ impl Leadership {
     }
 }
 
-#[cfg(test)]
-impl Leadership {
-    /// What holds for so long, whatever becomes of a lease.
-    pub(crate) fn for_a_while(time: Duration) -> Self {
-        Self(watch::channel(Some(Instant::now() + time)).1)
-    }
-}
-
 /// The one lease of all replicas.
 pub(crate) struct Election {
     leases: Api<Lease>,
@@ -199,4 +191,12 @@ impl Election {
 
 fn holder(lease: &Lease) -> Option<&str> {
     lease.spec.as_ref()?.holder_identity.as_deref().filter(|holder| !holder.is_empty())
+}
+
+#[cfg(test)]
+impl Leadership {
+    /// What holds for so long, whatever becomes of a lease.
+    pub(crate) fn for_a_while(time: Duration) -> Self {
+        Self(watch::channel(Some(Instant::now() + time)).1)
+    }
 }

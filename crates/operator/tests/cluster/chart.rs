@@ -65,8 +65,17 @@ fn rendered(options: &[&str]) -> Vec<DynamicObject> {
     let chart = concat!(env!("CARGO_MANIFEST_DIR"), "/../../deploy/chart");
     let helm = apiserver::program("bin/helm").unwrap();
     let server = "loginServer=https://control.example.com";
-    let arguments =
-        ["template", "tailscale-operator", chart, "--namespace", NAMESPACE, "--kube-version", "1.34.0", "--set", server];
+    let arguments = [
+        "template",
+        "tailscale-operator",
+        chart,
+        "--namespace",
+        NAMESPACE,
+        "--kube-version",
+        "1.34.0",
+        "--set",
+        server,
+    ];
     let output = Command::new(helm).args(arguments).args(options).output().unwrap();
     let text = String::from_utf8(output.stdout).unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
