@@ -38,6 +38,8 @@ const PACKAGES: &[&str] = &[
     "openssh-client",
     "openssh-server",
     "tcpdump",
+    // What the guide installs by
+    "systemd-standalone-sysusers",
     // A prompt
     "bash-completion",
     "busybox",

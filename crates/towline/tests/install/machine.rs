@@ -1,12 +1,13 @@
 //! A machine to install on: files and a network of its own, on the machine of the test. It ends with the test.
 
-use std::fs::{self, File};
+use std::fs::{self, File, Permissions};
 use std::io::Read;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+use cache::Cache;
 use tempfile::TempDir;
 
 use crate::unit::Unit;
@@ -16,8 +17,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What a shell in namespaces of its own does to make the machine; behind it, the folder of the test.
 const MAKE: &str = r#"
-ip link set lo up
-mkdir "$0/etc" "$0/bin"
+"$0/bin/ip" link set lo up
+mkdir "$0/etc"
 cp -a /etc/. "$0/etc"
 mount --bind "$0/etc" /etc
 mount --bind "$0/bin" /usr/local/bin
@@ -45,6 +46,7 @@ impl Machine {
             fs::write(folder.path().join(format!("{name}.crt")), made.cert.pem()).unwrap();
             fs::write(folder.path().join(format!("{name}.key")), made.signing_key.serialize_pem()).unwrap();
         }
+        lend_programs(&folder.path().join("bin"));
         let mut command = Command::new("unshare");
         command.args(["--mount", "--net", "--propagation=private", "sh", "-ec", MAKE]).arg(folder.path());
         let mut holder = clean(command).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -154,6 +156,24 @@ impl Drop for Service {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+    }
+}
+
+/// Puts scripts into a folder that run programs of the Debian tree by its own loader: the machine of the test need not have
+/// them.
+fn lend_programs(folder: &Path) {
+    let tree = Cache::locate().unwrap().root().join("tree").canonicalize();
+    let tree = tree.expect("there is no Debian tree: run `cargo xtask fetch`");
+    let tree = tree.display();
+    fs::create_dir(folder).unwrap();
+    for name in ["ip", "systemd-sysusers"] {
+        let script = format!(
+            "#!/bin/sh\nexec {tree}/lib64/ld-linux-x86-64.so.2 --library-path {tree}/usr/lib/x86_64-linux-gnu \
+             {tree}/usr/bin/{name} \"$@\"\n"
+        );
+        let path = folder.join(name);
+        fs::write(&path, script).unwrap();
+        fs::set_permissions(&path, Permissions::from_mode(0o755)).unwrap();
     }
 }
 
