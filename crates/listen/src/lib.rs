@@ -15,5 +15,5 @@ mod places;
 mod socket;
 
 pub use certificate::{CertificateError, CertificateFiles, ServerCertificate};
-pub use places::{Full, Place, Places, site};
+pub use places::{Full, Place, Places, network, site};
 pub use socket::{ListenError, tcp, udp};

@@ -1,5 +1,5 @@
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Whom a stranger on the internet is counted as: an IPv4 address, or an IPv6 network of 64 bits, which is what one site
@@ -11,6 +11,21 @@ pub fn site(address: IpAddr) -> IpAddr {
             Ipv6Addr::new(a, b, c, d, 0, 0, 0, 0).into()
         }
         v4 => v4,
+    }
+}
+
+/// The network that a stranger is counted with where one address too many is cheap: 24 bits of IPv4 or 48 of IPv6. Who is given
+/// many sites of IPv6 gets them side by side, and so it is with addresses of IPv4.
+pub fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(v4) => {
+            let [a, b, c, _] = v4.octets();
+            Ipv4Addr::new(a, b, c, 0).into()
+        }
+        IpAddr::V6(v6) => {
+            let [a, b, c, ..] = v6.segments();
+            Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into()
+        }
     }
 }
 
@@ -170,6 +185,15 @@ mod tests {
         let places = Places::new(1, 3);
         let _held = [places.take_unshared(), places.take_unshared(), places.take_unshared()].map(Result::unwrap);
         assert_eq!(places.take_unshared().err(), Some(Full::Server));
+    }
+
+    #[test]
+    fn neighbours_are_of_one_network() {
+        let of = |text: &str| network(text.parse().unwrap());
+        assert_eq!(of("192.0.2.1"), of("::ffff:192.0.2.255"));
+        assert_ne!(of("192.0.2.1"), of("192.0.3.1"));
+        assert_eq!(of("2001:db8:1:2::3"), of("2001:db8:1:ffff::"));
+        assert_ne!(of("2001:db8:1::"), of("2001:db8:2::"));
     }
 
     #[test]

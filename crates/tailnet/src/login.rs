@@ -3,7 +3,7 @@
 mod request;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use crypto::{Entropy, MachinePublic};
 use jiff::{SignedDuration, Timestamp};
@@ -43,6 +43,8 @@ pub struct LoginSource {
     pub address: IpAddr,
     /// Whom it is counted as: the address, or the network that one site has of IPv6.
     pub site: IpAddr,
+    /// The network that the site is counted with where room is scarce: whoever has many sites has them side by side.
+    pub network: IpAddr,
 }
 
 /// A device that waits for a person.
@@ -234,10 +236,10 @@ impl Logins {
         } else if self.pending.len() >= Self::LIMIT {
             let mut counts: BTreeMap<IpAddr, usize> = BTreeMap::new();
             for held in self.pending.values() {
-                *counts.entry(neighbourhood(held.login.source.site)).or_default() += 1;
+                *counts.entry(held.login.source.network).or_default() += 1;
             }
             let most = counts.values().max().copied();
-            self.evict(|held| counts.get(&neighbourhood(held.login.source.site)).copied() == most);
+            self.evict(|held| counts.get(&held.login.source.network).copied() == most);
         }
     }
 
@@ -255,21 +257,6 @@ impl Logins {
         let pending = &self.pending;
         if pending.len() < before {
             self.by_machine.retain(|_, id| pending.contains_key(id));
-        }
-    }
-}
-
-/// The network that a site is counted with where room is scarce: whoever is given many networks of IPv6 gets them side by
-/// side, and so it is with addresses of IPv4.
-fn neighbourhood(site: IpAddr) -> IpAddr {
-    match site {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            Ipv4Addr::new(a, b, c, 0).into()
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into()
         }
     }
 }
@@ -294,7 +281,7 @@ mod tests {
 
     fn from(address: &str) -> LoginSource {
         let address = address.parse().unwrap();
-        LoginSource { address, site: address }
+        LoginSource { address, site: address, network: address }
     }
 
     fn open_from(logins: &mut Logins, number: u16, source: LoginSource) -> LoginId {
@@ -400,13 +387,16 @@ mod tests {
 
     #[test]
     fn many_sites_of_one_network_evict_each_other_and_nobody_else() {
-        let networks: [fn(u16) -> String; 2] =
-            [|number| format!("2001:db8:1:{number:x}::"), |number| format!("192.0.2.{}", number % 256)];
-        for address in networks {
+        type Site = fn(u16) -> String;
+        let of_ipv6: Site = |number| format!("2001:db8:1:{number:x}::");
+        let of_ipv4: Site = |number| format!("192.0.2.{}", number % 256);
+        let networks = [("2001:db8:1::", of_ipv6), ("192.0.2.0", of_ipv4)];
+        for (network, address) in networks {
+            let network = network.parse().unwrap();
             let mut logins = Logins::default();
             let victims: Vec<LoginId> = (0..64).map(|number| open_from(&mut logins, number, far(number))).collect();
             for number in 100..2000 {
-                open_from(&mut logins, number, from(&address(number)));
+                open_from(&mut logins, number, LoginSource { network, ..from(&address(number)) });
             }
             assert_eq!(logins.len(), Logins::LIMIT);
             assert!(victims.iter().all(|id| logins.get(id, at(0)).is_some()));

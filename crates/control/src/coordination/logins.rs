@@ -2,7 +2,7 @@ use std::sync::{Arc, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crypto::{MachinePublic, SystemEntropy};
-use listen::site;
+use listen::{network, site};
 use tailcfg::{RegisterResponse, UserId};
 use tailnet::{
     Actor, Awaited, Command, LoginId, LoginRequest, LoginSource, LoginState, Logins, PendingLogin, Proof, Registration,
@@ -63,7 +63,7 @@ impl Coordination {
     pub(super) fn open_login(&self, caller: Caller, request: LoginRequest) -> RegisterResponse {
         let now = self.now();
         let address = caller.source.ip().to_canonical();
-        let source = LoginSource { address, site: site(address) };
+        let source = LoginSource { address, site: site(address), network: network(address) };
         let id = self.logins().open(caller.machine, request, source, now, &mut SystemEntropy);
         // An earlier login of the machine may have been taken back: who waits for it is told.
         self.login_ends.send_modify(|count| *count += 1);

@@ -1,9 +1,9 @@
 //! STUN on UDP: tells nodes, and nobody else, from which address their packets come.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::time::Instant;
 
-use listen::site;
+use listen::{network, site};
 use packet::stun;
 use telemetry::Shutdown;
 use tokio::net::UdpSocket;
@@ -78,24 +78,12 @@ impl Gate {
     }
 }
 
-/// The network that a source is counted with.
-fn network(source: IpAddr) -> IpAddr {
-    match source.to_canonical() {
-        IpAddr::V4(v4) => {
-            let [a, b, c, _] = v4.octets();
-            Ipv4Addr::new(a, b, c, 0).into()
-        }
-        IpAddr::V6(v6) => {
-            let [a, b, c, ..] = v6.segments();
-            Ipv6Addr::new(a, b, c, 0, 0, 0, 0, 0).into()
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::net::{Ipv4Addr, Ipv6Addr};
     use std::time::Duration;
+
+    use super::*;
 
     fn address(text: &str) -> IpAddr {
         text.parse().unwrap()
