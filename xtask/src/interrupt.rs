@@ -7,7 +7,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use lab::{ProcessIdentity, ScratchWorld};
+use lab::{ProcessIdentity, ScratchWorld, process_numbers};
 use rustix::process::Signal;
 use tokio::runtime;
 use tokio::signal::unix::{SignalKind, signal};
@@ -140,15 +140,13 @@ fn await_leaving() {
 fn marked() -> Vec<ProcessIdentity> {
     let mark = format!("{MARK}={}", std::process::id());
     let own = fs::read_link("/proc/self/ns/pid").ok();
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
     let deadline = Instant::now() + BEGINNING;
     let bears = |pid: &i32| {
         let environment = environment(*pid, deadline);
         let outside = fs::read_link(format!("/proc/{pid}/ns/pid")).ok() == own;
         outside && environment.split(|byte| *byte == 0).any(|setting| setting == mark.as_bytes())
     };
-    pids.filter(bears).filter_map(|pid| ProcessIdentity::of(pid).ok()).collect()
+    process_numbers().filter(bears).filter_map(|pid| ProcessIdentity::of(pid).ok()).collect()
 }
 
 /// The environment of a process. The kernel tells who started a program that it runs a moment before it shows the program's

@@ -1,7 +1,5 @@
 //! No program that is waited for runs for ever.
 
-use std::collections::BTreeMap;
-use std::fs;
 use std::process::Child;
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::thread::{self, JoinHandle};
@@ -55,8 +53,7 @@ fn kill_with_descendants(program: ProcessIdentity) {
     while let Some(parent) = doomed.get(next).copied() {
         // A stopped one starts no more.
         send(parent, Signal::STOP);
-        let children = parents().into_iter().filter(|(_, of)| *of == parent.pid);
-        doomed.extend(children.filter_map(|(pid, _)| ProcessIdentity::of(pid).ok()));
+        doomed.extend(parent.children());
         next += 1;
     }
     doomed.into_iter().for_each(|process| send(process, Signal::KILL));
@@ -67,19 +64,6 @@ fn send(process: ProcessIdentity, signal: Signal) {
     if let Some(process) = process.open() {
         let _ = process.signal(signal);
     }
-}
-
-/// The parent of each process.
-fn parents() -> BTreeMap<i32, i32> {
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    let parent = |pid: i32| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // Behind the name, which may hold anything: the state, then the parent.
-        let (_, fields) = stat.rsplit_once(')')?;
-        fields.split_whitespace().nth(1)?.parse().ok()
-    };
-    pids.filter_map(|pid| Some((pid, parent(pid)?))).collect()
 }
 
 #[cfg(test)]

@@ -84,7 +84,7 @@ pub use folder::WorldName;
 pub use lab_box::LabBox;
 pub use names::{CONTROL_NAME, DOMAIN, ECHO_NAME, REGISTRY_NAME, RELAY1_NAME, RELAY2_NAME};
 pub use plan::*;
-pub use process::{Process, ProcessIdentity};
+pub use process::{Process, ProcessIdentity, process_numbers};
 pub use progress::{Event, Listener, StepState, silent, step};
 pub use readiness::Ready;
 pub use request::Ended;

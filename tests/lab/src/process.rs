@@ -26,13 +26,18 @@ impl ProcessIdentity {
     /// # Errors
     /// `NotFound` when there is none, or when it has ended and only waits to be reaped.
     pub fn of(pid: i32) -> io::Result<Self> {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat"))?;
-        let (state, started) =
-            parse_stat(&stat).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: {stat:?}")))?;
-        if state == 'Z' || state == 'X' {
+        let stat = Stat::of(pid)?;
+        if stat.state == 'Z' || stat.state == 'X' {
             return Err(io::Error::new(io::ErrorKind::NotFound, format!("process {pid} has ended")));
         }
-        Ok(Self { pid, started })
+        Ok(Self { pid, started: stat.started })
+    }
+
+    /// The processes that run now and have this one for their parent.
+    pub(crate) fn children(&self) -> impl Iterator<Item = Self> {
+        let parent = self.pid;
+        let is_child = move |pid: &i32| Stat::of(*pid).is_ok_and(|stat| stat.parent == parent);
+        process_numbers().filter(is_child).filter_map(|pid| Self::of(pid).ok())
     }
 
     /// Whether this very process still runs.
@@ -120,13 +125,35 @@ pub(crate) fn timespec(duration: Duration) -> Timespec {
     Timespec { tv_sec: duration.as_secs().min(1 << 30) as i64, tv_nsec: i64::from(duration.subsec_nanos()) }
 }
 
-/// State letter and start tick out of `/proc/PID/stat`, whose second field may hold spaces and parentheses.
-fn parse_stat(stat: &str) -> Option<(char, u64)> {
-    let mut rest = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    let state = rest.next()?.chars().next()?;
-    // `rest` stands behind field 3 now; the start is field 22.
-    let started = rest.nth(18)?.parse().ok()?;
-    Some((state, started))
+/// The numbers of the processes that `/proc` shows.
+pub fn process_numbers() -> impl Iterator<Item = i32> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok())
+}
+
+/// What `/proc/PID/stat` tells of a process.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    state: char,
+    parent: i32,
+    /// Clock ticks between boot and start.
+    started: u64,
+}
+
+impl Stat {
+    fn of(pid: i32) -> io::Result<Self> {
+        let text = fs::read_to_string(format!("/proc/{pid}/stat"))?;
+        Self::parse(&text).ok_or_else(|| io::Error::other(format!("/proc/{pid}/stat: {text:?}")))
+    }
+
+    /// Reads fields 3, 4 and 22; the second may hold spaces and parentheses.
+    fn parse(text: &str) -> Option<Self> {
+        let mut rest = text.rsplit_once(')')?.1.split_ascii_whitespace();
+        let state = rest.next()?.chars().next()?;
+        let parent = rest.next()?.parse().ok()?;
+        let started = rest.nth(17)?.parse().ok()?;
+        Some(Self { state, parent, started })
+    }
 }
 
 #[cfg(test)]
@@ -136,7 +163,7 @@ mod tests {
     #[test]
     fn a_command_name_with_parentheses_does_not_shift_the_fields() {
         let stat = "12 (a b) c) S 1 12 12 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 8642 1 2 3";
-        assert_eq!(parse_stat(stat), Some(('S', 8642)));
+        assert_eq!(Stat::parse(stat), Some(Stat { state: 'S', parent: 1, started: 8642 }));
     }
 
     #[test]

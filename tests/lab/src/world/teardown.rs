@@ -16,7 +16,7 @@ use rustix::process::Signal;
 use crate::cgroup;
 use crate::folder::{WorldFolder, WorldLock, read_record};
 use crate::lab_box::BoxRecord;
-use crate::process::ProcessIdentity;
+use crate::process::{ProcessIdentity, process_numbers};
 
 /// How long a killed process, or a cgroup without processes, may take to go.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -70,18 +70,15 @@ fn found_by_traces(folder: &WorldFolder) -> Vec<ProcessIdentity> {
     let mine = fs::read_link("/proc/self/ns/mnt").ok();
     let marks = marks(folder);
     let boxes = folder.records().join("boxes").display().to_string() + "/";
-    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
-    let pids = pids.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
-    pids.filter(|pid| {
+    let is_trace = |pid: &i32| {
         let command = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
         let making = is_making(&command, &boxes);
         let theirs = fs::read_link(format!("/proc/{pid}/ns/mnt")).ok();
         let mounts = fs::read_to_string(format!("/proc/{pid}/mountinfo")).unwrap_or_default();
         let inside = theirs.is_some() && theirs != mine && marks.iter().any(|mark| mounts.contains(mark.as_str()));
         making || inside
-    })
-    .filter_map(|pid| ProcessIdentity::of(pid).ok())
-    .collect()
+    };
+    process_numbers().filter(is_trace).filter_map(|pid| ProcessIdentity::of(pid).ok()).collect()
 }
 
 /// Whether a command line is that of a program which makes a box: others may name a world's files too, such as a pager.
