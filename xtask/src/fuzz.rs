@@ -21,8 +21,9 @@ use report::Report;
 /// Run the fuzzers
 ///
 /// Without a name all of them run, one after another. What they learn is kept in the cache, so that the next run goes on from
-/// there; the policy's begin with the examples of docs/policy.md and of the tests. An input that breaks something is kept
-/// under fuzz/artifacts and named at the end, with the command that plays it again.
+/// there; the policy's begin with the examples of docs/policy.md and of the tests, that of the control protocol's JSON with
+/// fuzz/seeds. An input that breaks something is kept under fuzz/artifacts and named at the end, with the command that plays
+/// it again.
 #[derive(Parser)]
 #[command(name = "fuzz", after_long_help = "Examples:\n  cargo xtask fuzz\n  cargo xtask fuzz filter --seconds 600")]
 pub(crate) struct Fuzz {
@@ -43,10 +44,20 @@ pub(crate) struct Fuzz {
 pub(crate) struct Target {
     name: &'static str,
     about: &'static str,
-    /// Whether it reads policies: it gets their words and examples.
-    texts: bool,
+    reads: Input,
     /// The longest input, in bytes.
     longest: u32,
+}
+
+/// What a fuzzer begins with.
+#[derive(Clone, Copy)]
+enum Input {
+    /// Nothing: any bytes lead somewhere.
+    Bytes,
+    /// The words and examples of policies.
+    Policies,
+    /// The words and messages of the control protocol.
+    Messages,
 }
 
 /// All fuzzers.
@@ -54,18 +65,36 @@ pub(crate) const TARGETS: &[Target] = &[
     Target {
         name: "policy_parse",
         about: "any text as HuJSON and as a policy, and edits of it",
-        texts: true,
+        reads: Input::Policies,
         // Long enough for lists whose product is bounded.
         longest: 65_536,
     },
-    Target { name: "policy_tailnet", about: "any policy on a small tailnet", texts: true, longest: 4096 },
+    Target { name: "policy_tailnet", about: "any policy on a small tailnet", reads: Input::Policies, longest: 4096 },
     Target {
         name: "policy_compile",
         about: "any grants on any tailnet, beside the policy read word by word",
-        texts: false,
+        reads: Input::Bytes,
         longest: 512,
     },
-    Target { name: "filter", about: "any bytes as packets, under any rules", texts: false, longest: 1024 },
+    Target { name: "filter", about: "any bytes as packets, under any rules", reads: Input::Bytes, longest: 1024 },
+    Target {
+        name: "wires",
+        about: "any bytes as datagrams, packets and the frames of a relay",
+        reads: Input::Bytes,
+        longest: 1024,
+    },
+    Target {
+        name: "control_json",
+        about: "any text as the control protocol's messages and frames",
+        reads: Input::Messages,
+        longest: 8192,
+    },
+    Target {
+        name: "map_stream",
+        about: "any sequence of a coordination server's messages",
+        reads: Input::Bytes,
+        longest: 2048,
+    },
 ];
 
 /// What fuzzing needs besides the compiler of the project, and how one gets it.
@@ -215,13 +244,16 @@ fn run(
     progress.step(&format!("fuzzing {}", target.name), |step| {
         let mut command = nightly(&["fuzz", "run", "--sanitizer", "none", "--target-dir"]);
         command.arg(&folders.build).arg(target.name).arg(&corpus).current_dir(checkout.root());
-        if target.texts {
-            command.arg(&folders.seeds);
-        }
+        let start = match target.reads {
+            Input::Bytes => None,
+            Input::Policies => Some(("policy.dict", folders.seeds.clone())),
+            Input::Messages => Some(("messages.dict", checkout.path("fuzz/seeds/messages"))),
+        };
+        command.args(start.iter().map(|(_, seeds)| seeds));
         command.arg("--").args([format!("-max_total_time={seconds}"), format!("-max_len={}", target.longest)]);
         command.args(["-print_final_stats=1", "-timeout=20"]);
-        if target.texts {
-            command.arg(format!("-dict={}", checkout.path("fuzz/dictionaries/policy.dict").display()));
+        if let Some((words, _)) = start {
+            command.arg(format!("-dict={}", checkout.path("fuzz/dictionaries").join(words).display()));
         }
         let status = step.status(&mut command)?;
         let log = fs::read_to_string(step.log()).with_context(|| format!("reading {}", step.log().display()))?;

@@ -118,6 +118,7 @@ impl Netmap {
         let presence = self.apply_presence(&message.online_change, &message.peer_seen_change, message.control_time);
         changed.peers = structure || patched || presence;
         if structure || patched || changed.node {
+            changed.peers |= self.drop_self();
             self.index();
         }
         changed.filter = self.apply_filter(message.packet_filter, message.packet_filters);
@@ -225,8 +226,11 @@ impl Netmap {
         suffix_of(&self.node.name)
     }
 
-    fn is_self(&self, node: &Node) -> bool {
-        node.id == self.node.id || node.key == self.node.key || node.stable_id == self.node.stable_id
+    /// Takes out peers that the node itself has become, or that were given its key.
+    fn drop_self(&mut self) -> bool {
+        let before = self.peers.len();
+        self.peers.retain(|_, peer| !is_same(&self.node, peer));
+        self.peers.len() != before
     }
 
     /// Takes the list of peers, or removes and adds some; the node itself is left out.
@@ -239,7 +243,7 @@ impl Netmap {
             self.peers.remove(&id);
         }
         for node in all.into_iter().chain(changed) {
-            if !self.is_self(&node) {
+            if !is_same(&self.node, &node) {
                 self.peers.insert(node.id, Arc::new(node));
             }
         }
@@ -359,6 +363,11 @@ impl Netmap {
             }
         }
     }
+}
+
+/// Whether two records are of one node.
+fn is_same(one: &Node, other: &Node) -> bool {
+    one.id == other.id || one.key == other.key || one.stable_id == other.stable_id
 }
 
 /// What follows the first label of a full name, without the trailing dot.

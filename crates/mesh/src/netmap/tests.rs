@@ -66,6 +66,18 @@ fn the_node_itself_is_never_among_its_peers() {
 }
 
 #[test]
+fn a_peer_goes_that_the_node_becomes_or_that_gets_its_key() {
+    let mut map = first(&[2, 3, 4]);
+    let changed = map.apply(MapResponse { node: Some(node(2)), ..MapResponse::default() }).unwrap();
+    assert!(changed.node && changed.peers);
+    assert_eq!(ids(&map), [3, 4]);
+    let patch = PeerChange { node_id: NodeId(3), key: Some(node(2).key), ..PeerChange::default() };
+    map.apply(MapResponse { peers_changed_patch: vec![patch], ..MapResponse::default() }).unwrap();
+    assert_eq!(ids(&map), [4]);
+    assert_eq!(map.peer_by_key(&node(2).key), None);
+}
+
+#[test]
 fn a_message_that_contradicts_itself_changes_nothing() {
     let mut map = first(&[2, 3]);
     let before = map.clone();
