@@ -39,6 +39,28 @@ async fn nodes_that_know_no_address_talk_by_relay() {
 }
 
 #[tokio::test]
+async fn nodes_at_home_at_different_relays_reach_each_other() {
+    let near = TestRelay::start();
+    let far = near.beside(tailcfg::RegionId(2));
+    let maps = [near.map_beside(&[&far]), far.map_beside(&[&near])];
+    let by_relay = |config: &mut engine::Config| config.relay_only = true;
+    let mut one = Node::start_with(1, near.roots.clone(), by_relay).await;
+    let mut other = Node::start_with(2, near.roots.clone(), by_relay).await;
+    for (node, map, number) in [(&mut one, &maps[0], 1), (&mut other, &maps[1], 2)] {
+        // Only a node that can tell others of it changes its home, should the first measurement miss a relay.
+        node.engine.set_control_connected(true);
+        node.show(&[], map).await;
+        node.await_home_at(|home| home.get() == number).await;
+    }
+    one.show(&[&other], &maps[0]).await;
+    other.show(&[&one], &maps[1]).await;
+    reach(&one, &mut other).await;
+    reach(&other, &mut one).await;
+    let choice = one.engine.peer(other.key).await.unwrap().unwrap().path;
+    assert!(matches!(choice, PathChoice::Relay(region) if region.get() == 2), "{choice:?}, not the other's home");
+}
+
+#[tokio::test]
 async fn what_a_relays_socket_moves_is_in_the_ledger() {
     let relay = TestRelay::start();
     let ledger = engine::Ledger::default();

@@ -18,7 +18,7 @@ use mesh::{PeerView, Routes, View};
 use packet::ip::Packet;
 use packet::udp::{Udp, UdpRepr};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use tailcfg::{DerpMap, DerpNode, DerpRegion, NodeId, RegionId};
+use tailcfg::{DerpHomeParams, DerpMap, DerpNode, DerpRegion, NodeId, RegionId};
 use telemetry::Shutdown;
 use tokio::task::JoinHandle;
 
@@ -68,22 +68,44 @@ impl TestRelay {
         let files =
             CertificateFiles { certificate: file("derp.crt", leaf.pem()), key: file("derp.key", key.serialize_pem()) };
         let roots = Roots::from_file(&file("ca.pem", issuer.pem())).unwrap();
+        Self::serve(directory, roots, files, RegionId(1))
+    }
+
+    /// Another relay, in a region of its own; whoever believes this one believes it too.
+    pub(crate) fn beside(&self, region: RegionId) -> Self {
+        Self::serve(tempfile::tempdir().unwrap(), self.roots.clone(), self.files.clone(), region)
+    }
+
+    fn serve(directory: tempfile::TempDir, roots: Roots, files: CertificateFiles, region: RegionId) -> Self {
         let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
         let mut relay =
             Self { directory, roots, files, map: DerpMap::default(), address: any, stun: any, running: None };
         relay.restart();
         let node = DerpNode {
-            name: "1a".to_owned(),
-            region_id: RegionId(1),
+            name: format!("{region}a"),
+            region_id: region,
             host_name: HOST.to_owned(),
             derp_port: relay.address.port(),
             stun_port: relay.stun.port().into(),
             ipv6: "none".to_owned(),
             ..DerpNode::default()
         };
-        let region = DerpRegion { region_id: RegionId(1), nodes: vec![node], ..DerpRegion::default() };
-        relay.map = DerpMap { regions: Some(BTreeMap::from([(RegionId(1), region)])), ..DerpMap::default() };
+        let regions =
+            BTreeMap::from([(region, DerpRegion { region_id: region, nodes: vec![node], ..DerpRegion::default() })]);
+        relay.map = DerpMap { regions: Some(regions), ..DerpMap::default() };
         relay
+    }
+
+    /// The map of this relay and others, for a node to which all others are far.
+    pub(crate) fn map_beside(&self, others: &[&Self]) -> DerpMap {
+        let regions = |relay: &Self| relay.map.regions.clone().unwrap();
+        let far: BTreeMap<RegionId, DerpRegion> = others.iter().flat_map(|other| regions(other)).collect();
+        let region_score = far.keys().map(|region| (*region, 1e6)).collect();
+        DerpMap {
+            home_params: Some(DerpHomeParams { region_score }),
+            regions: Some(regions(self).into_iter().chain(far).collect()),
+            ..DerpMap::default()
+        }
     }
 
     /// The map of the same relay without STUN: nodes learn no address of theirs.
@@ -258,10 +280,16 @@ impl Node {
 
     /// Waits until the node has a home relay.
     pub(crate) async fn await_home(&mut self) {
+        self.await_home_at(|_| true).await;
+    }
+
+    /// Waits until the node has a home relay that is wanted.
+    pub(crate) async fn await_home_at(&mut self, wanted: impl Fn(path::RegionId) -> bool) {
         let home = within("a home", async {
             loop {
-                if let Event::Home(region) = self.events.next().await.unwrap() {
-                    return region;
+                match self.events.next().await.unwrap() {
+                    Event::Home(region) if wanted(region) => return region,
+                    _ => {}
                 }
             }
         })
