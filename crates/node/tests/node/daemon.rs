@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Server, peer};
+use crate::support::{Server, bomb, peer};
 use node::{AuthKey, BackendState, Config, DeviceConfig, FileStore, Node, Snapshot, StateStore, Wishes};
 use tailcfg::{MapResponse, NodeId, PingRequest, RegisterResponse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -107,6 +107,44 @@ async fn a_map_that_contradicts_itself_is_asked_for_again_and_changes_nothing() 
         .await;
     assert_eq!(peers(&node.snapshot()), [2]);
     node.stop().await;
+}
+
+/// Memory that this process may come to need while a map inflates: the bound of one, twice where it grows, and what other
+/// tests take beside it.
+const FOR_ONE_MAP: u64 = 512 << 20;
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_map_that_is_a_bomb_is_told_and_given_up_and_the_one_of_before_counts_until_another_comes() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let node = joined(folder.path(), &server).await;
+    let before = most_memory();
+    // Out of proportion, and too large whatever the proportion.
+    for (mebibytes, says) in
+        [(4 << 10, "inflates more than 200-fold"), (16 << 10, "inflates to more than 67108864 bytes")]
+    {
+        let streams = |script: &crate::support::Script| script.maps.iter().filter(|map| map.stream).count();
+        let opened = streams(&server.script.lock().unwrap());
+        server.script.lock().unwrap().bomb = Some(bomb(mebibytes));
+        server.send_frame(bomb(mebibytes));
+        until(&node, "the bomb is told", |now| now.health.iter().any(|text| text.contains(says)).then_some(())).await;
+        let asked_again = |script: &_| (streams(script) > opened + 1).then_some(());
+        server.until("the map is asked for again, and once more", asked_again).await;
+        assert_eq!(peers(&node.snapshot()), [2]);
+        server.script.lock().unwrap().bomb = None;
+        until(&node, "all is well", |now| now.control_error.is_none().then_some(())).await;
+    }
+    let grown = most_memory() - before;
+    assert!(grown < FOR_ONE_MAP, "inflating bombs took {} MiB", grown >> 20);
+    server.send(MapResponse { peers_changed: vec![peer(3, "other")], ..MapResponse::default() });
+    until(&node, "the new peer is there", |now| (peers(now) == [2, 3]).then_some(())).await;
+    node.stop().await;
+}
+
+/// The most memory that this process ever held, in bytes.
+fn most_memory() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let most = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+    most.trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap() << 10
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

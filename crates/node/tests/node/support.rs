@@ -33,7 +33,10 @@ pub(crate) struct Script {
     /// What was decided about logins, by their URLs: a node that waits for one that is not here is held.
     pub(crate) decisions: Option<std::collections::BTreeMap<String, RegisterResponse>>,
     pub(crate) maps: Vec<MapRequest>,
-    pub(crate) stream: Option<mpsc::UnboundedSender<MapResponse>>,
+    /// Where frames of the map stream go that is open.
+    pub(crate) stream: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    /// A frame that each map stream begins with, in place of a map.
+    pub(crate) bomb: Option<Vec<u8>>,
     pub(crate) peers: Vec<Node>,
     pub(crate) tweak: Option<fn(&mut MapResponse)>,
     pub(crate) pongs: Vec<(String, Vec<u8>)>,
@@ -115,8 +118,32 @@ impl Server {
     }
 
     pub(crate) fn send(&self, message: MapResponse) {
-        self.script.lock().unwrap().stream.as_ref().unwrap().send(message).unwrap();
+        self.send_frame(frame(&message));
     }
+
+    pub(crate) fn send_frame(&self, frame: Vec<u8>) {
+        self.script.lock().unwrap().stream.as_ref().unwrap().send(frame).unwrap();
+    }
+}
+
+fn frame(message: &MapResponse) -> Vec<u8> {
+    let json = serde_json::to_vec(message).unwrap();
+    FrameWriter::new().unwrap().frame(&json, Packing::Zstd).unwrap()
+}
+
+/// A frame of a map stream that inflates to so many MiB of blanks: blocks of zstd that repeat one byte (RFC 8878, 3.1.1).
+pub(crate) fn bomb(mebibytes: u32) -> Vec<u8> {
+    const BLOCK: u32 = 128 << 10;
+    const REPEATED: u32 = 1;
+    // The magic number, a head without a size, and a window of one block.
+    let mut payload = vec![0x28, 0xb5, 0x2f, 0xfd, 0x00, 0x38];
+    let blocks = mebibytes * ((1 << 20) / BLOCK);
+    for number in 1..=blocks {
+        let head = BLOCK << 3 | REPEATED << 1 | u32::from(number == blocks);
+        payload.extend_from_slice(&head.to_le_bytes()[..3]);
+        payload.push(b' ');
+    }
+    [&u32::try_from(payload.len()).unwrap().to_le_bytes()[..], &payload].concat()
 }
 
 /// The node that registered, as the map shows it to itself.
@@ -224,12 +251,10 @@ async fn answer(
                 if let Some(tweak) = script.tweak {
                     tweak(&mut first);
                 }
-                sender.send(first).unwrap();
+                sender.send(script.bomb.clone().unwrap_or_else(|| frame(&first))).unwrap();
                 script.stream = Some(sender);
                 let frames = futures_util::stream::unfold(receiver, |mut receiver| async move {
-                    let message: MapResponse = receiver.recv().await?;
-                    let json = serde_json::to_vec(&message).unwrap();
-                    let frame = FrameWriter::new().unwrap().frame(&json, Packing::Zstd).unwrap();
+                    let frame: Vec<u8> = receiver.recv().await?;
                     Some((frame, receiver))
                 });
                 let frames = frames.map(|frame| Ok::<_, Infallible>(Frame::data(Bytes::from(frame))));
