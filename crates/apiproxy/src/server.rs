@@ -160,7 +160,10 @@ async fn keep_probing(upstream: Upstream, reachable: Condition, shutdown: Shutdo
     loop {
         match upstream.probe().await {
             Ok(()) => reachable.met(),
-            Err(error) => reachable.unmet(error.to_string()),
+            Err(error) => {
+                let server = upstream.cluster().authority();
+                reachable.unmet(format!("the API server {server} can't be reached: {}", dial::causes(&error)));
+            }
         }
         tokio::select! {
             () = shutdown.requested() => return,

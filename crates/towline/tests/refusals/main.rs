@@ -8,6 +8,8 @@ mod guide;
 mod hints;
 mod keys;
 mod missing;
+mod pod;
 mod policy;
 mod program;
 mod server;
+mod tls;

@@ -6,6 +6,7 @@ use std::path::Path;
 
 use loopback::free_port;
 
+use crate::pod::Pod;
 use crate::program::{Daemon, fetch, run, towline};
 use crate::server::{node, status};
 
@@ -35,6 +36,22 @@ pub(crate) fn operator(home: &Path, control: &str, credential: bool) -> (Daemon,
         .arg("--client-secret-file")
         .arg(home.join("client_secret"));
     (Daemon::start(command, home.join("operator.log")), port)
+}
+
+/// The API server's proxy in a pod, with or without the OAuth client's files, and the port of its probes.
+pub(crate) fn apiserver_proxy(home: &Path, pod: &Pod, control: &str, credential: bool) -> (Daemon, u16) {
+    if credential {
+        give_credential(home);
+    }
+    let port = free_port().unwrap();
+    let mut command = pod.command(&["apiserver-proxy", "--login-server", control]);
+    command.args(["--admin-listen", &format!("127.0.0.1:{port}")]);
+    command
+        .arg("--client-id-file")
+        .arg(home.join("client_id"))
+        .arg("--client-secret-file")
+        .arg(home.join("client_secret"));
+    (Daemon::start(command, home.join("apiserver-proxy.log")), port)
 }
 
 fn give_credential(home: &Path) {
@@ -69,6 +86,37 @@ fn an_operator_without_secret_api_server_and_control_says_each_and_stays() {
     // Every look is a line of the log; a loop without pauses would have written thousands.
     let tries = daemon.log().matches("the lease could not be looked at").count();
     assert!(tries < 60, "{tries} looks at the lease");
+}
+
+#[test]
+fn an_api_servers_proxy_without_api_server_secret_and_control_says_each_and_stays() {
+    let home = tempfile::tempdir().unwrap();
+    let pod = Pod::new(home.path(), NOBODY, None);
+    let (mut daemon, port) = apiserver_proxy(home.path(), &pod, NOBODY, false);
+    unready(&mut daemon, port, "state Secret: the API server does not answer");
+    unready(&mut daemon, port, &format!("api-server: the API server {} can't be reached", pod.api_server()));
+    // It comes while the proxy runs: now the Secret with the credential is what is missing.
+    pod.start_api_server();
+    let said = unready(&mut daemon, port, "the OAuth client's credential");
+    for named in ["client_id can't be read", "operator-oauth", "its own namespace, door"] {
+        assert!(said.contains(named), "{named}: {said}");
+    }
+    assert!(!said.contains("state Secret:"), "{said}");
+    // That comes too: now the coordination server is what is missing.
+    give_credential(home.path());
+    unready(&mut daemon, port, &format!("{NOBODY} can't be reached"));
+    assert!(fetch(port, "/healthz").unwrap().starts_with("HTTP/1.1 200 "), "it is alive, so nothing restarts it");
+    // Every try for a key is a line of the log; a loop without pauses would have written thousands.
+    let tries = daemon.log().matches("there is no auth key; it is asked for again").count();
+    assert!((2..60).contains(&tries), "{tries} tries for a key:\n{}", daemon.log());
+}
+
+#[test]
+fn an_api_servers_proxy_outside_of_a_pod_names_what_it_runs_in() {
+    let home = tempfile::tempdir().unwrap();
+    let outcome = run(home.path(), ["apiserver-proxy", "--login-server", NOBODY]);
+    assert_eq!(outcome.code, Some(2), "a pod without its variables is a mistake of who made it: {}", outcome.err);
+    assert!(outcome.err.contains("POD_UID"), "{}", outcome.err);
 }
 
 #[test]
