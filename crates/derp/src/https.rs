@@ -1,5 +1,6 @@
 //! One HTTP request at a time to a server that was configured: who admits clients.
 
+use std::fmt;
 use std::io;
 use std::time::Duration;
 
@@ -66,6 +67,16 @@ impl ServerUrl {
 
     pub(crate) fn path(&self) -> &str {
         &self.path_and_query
+    }
+}
+
+/// Without what stands behind a question mark, which may be a secret.
+impl fmt::Display for ServerUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = if self.tls { "https" } else { "http" };
+        let authority = Relay::named(self.host.clone(), self.port).authority();
+        let path = self.path_and_query.split('?').next().unwrap_or_default();
+        write!(f, "{scheme}://{authority}{path}")
     }
 }
 
@@ -140,6 +151,7 @@ mod tests {
         let url = ServerUrl::parse("https://control.example/relay/admission?x=1").unwrap();
         assert_eq!((url.host.as_str(), url.port, url.tls), ("control.example", 443, true));
         assert_eq!(url.with_query("since=3"), "/relay/admission?x=1&since=3");
+        assert_eq!(url.to_string(), "https://control.example:443/relay/admission");
         let url = ServerUrl::parse("http://[::1]:8080").unwrap();
         assert_eq!((url.host.as_str(), url.port, url.path()), ("::1", 8080, "/"));
     }

@@ -93,7 +93,8 @@ impl Follower {
             .header(header::AUTHORIZATION, token)
             .header(header::ACCEPT, "application/json")
             .body(Full::new(Bytes::new()))?;
-        let response = https::request(&self.dialer, &self.url, request, MOST_DOCUMENT, ANSWER_TIME).await?;
+        let response = https::request(&self.dialer, &self.url, request, MOST_DOCUMENT, ANSWER_TIME).await;
+        let response = response.with_context(|| format!("{} gives no answer", self.url))?;
         match response.status() {
             StatusCode::OK => {}
             StatusCode::NO_CONTENT => return Ok(false),
