@@ -5,7 +5,7 @@ use std::time::Duration;
 use node::{CertificateStanding, Config, Node, NodeCertificate};
 
 use crate::daemon::{config, joined, stock};
-use crate::support::Server;
+use coordination::Server;
 
 const NAME: &str = "laptop.example.ts.net";
 const HOUR: Duration = Duration::from_secs(3600);

@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Server, bomb, peer};
+use coordination::{Server, bomb, peer};
 use node::{AuthKey, BackendState, Config, DeviceConfig, FileStore, Node, Snapshot, StateStore, Wishes};
 use tailcfg::{MapResponse, NodeId, PingRequest, RegisterResponse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

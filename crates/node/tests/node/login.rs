@@ -9,7 +9,7 @@ use tailcfg::{MapResponse, RegisterResponse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use crate::daemon::{config, joined, peers, until};
-use crate::support::{Server, let_in, peer};
+use coordination::{Server, let_in, peer};
 
 pub(crate) const FIRST: &str = "https://control.example/a/1";
 pub(crate) const SECOND: &str = "https://control.example/a/2";

@@ -7,5 +7,4 @@ mod daemon;
 mod login;
 mod names;
 mod rights;
-mod support;
 mod user_space;

@@ -10,7 +10,7 @@ use node::{Config, Node};
 use tokio::net::UdpSocket;
 
 use crate::daemon::{config, peers, until};
-use crate::support::{Server, peer};
+use coordination::{Server, peer};
 
 /// What stands for `/etc/resolv.conf`.
 #[derive(Debug)]

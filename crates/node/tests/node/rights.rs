@@ -14,7 +14,7 @@ use tempfile::TempDir;
 
 use crate::daemon::{joined, until};
 use crate::login::{FIRST, SECOND, asking, until_asked_at};
-use crate::support::{Server, let_in};
+use coordination::{Server, let_in};
 
 /// Nobody in particular.
 const STRANGERS: [u32; 4] = [65_501, 65_502, 65_503, 65_504];

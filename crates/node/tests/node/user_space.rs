@@ -1,12 +1,11 @@
 //! Two nodes in user space, each with a coordination server of its own that knows the other, on loopback.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::support::{Server, peer};
+use coordination::{Server, introduce};
 use node::{AuthKey, Config, DeviceConfig, MemoryStore, Node, UserSpace, Wishes};
-use tailcfg::{FilterRule, MapResponse};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 #[derive(Debug)]
@@ -50,14 +49,8 @@ impl Side {
         Self { node: node.await.unwrap(), server, port }
     }
 
-    /// How the other side is to see this one, once it has told its disco key.
-    async fn seen(&self, number: u64) -> tailcfg::Node {
-        let told = self.server.until("the disco key is told", |script| {
-            script.maps.iter().find(|map| !map.disco_key.is_zero()).map(|map| (map.node_key, map.disco_key))
-        });
-        let (key, disco_key) = told.await;
-        let endpoints = vec![SocketAddr::new(own_address(), self.port)];
-        tailcfg::Node { key, disco_key, endpoints, ..peer(number + 1, "peer") }
+    fn introduced(&self) -> coordination::Side<'_> {
+        coordination::Side { server: &self.server, port: self.port }
     }
 
     fn user_space(&self) -> UserSpace {
@@ -65,26 +58,9 @@ impl Side {
     }
 }
 
-/// The address by which this machine would go out; a machine on no network is at home on loopback.
-fn own_address() -> IpAddr {
-    let socket = std::net::UdpSocket::bind("0.0.0.0:0").unwrap();
-    // Connecting a datagram socket asks for a route and sends nothing.
-    match socket.connect("203.0.113.1:9") {
-        Ok(()) => socket.local_addr().unwrap().ip(),
-        Err(_) => Ipv4Addr::LOCALHOST.into(),
-    }
-}
-
 async fn pair(rule: &str) -> (Side, Side) {
     let (one, other) = tokio::join!(Side::start(0), Side::start(1));
-    let (as_one, as_other) = tokio::join!(one.seen(0), other.seen(1));
-    let rules: Vec<FilterRule> = serde_json::from_str(rule).unwrap();
-    one.server.send(MapResponse {
-        peers_changed: vec![as_other],
-        packet_filter: Some(rules),
-        ..MapResponse::default()
-    });
-    other.server.send(MapResponse { peers_changed: vec![as_one], ..MapResponse::default() });
+    introduce(one.introduced(), other.introduced(), rule).await;
     for side in [&one, &other] {
         let mut watch = side.node.watch();
         let there = watch.wait_for(|now| now.mesh.netmap().is_some_and(|map| !map.peers().is_empty()));

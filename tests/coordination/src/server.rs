@@ -1,16 +1,11 @@
-//! A coordination server that does what a test says: one channel after the other, on loopback.
-
 use std::convert::Infallible;
-use std::io;
 use std::net::SocketAddr;
-use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::task::{Context, Poll, ready};
 use std::time::{Duration, SystemTime};
 
 use base64::Engine as _;
 use bytes::Bytes;
-use crypto::control::{RecordReader, RecordWriter, Transport, accept};
+use crypto::control::accept;
 use crypto::{MachinePrivate, MachinePublic, NodePublic, SystemEntropy};
 use futures_util::StreamExt;
 use http::{Request, Response};
@@ -20,50 +15,65 @@ use hyper::body::{Frame, Incoming};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tailcfg::frame::{FrameWriter, Packing};
 use tailcfg::{MapRequest, MapResponse, Node, NodeId, RegisterRequest, RegisterResponse, StableNodeId};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, mpsc};
 
+use crate::channel::Channel;
+
 /// What the server does and has seen.
 #[derive(Default)]
-pub(crate) struct Script {
-    pub(crate) registered: Vec<RegisterRequest>,
-    pub(crate) machines: Vec<MachinePublic>,
-    pub(crate) answers: std::collections::VecDeque<RegisterResponse>,
+pub struct Script {
+    /// The registrations that came.
+    pub registered: Vec<RegisterRequest>,
+    /// The machine keys of the channels that were opened.
+    pub machines: Vec<MachinePublic>,
+    /// What the next registrations are answered; whoever registers after that is let in.
+    pub answers: std::collections::VecDeque<RegisterResponse>,
     /// What was decided about logins, by their URLs: a node that waits for one that is not here is held.
-    pub(crate) decisions: Option<std::collections::BTreeMap<String, RegisterResponse>>,
-    pub(crate) maps: Vec<MapRequest>,
-    /// Where frames of the map stream go that is open.
-    pub(crate) stream: Option<mpsc::UnboundedSender<Vec<u8>>>,
+    pub decisions: Option<std::collections::BTreeMap<String, RegisterResponse>>,
+    /// The requests for a map that came.
+    pub maps: Vec<MapRequest>,
+    /// Leads frames to the node that follows its map.
+    pub stream: Option<mpsc::UnboundedSender<Vec<u8>>>,
     /// A frame that each map stream begins with, in place of a map.
-    pub(crate) bomb: Option<Vec<u8>>,
-    pub(crate) peers: Vec<Node>,
-    pub(crate) tweak: Option<fn(&mut MapResponse)>,
-    pub(crate) pongs: Vec<(String, Vec<u8>)>,
-    /// The certificate requests that came, and how long the certificates begin before now and live; none are signed without.
-    pub(crate) certificates: Vec<tailcfg::request::Certificate>,
-    pub(crate) life: Option<(Duration, Duration)>,
+    pub bomb: Option<Vec<u8>>,
+    /// The peers in the first map.
+    pub peers: Vec<Node>,
+    /// Changes the first map.
+    pub tweak: Option<fn(&mut MapResponse)>,
+    /// Whatever else was asked: its path and its body.
+    pub pongs: Vec<(String, Vec<u8>)>,
+    /// The certificate requests that came.
+    pub certificates: Vec<tailcfg::request::Certificate>,
+    /// How long before now certificates begin, and how long they live; none are signed without.
+    pub life: Option<(Duration, Duration)>,
     /// The node's number in the map, less one.
-    pub(crate) number: u64,
+    pub number: u64,
 }
 
-pub(crate) struct Server {
-    pub(crate) url: String,
-    pub(crate) script: Arc<Mutex<Script>>,
+/// The server of one node.
+pub struct Server {
+    /// Where it is.
+    pub url: String,
+    /// What it does, and what it has seen.
+    pub script: Arc<Mutex<Script>>,
     /// Told whenever something arrives.
-    pub(crate) news: Arc<Notify>,
+    pub news: Arc<Notify>,
     accepting: tokio::task::JoinHandle<()>,
-    pub(crate) address: SocketAddr,
+    /// Where it listens.
+    pub address: SocketAddr,
     key: MachinePrivate,
 }
 
 impl Server {
-    pub(crate) async fn start() -> Self {
+    /// Starts one.
+    pub async fn start() -> Self {
         Self::start_at("127.0.0.1:0".parse().unwrap(), MachinePrivate::generate(&mut SystemEntropy)).await
     }
 
     /// The same server again, after it was stopped.
-    pub(crate) async fn restart(&self) -> Self {
+    pub async fn restart(&self) -> Self {
         Self::start_at(self.address, self.key.clone()).await
     }
 
@@ -85,12 +95,13 @@ impl Server {
         Self { url: format!("http://{address}"), script, news, accepting, address, key }
     }
 
-    pub(crate) fn stop(&self) {
+    /// Ends, with all that is connected.
+    pub fn stop(&self) {
         self.accepting.abort();
     }
 
     /// Waits until the script says yes.
-    pub(crate) async fn until<T>(&self, what: &str, check: impl Fn(&Script) -> Option<T>) -> T {
+    pub async fn until<T>(&self, what: &str, check: impl Fn(&Script) -> Option<T>) -> T {
         let wait = async {
             loop {
                 let news = self.news.notified();
@@ -105,23 +116,25 @@ impl Server {
     }
 
     /// Shows a URL to whoever registers next, and holds them until [`Self::decide`] says what comes of it.
-    pub(crate) fn ask_at(&self, url: &str) {
+    pub fn ask_at(&self, url: &str) {
         let mut script = self.script.lock().unwrap();
         script.answers.push_back(RegisterResponse { auth_url: url.to_owned(), ..RegisterResponse::default() });
         script.decisions.get_or_insert_default();
     }
 
     /// Answers the login of a URL.
-    pub(crate) fn decide(&self, url: &str, answer: RegisterResponse) {
+    pub fn decide(&self, url: &str, answer: RegisterResponse) {
         self.script.lock().unwrap().decisions.get_or_insert_default().insert(url.to_owned(), answer);
         self.news.notify_waiters();
     }
 
-    pub(crate) fn send(&self, message: MapResponse) {
+    /// Sends the node that follows its map some news.
+    pub fn send(&self, message: MapResponse) {
         self.send_frame(frame(&message));
     }
 
-    pub(crate) fn send_frame(&self, frame: Vec<u8>) {
+    /// Sends the node that follows its map a frame as it stands.
+    pub fn send_frame(&self, frame: Vec<u8>) {
         self.script.lock().unwrap().stream.as_ref().unwrap().send(frame).unwrap();
     }
 }
@@ -132,7 +145,7 @@ fn frame(message: &MapResponse) -> Vec<u8> {
 }
 
 /// A frame of a map stream that inflates to so many MiB of blanks: blocks of zstd that repeat one byte (RFC 8878, 3.1.1).
-pub(crate) fn bomb(mebibytes: u32) -> Vec<u8> {
+pub fn bomb(mebibytes: u32) -> Vec<u8> {
     const BLOCK: u32 = 128 << 10;
     const REPEATED: u32 = 1;
     // The magic number, a head without a size, and a window of one block.
@@ -147,7 +160,7 @@ pub(crate) fn bomb(mebibytes: u32) -> Vec<u8> {
 }
 
 /// The node that registered, as the map shows it to itself.
-pub(crate) fn own_node(key: NodePublic, number: u64) -> Node {
+pub fn own_node(key: NodePublic, number: u64) -> Node {
     let (id, name) = (number + 1, if number == 0 { "laptop" } else { "other" });
     Node {
         addresses: vec![
@@ -159,7 +172,8 @@ pub(crate) fn own_node(key: NodePublic, number: u64) -> Node {
     }
 }
 
-pub(crate) fn peer(id: u64, name: &str) -> Node {
+/// A peer of this number, which is the last part of its address.
+pub fn peer(id: u64, name: &str) -> Node {
     Node {
         id: NodeId(id),
         stable_id: StableNodeId(format!("n{id}CNTRL")),
@@ -293,7 +307,7 @@ async fn decision(followup: &str, script: &Mutex<Script>, news: &Notify) -> Opti
 }
 
 /// The answer to a node that is let in.
-pub(crate) fn let_in() -> RegisterResponse {
+pub fn let_in() -> RegisterResponse {
     RegisterResponse {
         machine_authorized: true,
         login: tailcfg::Login { login_name: "a@example.com".to_owned(), ..Default::default() },
@@ -318,55 +332,4 @@ fn sign(
     request.params.not_after = request.params.not_before + life;
     let chain = request.signed_by(&Issuer::new(authority, key)).unwrap().pem();
     tailcfg::request::CertificateAnswer { chain, root }
-}
-
-/// The server's half of a Noise channel.
-struct Channel {
-    inner: TcpStream,
-    reader: RecordReader,
-    writer: RecordWriter,
-}
-
-impl Channel {
-    fn new(inner: TcpStream, transport: Transport) -> Self {
-        let (seal, open) = transport.split();
-        Self { inner, reader: RecordReader::new(open), writer: RecordWriter::new(seal) }
-    }
-}
-
-impl AsyncRead for Channel {
-    fn poll_read(mut self: Pin<&mut Self>, context: &mut Context<'_>, out: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        while this.reader.text().is_empty() {
-            let mut space = ReadBuf::new(this.reader.space());
-            ready!(Pin::new(&mut this.inner).poll_read(context, &mut space))?;
-            match space.filled().len() {
-                0 => return Poll::Ready(Ok(())),
-                count => this.reader.advance(count).unwrap(),
-            }
-        }
-        let count = this.reader.text().len().min(out.remaining());
-        out.put_slice(&this.reader.text()[..count]);
-        this.reader.consume(count);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl AsyncWrite for Channel {
-    fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, text: &[u8]) -> Poll<io::Result<usize>> {
-        Poll::Ready(Ok(self.writer.write(text).unwrap()))
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let this = &mut *self;
-        while !this.writer.waiting().is_empty() {
-            let count = ready!(Pin::new(&mut this.inner).poll_write(context, this.writer.waiting()))?;
-            this.writer.advance(count);
-        }
-        Poll::Ready(Ok(()))
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.inner).poll_shutdown(context)
-    }
 }
