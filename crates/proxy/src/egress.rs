@@ -97,6 +97,8 @@ impl Egress {
     async fn accept(self, listener: TcpListener, port: u16) {
         loop {
             let accepted = tokio::select! {
+                // Who comes once the end has begun is not let in by chance.
+                biased;
                 () = self.ends.cancelled() => return,
                 () = self.relay.draining.cancelled() => return,
                 accepted = listener.accept() => accepted,

@@ -19,6 +19,8 @@ use crate::target::{self, Nowhere};
 
 /// How long flows that are open may go on after the proxy was told to end.
 const DRAIN: Duration = Duration::from_secs(20);
+/// How long no packet passes where the kernel's flows count as over.
+const QUIET: Duration = Duration::from_secs(2);
 
 /// What a proxy does with its node: leads traffic in, out, or into the networks that it connects.
 pub(crate) struct Forwarder {
@@ -179,7 +181,7 @@ impl Duty for Forwarder {
             match &mut self.rules {
                 Some(rules) => {
                     rules.drain();
-                    drain_interface().await;
+                    until_quiet(packets_passed).await;
                 }
                 None => self.relay.drain(DRAIN).await,
             }
@@ -199,16 +201,17 @@ fn missing(found: &Result<Vec<IpAddr>, Nowhere>) -> Option<MissingTarget> {
     }
 }
 
-/// Waits until nothing passes the interface for a while: the kernel knows the flows, and does not tell of them.
-async fn drain_interface() {
-    const QUIET: Duration = Duration::from_secs(2);
-    let packets = || {
-        let of = |direction: &str| {
-            let path = format!("/sys/class/net/{}/statistics/{direction}_packets", rules::INTERFACE);
-            std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
-        };
-        Some(of("rx")? + of("tx")?)
+/// How many packets have passed the interface; nothing where it is gone.
+fn packets_passed() -> Option<u64> {
+    let of = |direction: &str| {
+        let path = format!("/sys/class/net/{}/statistics/{direction}_packets", rules::INTERFACE);
+        std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok()
     };
+    Some(of("rx")? + of("tx")?)
+}
+
+/// Waits until no packet passes for a while: the kernel knows the flows, and does not tell of them.
+async fn until_quiet(mut packets: impl FnMut() -> Option<u64>) {
     let deadline = tokio::time::Instant::now() + DRAIN;
     let mut before = packets();
     while before.is_some() && tokio::time::Instant::now() < deadline {
@@ -220,3 +223,6 @@ async fn drain_interface() {
         before = now;
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -25,17 +25,18 @@ pub(crate) fn start(
                 () = ends.cancelled() => return,
                 () = relay.draining.cancelled() => return,
                 client = clients.accept() => match client {
-                    Some(client) => {
+                    // Who comes once the end has begun is not let in by chance.
+                    Some(client) if !relay.draining.is_cancelled() => {
                         relay.tasks.spawn(relay.clone().serve_client(client, backends.clone()));
                     }
-                    None => return,
+                    Some(_) | None => return,
                 },
                 flow = flows.accept() => match flow {
-                    Some((socket, from, to)) => {
+                    Some((socket, from, to)) if !relay.draining.is_cancelled() => {
                         let flow = Paired { socket, with: from };
                         relay.tasks.spawn(relay.clone().serve_flow(flow, to, backends.clone()));
                     }
-                    None => return,
+                    Some(_) | None => return,
                 },
             }
         }

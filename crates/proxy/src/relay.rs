@@ -112,3 +112,30 @@ impl Flow for Paired {
         self.socket.send(self.with, payload)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+    use tokio::time::Instant;
+
+    use super::*;
+
+    const LONGEST: Duration = Duration::from_secs(20);
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_waits_for_the_last_that_is_open_and_no_longer_than_it_is_told() {
+        let relay = Relay::new(Traffic::default());
+        let (first, second) = (oneshot::channel::<()>(), oneshot::channel::<()>());
+        for open in [first.1, second.1] {
+            relay.tasks.spawn(async move { open.await.unwrap_err() });
+        }
+        let begun = Instant::now();
+        drop(first.0);
+        relay.drain(LONGEST).await;
+        assert!(begun.elapsed() >= LONGEST, "one of two is still open");
+
+        let begun = Instant::now();
+        tokio::join!(relay.drain(LONGEST), async { drop(second.0) });
+        assert!(begun.elapsed() < LONGEST, "the last was over");
+    }
+}
