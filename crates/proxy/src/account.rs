@@ -124,6 +124,56 @@ mod tests {
     use super::*;
     use crate::fake_api_server::{kept, present, serve};
 
+    /// All that the Secret holds.
+    fn all(api: &crate::fake_api_server::Handle) -> Vec<(String, String)> {
+        let names: Vec<String> = api.lock().unwrap().data.keys().cloned().collect();
+        names.into_iter().map(|name| (name.clone(), kept(api, &name).unwrap())).collect()
+    }
+
+    fn texts(data: &[(&str, &str)]) -> Vec<(String, String)> {
+        data.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
+    }
+
+    /// The names are spelled out: operators of others read them too.
+    #[tokio::test]
+    async fn a_proxy_tells_of_itself_by_the_keys_that_stock_operators_read_and_by_no_others() {
+        let (api, client) = serve(present()).await;
+        let store = SecretStore::open(client, "tailscale", "p-0", |_| {}).await;
+        let account = Account::new(store.clone(), "pod-1");
+        account.begin().unwrap();
+        store.settled().await;
+        assert_eq!(all(&api), texts(&[("pod_uid", "pod-1")]));
+
+        let addresses = vec!["100.64.0.7".parse().unwrap(), "fd7a:115c:a1e0::7".parse().unwrap()];
+        let name = "home-web.taila31de.ts.net".to_owned();
+        account.logged_in(&Device { id: "nAbc11CNTRL".to_owned(), name, addresses }).unwrap();
+        store.settled().await;
+        let version = CAPABILITY_VERSION.to_string();
+        let device = texts(&[
+            ("device_fqdn", "home-web.taila31de.ts.net"),
+            ("device_id", "nAbc11CNTRL"),
+            ("device_ips", r#"["100.64.0.7","fd7a:115c:a1e0::7"]"#),
+            ("pod_uid", "pod-1"),
+            ("tailscale_capver", &version),
+        ]);
+        assert_eq!(all(&api), device);
+
+        // It is out, and wants to come in as who it was; then as somebody else.
+        account.wants_key(Some("tskey-auth-1"), false).unwrap();
+        store.settled().await;
+        let wants = |key: &str| ("reissue_authkey".to_owned(), key.to_owned());
+        let told = |name: &str| device.iter().find(|(key, _)| key == name).cloned().unwrap();
+        let left = vec![told("device_id"), told("pod_uid"), wants("tskey-auth-1"), told("tailscale_capver")];
+        assert_eq!(all(&api), left);
+        account.wants_key(None, true).unwrap();
+        store.settled().await;
+        assert_eq!(all(&api), [told("pod_uid"), wants("no-authkey"), told("tailscale_capver")]);
+
+        Account::new(store.clone(), "pod-2").begin().unwrap();
+        store.settled().await;
+        assert_eq!(all(&api), texts(&[("pod_uid", "pod-2")]));
+    }
+
     #[tokio::test]
     async fn a_missing_target_is_told_as_this_pods_word_and_taken_back() {
         let (api, client) = serve(present()).await;
