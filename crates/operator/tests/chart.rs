@@ -413,6 +413,65 @@ fn values_out_of_range_are_refused_by_name() {
     }
 }
 
+/// The arguments that the operator has in its pod: what the chart does not set is as the program has it of itself.
+#[derive(clap::Parser)]
+struct Program {
+    #[command(flatten)]
+    operator: operator::Arguments,
+}
+
+/// A variable of a pod's only container.
+fn variable(pod: &Value, name: &str) -> Option<String> {
+    let variables = pod["containers"][0]["env"].as_array().into_iter().flatten();
+    let mut found = variables.filter(|variable| variable["name"] == name);
+    found.next().map(|variable| variable["value"].as_str().unwrap().to_owned())
+}
+
+#[test]
+fn probes_and_network_policies_name_the_ports_that_the_programs_listen_on() {
+    let objects = render(ALL).unwrap();
+    // UDP of a node in user space is at a port that its system chooses.
+    let mesh = json!({"port": 1024, "endPort": 65535, "protocol": "UDP"});
+    for (name, listen, more) in
+        [("operator", "OPERATOR_ADMIN_LISTEN", None), ("apiserver-proxy", "APISERVER_PROXY_ADMIN_LISTEN", Some(&mesh))]
+    {
+        let template = &one(&objects, "Deployment", name)["spec"]["template"];
+        let pod = &template["spec"];
+        let arguments = pod["containers"][0]["args"].as_array().unwrap();
+        let address: std::net::SocketAddr = match variable(pod, listen) {
+            Some(text) => text.parse().unwrap(),
+            None => {
+                assert_eq!(*arguments, ["operator"], "which has an address of itself");
+                <Program as clap::Parser>::parse_from(["operator"]).operator.admin_listen
+            }
+        };
+        assert!(address.ip().is_unspecified(), "{name}: kubelet asks from outside the pod, and finds {address}");
+        let ports = &pod["containers"][0]["ports"];
+        assert_eq!(*ports, json!([{"name": "admin", "containerPort": address.port(), "protocol": "TCP"}]), "{name}");
+        for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {
+            assert_eq!(pod["containers"][0][probe]["httpGet"], json!({"path": path, "port": "admin"}), "{name}");
+        }
+
+        let policy = &one(&objects, "NetworkPolicy", name)["spec"];
+        assert!(selects(&policy["podSelector"], &template["metadata"]["labels"]), "{name}: {policy}");
+        let admin = json!({"port": address.port(), "protocol": "TCP"});
+        let wanted: Vec<Value> =
+            [Some(&admin), more].into_iter().flatten().map(|port| json!({"ports": [port]})).collect();
+        assert_eq!(policy["ingress"], json!(wanted), "{name}");
+    }
+}
+
+/// Whether a selector finds what has these labels.
+fn selects(selector: &Value, labels: &Value) -> bool {
+    let exact = selector["matchLabels"].as_object().into_iter().flatten().all(|(key, value)| labels[key] == *value);
+    let among = |one: &Value| {
+        assert_eq!(one["operator"], "In", "{selector}");
+        one["values"].as_array().unwrap().contains(&labels[one["key"].as_str().unwrap()])
+    };
+    assert!(selector.as_object().is_some_and(|terms| !terms.is_empty()), "it selects everything");
+    exact && selector["matchExpressions"].as_array().into_iter().flatten().all(among)
+}
+
 /// Objects of one kind may come in any order: Helm says nothing about it.
 #[test]
 fn nothing_in_the_chart_changes_from_one_rendering_to_the_next() {
