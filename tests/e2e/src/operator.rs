@@ -59,6 +59,10 @@ pub struct Habits {
     pub is_held_to_its_proxies: bool,
     /// It runs as two replicas, of which one leads and the other stands by.
     pub stands_by: bool,
+    /// Its proxies run without a capability where a Service names its ports, or a class says so.
+    pub forwards_in_user_space: bool,
+    /// Its proxies let what is open go on to its end when their pods have to go.
+    pub lets_flows_end: bool,
 }
 
 impl Habits {

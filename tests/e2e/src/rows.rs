@@ -22,6 +22,7 @@ mod outage;
 mod paths;
 mod refusal;
 mod removal;
+mod restricted;
 mod trouble;
 
 /// What happens in each row of the walkthrough.

@@ -22,6 +22,8 @@ pub(super) const HABITS: Habits = Habits {
     tells_flows: false,
     is_held_to_its_proxies: false,
     stands_by: false,
+    forwards_in_user_space: false,
+    lets_flows_end: false,
 };
 
 pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {

@@ -18,6 +18,8 @@ pub(super) const HABITS: Habits = Habits {
     tells_flows: true,
     is_held_to_its_proxies: true,
     stands_by: true,
+    forwards_in_user_space: true,
+    lets_flows_end: true,
 };
 
 pub(super) fn operator(world: &World, parts: &Parts) -> Result<Operator> {
