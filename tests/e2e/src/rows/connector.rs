@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use anyhow::{Context, Result, ensure};
 use lab::{Ended, Output};
 
-use crate::operator::NODE;
+use super::restricted;
+use crate::operator::{NAMESPACE, NODE};
 use crate::workloads::BALANCED;
 use crate::{ADMIN, Checks, MEMBER, PATIENCE, Stage, TAILNET_DOMAIN, WEB_PAGE, eventually};
 
@@ -21,6 +22,12 @@ const TIMED_OUT: Ended = Ended::Exit(28);
 
 /// Applies the article's Connector, and goes through it from the laptop.
 pub(super) fn play(stage: &Stage, checks: &mut Checks) {
+    if stage.operator.habits.forwards_in_user_space {
+        checks
+            .check("row 9: a Connector of a ProxyClass looks as that says, and connects without a capability", || {
+                by_class(stage)
+            });
+    }
     checks.timed("row 9: the Connector is ready, and its routes are approved with no click", |marks| {
         stage.cluster.apply(MANIFEST)?;
         stage.cluster.wait("", OBJECT, "condition=ConnectorReady", 4 * PATIENCE)?;
@@ -82,6 +89,63 @@ fn places(stage: &Stage) -> Result<[(String, &'static str); 4]> {
         (BALANCED.to_string(), WEB_PAGE),
         (lab::PRINTER.to_string(), "printer: ready"),
     ])
+}
+
+/// A Connector whose class has it run in user space, while no other Connector is there.
+fn by_class(stage: &Stage) -> Result<()> {
+    let resources =
+        serde_json::json!({"requests": {"cpu": "3m", "memory": "24Mi"}, "limits": {"cpu": "2", "memory": "96Mi"}});
+    let class = serde_json::json!({
+        "apiVersion": "tailscale.com/v1alpha1",
+        "kind": "ProxyClass",
+        "metadata": {"name": "quiet"},
+        "spec": {"statefulSet": {
+            "labels": {"team": "home"},
+            "annotations": {"example.com/owner": "somebody"},
+            "pod": {
+                "labels": {"tier": "edge"},
+                "annotations": {"example.com/scrape": "no"},
+                "tailscaleContainer": {
+                    "env": [{"name": "TS_USERSPACE", "value": "true"}],
+                    "resources": resources,
+                },
+            },
+        }},
+    });
+    let connector = serde_json::json!({
+        "apiVersion": "tailscale.com/v1alpha1",
+        "kind": "Connector",
+        "metadata": {"name": "by-class"},
+        "spec": {
+            "hostname": "by-class", "proxyClass": "quiet",
+            "subnetRouter": {"advertiseRoutes": [ROUTES[0], ROUTES[3]]},
+        },
+    });
+    stage.cluster.apply(&format!("{class}\n---\n{connector}\n"))?;
+    stage.cluster.wait("", "connector/by-class", "condition=ConnectorReady", 4 * PATIENCE)?;
+
+    let pod = restricted::pod_of(stage, "by-class")?;
+    ensure!(pod["metadata"]["labels"]["tier"] == "edge", "{}", pod["metadata"]["labels"]);
+    ensure!(pod["metadata"]["annotations"]["example.com/scrape"] == "no", "{}", pod["metadata"]["annotations"]);
+    let container = &pod["spec"]["containers"][0];
+    ensure!(container["resources"] == resources, "{}", container["resources"]);
+    restricted::takes(stage, &pod)?;
+    let sets = stage.cluster.list(NAMESPACE, "statefulsets", "tailscale.com/parent-resource=by-class,team=home")?;
+    ensure!(sets.len() == 1, "{} StatefulSets have the label of the class", sets.len());
+    let annotations = &sets[0]["metadata"]["annotations"];
+    ensure!(annotations["example.com/owner"] == "somebody", "{annotations}");
+
+    let laptop = &stage.tailnet.laptop;
+    laptop.cli(["set", "--accept-routes"]).run()?;
+    let web = stage.cluster.get("home", "pod/web")?;
+    let web = web["status"]["podIP"].as_str().context("the pod has no address")?;
+    laptop.gets(&format!("http://{web}/"), WEB_PAGE, 2 * PATIENCE)?;
+    laptop.gets(&format!("http://{}/", lab::PRINTER), "printer: ready", PATIENCE)?;
+    laptop.echoes(web, 7, PATIENCE)?;
+
+    laptop.cli(["set", "--accept-routes=false"]).run()?;
+    stage.cluster.kubectl(["delete", "connector/by-class", "proxyclass/quiet"]).run()?;
+    laptop.misses("by-class", 2 * PATIENCE)
 }
 
 /// A Connector with a route that the policy does not approve: an administrator does.
