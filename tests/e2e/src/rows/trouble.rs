@@ -7,6 +7,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::newcomer::Newcomer;
+use super::restricted::pod_of;
 use super::{egress, expose};
 use crate::operator::{NAMESPACE, NODE};
 use crate::promise::PROXY_BACK;
@@ -21,6 +22,12 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
         .timed("row 17: a proxy's pod is killed: other traffic goes on, and it is back as the same device", |marks| {
             without_a_proxy(stage, marks)
         });
+    if stage.operator.habits.lets_flows_end {
+        checks.timed(
+            "row 17: a proxy's pod is deleted: a connection that is open goes on to its end, and it is back as the same device",
+            |marks| with_an_end(stage, marks),
+        );
+    }
     checks.timed("row 17: all pods of the operator are killed: traffic goes on, and nothing is made twice", |marks| {
         without_the_operator(stage, marks)
     });
@@ -46,6 +53,38 @@ fn without_a_proxy(stage: &Stage, marks: &Marks) -> Result<()> {
     other.goes_on(marks)?;
     other.end()?;
     PROXY_BACK.judge_ours(stage.operator.habits.ready_is_ready, took, marks)
+}
+
+/// The pod is asked to end, as for any change of it, and not killed.
+fn with_an_end(stage: &Stage, marks: &Marks) -> Result<()> {
+    let (service, device) = expose::EXPOSED[0];
+    let before = devices(stage)?;
+    let mut open = expose::conversation(stage, device)?;
+    let name = service.trim_start_matches("service/");
+    let pod = pod_of(stage, name)?;
+    let (own, uid) = (pod["metadata"]["name"].as_str().context("it has no name")?, &pod["metadata"]["uid"]);
+    let mut log = stage.cluster.kubectl(["-n", NAMESPACE, "logs", "--follow", own]).spawn()?;
+    stage.cluster.kubectl(["-n", NAMESPACE, "delete", "pod", own, "--wait=false"]).run()?;
+    log.wait_for("waiting for flows that are open", PATIENCE)?;
+    marks.reached("ending after");
+    open.goes_on(marks)?;
+    let late = ["curl", "-sS", "--max-time", "3", &format!("http://{device}/")].map(str::to_owned);
+    let late = stage.tailnet.laptop.lab_box().command(late).finish()?;
+    ensure!(!late.ended.is_success(), "a proxy that ends lets somebody in: {}", late.stdout);
+    open.goes_on(marks)?;
+    open.end()?;
+    log.wait_for("the proxy has ended", PATIENCE)?;
+    marks.reached("ended after");
+    let said = log.output().stdout;
+    ensure!(!said.contains("flows were still open and are cut"), "{said}");
+    eventually("another pod in its place", 4 * PATIENCE, || {
+        let pod = pod_of(stage, name)?;
+        let ready = pod["status"]["containerStatuses"][0]["ready"] == true;
+        ensure!(ready && pod["metadata"]["uid"] != *uid, "{}", pod["status"]);
+        Ok(())
+    })?;
+    expose::answers(stage, device, 2 * PATIENCE)?;
+    settled(stage, &before)
 }
 
 fn without_the_operator(stage: &Stage, marks: &Marks) -> Result<()> {
