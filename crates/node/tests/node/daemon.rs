@@ -122,7 +122,7 @@ async fn a_map_that_is_a_bomb_is_told_and_given_up_and_the_one_of_before_counts_
     for (mebibytes, says) in
         [(4 << 10, "inflates more than 200-fold"), (16 << 10, "inflates to more than 67108864 bytes")]
     {
-        let streams = |script: &crate::support::Script| script.maps.iter().filter(|map| map.stream).count();
+        let streams = |script: &coordination::Script| script.maps.iter().filter(|map| map.stream).count();
         let opened = streams(&server.script.lock().unwrap());
         server.script.lock().unwrap().bomb = Some(bomb(mebibytes));
         server.send_frame(bomb(mebibytes));
