@@ -11,11 +11,12 @@ use proptest::prelude::*;
 
 const ME: &str = "100.64.0.1";
 const PEER: &str = "100.64.0.2";
+const ME6: &str = "fd7a:115c:a1e0::1";
+const PEER6: &str = "fd7a:115c:a1e0::2";
 
 fn local() -> Local {
-    Local::new(
-        [ME, "fd7a:115c:a1e0::1", "10.33.0.0/16", "169.254.0.0/16", "224.0.0.0/4"].map(|text| text.parse().unwrap()),
-    )
+    let own = [ME, ME6, "10.33.0.0/16", "169.254.0.0/16", "fe80::/10", "224.0.0.0/4"];
+    Local::new(own.map(|text| text.parse().unwrap()))
 }
 
 fn compile(json: &str) -> Result<Filter, FilterError> {
@@ -75,6 +76,9 @@ fn icmp_answers_and_later_segments_need_no_rule() {
     let ping = Flow::ping(end(PEER, 0), end(ME, 0));
     for payload in [Payload::EchoReply, Payload::IcmpError] {
         assert_eq!(verdict(&blocking, Flow { payload, ..ping }), Verdict::Accept(Pass::IcmpAnswer));
+        let ping6 = Flow { payload, ..Flow::ping(end(PEER6, 0), end(ME6, 0)) };
+        assert_eq!(ping6.protocol, Protocol::ICMPV6);
+        assert_eq!(verdict(&blocking, ping6), Verdict::Accept(Pass::IcmpAnswer));
     }
     let later = Flow { payload: Payload::TcpLater, ..syn(ME, 80) };
     assert_eq!(verdict(&blocking, later), Verdict::Accept(Pass::TcpLater));
@@ -96,6 +100,8 @@ fn destinations_that_no_rule_can_open() {
     assert_eq!(verdict(&open, syn("224.0.0.1", 80)), Verdict::Drop(Refusal::Multicast));
     assert_eq!(verdict(&open, syn("169.254.1.1", 80)), Verdict::Drop(Refusal::LinkLocal));
     assert_eq!(verdict(&open, syn("169.254.169.254", 80)), Verdict::Accept(Pass::Rule(0)));
+    let link_local6 = Flow::tcp(end(PEER6, 1), end("fe80::1", 80));
+    assert_eq!(verdict(&open, link_local6), Verdict::Drop(Refusal::LinkLocal));
     assert_eq!(verdict(&open, syn("8.8.8.8", 80)), Verdict::Drop(Refusal::NotLocal));
     assert_eq!(verdict(&open, syn("10.33.1.1", 80)), Verdict::Accept(Pass::Rule(0)));
     let unreadable = Flow { payload: Payload::Unreadable, ..syn(ME, 80) };
@@ -133,6 +139,18 @@ fn answers_in_udp_pass_with_shields_up_and_from_the_jailed() {
 }
 
 #[test]
+fn an_answer_in_sctp_comes_in_as_one_in_udp_does() {
+    let blocking = Filter::blocking(local());
+    let sctp = |from, to| Flow { protocol: Protocol::SCTP, ..Flow::udp(from, to) };
+    let mut flows = FlowTable::new(512, 3);
+    flows.record(&sctp(end(ME, 5000), end(PEER, 2905)));
+    let mut judge = |flow: Flow| blocking.judge(&flow, &mut flows, &Standing::default());
+    assert_eq!(judge(sctp(end(PEER, 2905), end(ME, 5000))), Verdict::Accept(Pass::Answer));
+    assert_eq!(judge(sctp(end(PEER, 2906), end(ME, 5000))), Verdict::Drop(Refusal::NoRule));
+    assert_eq!(judge(Flow::udp(end(PEER, 2905), end(ME, 5000))), Verdict::Drop(Refusal::NoRule));
+}
+
+#[test]
 fn a_source_may_be_a_capability() {
     let filter = filter(r#"[{"SrcIPs":["cap:relay"],"DstPorts":[{"IP":"100.64.0.1","Ports":{"First":1,"Last":9}}]}]"#);
     assert_eq!(verdict(&filter, syn(ME, 5)), Verdict::Drop(Refusal::NoRule));
@@ -140,6 +158,29 @@ fn a_source_may_be_a_capability() {
     let mut flows = FlowTable::new(8, 1);
     assert_eq!(filter.judge(&syn(ME, 5), &mut flows, &standing), Verdict::Accept(Pass::Rule(0)));
     assert_eq!(filter.judge(&syn(ME, 10), &mut flows, &standing), Verdict::Drop(Refusal::NoRule));
+}
+
+#[test]
+fn capabilities_for_those_who_have_a_node_capability_are_for_nobody_else() {
+    let filter = filter(
+        r#"[{"SrcIPs":["cap:relay"],"CapGrant":[{"Dsts":["100.64.0.1/32"],"CapMap":{"example.com/a":null}}]},
+            {"SrcIPs":["cap:relay"],"DstPorts":[{"IP":"100.64.0.1","Ports":{"First":80,"Last":80}}]}]"#,
+    );
+    let given = |held: &str| {
+        let has_capability = |name: &str| name == held;
+        filter.capabilities(PEER.parse().unwrap(), ME.parse().unwrap(), &has_capability).has("example.com/a")
+    };
+    assert!(given("relay"));
+    assert!(!given("drive"));
+    // So too where it is said what a rule lacks.
+    let lacks = |held: &str, port: u16| {
+        let has_capability = |name: &str| name == held;
+        let standing = Standing { has_capability: &has_capability, ..Standing::default() };
+        let near_misses = filter.explain(&syn(ME, port), &standing).near_misses;
+        near_misses.into_iter().map(|miss| (miss.rule, miss.lacks)).collect::<Vec<_>>()
+    };
+    assert_eq!(lacks("relay", 22), [(1, vec![Lack::Port])]);
+    assert_eq!(lacks("drive", 80), [(1, vec![Lack::Source])]);
 }
 
 #[test]
