@@ -204,8 +204,15 @@ impl Compiled {
 
     fn why_visible(&self, from: &Asked, to: &Asked, near: bool) -> Answer {
         let rules = self.rules_of_visibility(&from.party, &to.party);
-        let misses = if near && rules.is_empty() { self.nearest_reach(&from.party, &to.party) } else { Vec::new() };
-        self.answer_by_rules(&rules, &misses, (from, to))
+        let mut answer = self.answer_by_rules(&rules, &[], (from, to));
+        if near && rules.is_empty() {
+            let cite = |(miss, is_turned): (NearMiss, bool)| {
+                let (from, to) = if is_turned { (to, from) } else { (from, to) };
+                self.cite_rule(miss.rule, self.lacks_in_words(&miss, from, to))
+            };
+            answer.nearest = self.nearest_reach(&from.party, &to.party).into_iter().map(cite).collect();
+        }
+        answer
     }
 
     fn why_capability(&self, from: &Asked, to: &Asked, name: &str, near: bool) -> Answer {

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::net::IpAddr;
 
+use roaring::RoaringBitmap;
+
 use super::aliases::Meaning;
 use super::decide::{Known, port_lacks, same_user};
 use super::{Compiled, Lack, NearMiss, Party, Query, has_posture};
@@ -51,17 +53,27 @@ impl Compiled {
         misses.take()
     }
 
-    /// The rules that come nearest to letting two parties know each other, in either direction.
-    pub(crate) fn nearest_reach(&self, one: &Party, other: &Party) -> Vec<NearMiss> {
+    /// The rules that come nearest to letting two parties know each other; those that do so from the other to the one are
+    /// marked.
+    pub(crate) fn nearest_reach(&self, one: &Party, other: &Party) -> Vec<(NearMiss, bool)> {
         let (one, other) = (self.known(one), self.known(other));
-        let mut looked_back = Looked::default();
+        let (mut turned, mut looked_back) = (RoaringBitmap::new(), Looked::default());
         let (mut misses, mut looked) = (Nearest::default(), Looked::default());
         for (at, rule) in self.policy.rules().iter().enumerate() {
             let there = self.address_lacks((at, rule), &one, &other, &mut looked);
             let back = self.address_lacks((at, rule), &other, &one, &mut looked_back);
-            misses.add(at, if nearness(&back) < nearness(&there) { back } else { there });
+            if nearness(&back) < nearness(&there) {
+                turned.insert(at as u32);
+                misses.add(at, back);
+            } else {
+                misses.add(at, there);
+            }
         }
-        misses.take()
+        let marked = |miss: NearMiss| {
+            let is_turned = turned.contains(miss.rule as u32);
+            (miss, is_turned)
+        };
+        misses.take().into_iter().map(marked).collect()
     }
 
     /// How much there is to look at to find what comes near: each list of sources or destinations once, and each rule.

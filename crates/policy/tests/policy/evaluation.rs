@@ -2,6 +2,7 @@
 
 mod changes;
 mod logins;
+mod reasons;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
