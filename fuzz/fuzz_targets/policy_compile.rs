@@ -37,6 +37,7 @@ fuzz_target!(|data: &[u8]| {
     let mut compiled = Compiled::new(policy.clone(), world.topology());
     check_packets(&case, &compiled);
     check_visibility(&compiled);
+    check_routes(world, &compiled);
     let mut topology = world.topology();
     for (at, spec) in case.changes {
         let id = NodeId(at as u64);
@@ -72,7 +73,8 @@ fn case(input: &mut Unstructured<'_>) -> Result<Case> {
 fn node(input: &mut Unstructured<'_>) -> Result<NodeSpec> {
     let owner = input.int_in_range(0..=9)?;
     let routes = if input.arbitrary()? { input.int_in_range(0..=15)? } else { 0 };
-    Ok(NodeSpec { owner, routes, managed: input.arbitrary()? })
+    let approved = if input.ratio(3, 4)? { 15 } else { input.int_in_range(0..=15)? };
+    Ok(NodeSpec { owner, routes, approved, managed: input.arbitrary()? })
 }
 
 fn grant(input: &mut Unstructured<'_>) -> Result<Grant> {
@@ -127,6 +129,20 @@ fn passes(filter: &Filter, packet: &Packet) -> bool {
     let (source, destination) = (SocketAddr::new(packet.from, 9), SocketAddr::new(packet.to, packet.port));
     let flow = Flow { protocol: packet.protocol, source, destination, payload };
     filter.judge(&flow, &mut FlowTable::new(1, 0), &Standing::default()).is_accept()
+}
+
+fn check_routes(world: &World, compiled: &Compiled) {
+    let nodes = 0..world.nodes.len();
+    for (viewer, peer) in nodes.clone().flat_map(|viewer| nodes.clone().map(move |peer| (viewer, peer))) {
+        if viewer != peer {
+            let told = compiled.allowed_ips(NodeId(viewer as u64), NodeId(peer as u64));
+            let (subnets, exits) = (world.subnets_told(viewer, peer), world.exits_told(viewer, peer));
+            assert_eq!(told.primary.iter().copied().collect::<BTreeSet<_>>(), subnets.iter().copied().collect());
+            let all: BTreeSet<_> = subnets.into_iter().chain(exits).collect();
+            let routes = told.allowed.into_iter().filter(|network| network.addr() != network.broadcast());
+            assert_eq!(routes.collect::<BTreeSet<_>>(), all, "{viewer} of {peer}\n{}", world.text());
+        }
+    }
 }
 
 fn check_visibility(compiled: &Compiled) {

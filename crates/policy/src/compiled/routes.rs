@@ -137,8 +137,15 @@ impl Compiled {
                 };
                 let ports = matches!(self.policy.rules()[rule as usize].effect, Effect::Ports(_));
                 let public = destination.aliases.iter().any(|id| {
-                    let meaning = &self.aliases.entry(*id).meaning;
-                    meaning.is_public() || (*meaning == Meaning::Everyone && destination.via.is_empty())
+                    let entry = self.aliases.entry(*id);
+                    match entry.meaning {
+                        Meaning::Everyone => destination.via.is_empty(),
+                        // By a `via`, a network is what lies behind the node and overlaps it.
+                        Meaning::Ranges { public, .. } => {
+                            public && (destination.via.is_empty() || entry.routed.contains(exit))
+                        }
+                        _ => entry.meaning.is_public(),
+                    }
                 });
                 ports && public && self.sources[compiled.source as usize].covers.contains(viewer)
             })

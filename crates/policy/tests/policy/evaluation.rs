@@ -3,6 +3,7 @@
 mod changes;
 mod logins;
 mod reasons;
+mod routes;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;

@@ -25,7 +25,13 @@ pub(crate) enum ChangeSpec {
 
 pub(crate) fn node_spec() -> impl Strategy<Value = NodeSpec> {
     let routes = prop_oneof![3 => Just(0_usize), 2 => 0_usize..16];
-    (0_usize..10, routes, any::<bool>()).prop_map(|(owner, routes, managed)| NodeSpec { owner, routes, managed })
+    let approved = prop_oneof![3 => Just(15_usize), 1 => 0_usize..16];
+    (0_usize..10, routes, approved, any::<bool>()).prop_map(|(owner, routes, approved, managed)| NodeSpec {
+        owner,
+        routes,
+        approved,
+        managed,
+    })
 }
 
 fn rarely() -> impl Strategy<Value = bool> {

@@ -1,7 +1,7 @@
 //! Small tailnets and policies, and what they mean read word by word: no sets, no indices, no merging. Property tests and
 //! fuzzers make them of numbers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use filter::{AddressRange, Protocol};
@@ -113,8 +113,10 @@ pub(crate) struct SshSpec {
 pub(crate) struct NodeSpec {
     /// Below 3: a user's. Above: tagged, by bits.
     pub(crate) owner: usize,
-    /// By bits.
+    /// Those that it offers, by bits.
     pub(crate) routes: usize,
+    /// Those that it may serve, by bits.
+    pub(crate) approved: usize,
     pub(crate) managed: bool,
 }
 
@@ -286,6 +288,78 @@ impl Grant {
     }
 }
 
+/// What a grant says of routes.
+impl Grant {
+    /// Whether somebody whom it lets in is a node, or lies behind it.
+    fn is_from(&self, world: &World, viewer: &NodeSpec, at: usize) -> bool {
+        let asks = self.managed || world.default_managed;
+        let is_source = |alias: &&str| match (*alias, ranges_of(alias)) {
+            ("*" | "autogroup:danger-all", _) => true,
+            (_, Some(ranges)) => {
+                let own = [false, true].map(|v6| address(at, v6));
+                let behind = || viewer.subnets().any(|route| overlaps(&ranges, &route));
+                ranges.iter().any(|range| own.iter().any(|own| range.contains(*own))) || (!asks && behind())
+            }
+            (alias, None) => viewer.is(alias),
+        };
+        (!asks || viewer.managed) && self.sources.iter().any(is_source)
+    }
+
+    /// Whether some of what it opens lies in a network; everything is for packets only.
+    fn is_into(&self, route: &IpNet) -> bool {
+        let lies = |alias: &&str| match (*alias, ranges_of(alias)) {
+            ("*", _) => !self.ports.is_empty(),
+            (_, ranges) => ranges.is_some_and(|ranges| overlaps(&ranges, route)),
+        };
+        self.destinations.iter().any(lies)
+    }
+
+    /// Whether packets from a network may come by it, which devices that are asked for a posture don't.
+    fn is_heard_from(&self, world: &World, route: &IpNet) -> bool {
+        let from = |alias: &&str| match (*alias, ranges_of(alias)) {
+            ("*" | "autogroup:danger-all", _) => true,
+            (_, ranges) => ranges.is_some_and(|ranges| overlaps(&ranges, route)),
+        };
+        !(self.managed || world.default_managed) && self.sources.iter().any(from)
+    }
+
+    /// Whether it is about what a node has, hosts or leads to.
+    fn is_at(&self, world: &World, at: usize) -> bool {
+        let node = &world.nodes[at];
+        let behind = |ranges: &[AddressRange]| node.subnets().any(|route| overlaps(ranges, &route));
+        let leads = |alias: &&str| match (*alias, ranges_of(alias)) {
+            ("autogroup:self", _) => false,
+            ("*", _) => self.via.is_none() || node.subnets().next().is_some(),
+            ("autogroup:internet", _) => node.is_exit(),
+            (SHOP, _) => self.via.is_none() && world.hosts_shop(at),
+            (_, Some(ranges)) if self.via.is_some() => behind(&ranges),
+            (_, Some(ranges)) => {
+                let own = [false, true].map(|v6| address(at, v6));
+                let public = ranges.contains(&"8.8.8.0/24".parse().unwrap());
+                let has_own = ranges.iter().any(|range| own.iter().any(|own| range.contains(*own)));
+                has_own || behind(&ranges) || (public && node.is_exit() && !self.ports.is_empty())
+            }
+            (alias, None) => self.via.is_none() && node.is(alias),
+        };
+        self.via.is_none_or(|tag| node.is(tag)) && self.destinations.iter().any(leads)
+    }
+
+    /// Whether it lets packets go on to the Internet from an exit node.
+    fn is_out_by(&self, exit: &NodeSpec) -> bool {
+        let goes = |alias: &&str| match *alias {
+            "autogroup:internet" => true,
+            // Behind a router that it names the Internet doesn't lie.
+            "*" | "resolver" => self.via.is_none(),
+            _ => false,
+        };
+        !self.ports.is_empty() && self.via.is_none_or(|tag| exit.is(tag)) && self.destinations.iter().any(goes)
+    }
+}
+
+fn overlaps(ranges: &[AddressRange], route: &IpNet) -> bool {
+    ranges.iter().any(|range| AddressRange::prefix(*route).overlaps(range))
+}
+
 impl NodeSpec {
     fn is(&self, alias: &str) -> bool {
         let Some((login, role)) = USERS.get(self.owner) else {
@@ -304,13 +378,13 @@ impl NodeSpec {
         self.owner - USERS.len() + 1
     }
 
+    /// The routes that it serves.
     fn routes(&self) -> impl Iterator<Item = IpNet> {
-        let bits = self.routes;
-        ROUTES
-            .iter()
-            .enumerate()
-            .filter(move |(bit, _)| bits & (1 << bit) != 0)
-            .map(|(_, route)| route.parse().unwrap())
+        routes_of(self.routes & self.approved)
+    }
+
+    pub(crate) fn served(&self) -> impl Iterator<Item = IpNet> {
+        self.routes()
     }
 
     pub(crate) fn subnets(&self) -> impl Iterator<Item = IpNet> {
@@ -327,14 +401,13 @@ impl NodeSpec {
             Some(_) => Owner::User(UserId(self.owner as u64)),
             None => Owner::Tags(tags.map(|(_, tag)| Tag::parse(tag).unwrap()).collect()),
         };
-        let routes: BTreeSet<IpNet> = self.routes().collect();
         let managed = ("custom:managed".to_owned(), PostureValue::Bool(self.managed));
         Node {
             name: format!("node-{index}").into(),
             addresses: vec![address(index, false), address(index, true)],
             owner,
-            advertised: routes.clone(),
-            approved: routes,
+            advertised: routes_of(self.routes).collect(),
+            approved: routes_of(self.approved).collect(),
             posture: BTreeMap::from([managed]),
         }
     }
@@ -359,6 +432,15 @@ impl SshSpec {
             fitting.push("tag:web");
         }
         fitting
+    }
+
+    /// A rule for each source and destination. Its accounts stay together: what one of them gives, all do.
+    pub(crate) fn split(&self) -> Vec<Self> {
+        let destinations = self.destinations().into_iter();
+        let destinations = destinations.map(|alias| SSH_DESTINATIONS.iter().position(|known| *known == alias).unwrap());
+        let destinations: Vec<usize> = destinations.collect();
+        let each = destinations.iter().flat_map(|to| self.sources.iter().map(move |from| (*from, *to)));
+        each.map(|(from, to)| Self { sources: vec![from], destinations: vec![to], ..self.clone() }).collect()
     }
 
     fn users(&self) -> Vec<&'static str> {
@@ -453,6 +535,37 @@ impl World {
         topology
     }
 
+    /// The subnet routes of a peer that a node is told, by what the grants say: those of which the peer is the first router
+    /// where the node may use them, hears from them or serves them too; else those to which a grant sends it by this
+    /// peer.
+    pub(crate) fn subnets_told(&self, viewer: usize, peer: usize) -> Vec<IpNet> {
+        self.nodes[peer].subnets().filter(|route| self.is_told(viewer, peer, route)).collect()
+    }
+
+    /// The exit routes of a peer that a node is told: where it may use some of the Internet by it.
+    pub(crate) fn exits_told(&self, viewer: usize, peer: usize) -> Vec<IpNet> {
+        let (node, exit) = (&self.nodes[viewer], &self.nodes[peer]);
+        let may = self.grants.iter().any(|grant| grant.is_from(self, node, viewer) && grant.is_out_by(exit));
+        exit.routes().filter(|route| may && route.prefix_len() == 0).collect()
+    }
+
+    fn is_told(&self, viewer: usize, peer: usize, route: &IpNet) -> bool {
+        let node = &self.nodes[viewer];
+        let serves = |node: &NodeSpec| node.subnets().any(|served| served == *route);
+        let servers: Vec<usize> = (0..self.nodes.len()).filter(|at| serves(&self.nodes[*at])).collect();
+        let primary = servers[0];
+        let uses =
+            |grant: &Grant| grant.is_from(self, node, viewer) && grant.is_at(self, primary) && grant.is_into(route);
+        let hears = |grant: &Grant| grant.is_at(self, viewer) && grant.is_heard_from(self, route);
+        if serves(node) || self.grants.iter().any(|grant| uses(grant) || hears(grant)) {
+            return peer == primary;
+        }
+        self.grants.iter().any(|grant| {
+            let first = servers.iter().copied().find(|server| grant.is_at(self, *server));
+            grant.via.is_some() && grant.is_from(self, node, viewer) && grant.is_into(route) && first == Some(peer)
+        })
+    }
+
     fn hosts_shop(&self, node: usize) -> bool {
         self.shop & (1 << node) != 0
     }
@@ -520,6 +633,11 @@ impl World {
 
 fn is_public(address: IpAddr) -> bool {
     address == IpAddr::from([8, 8, 8, 8])
+}
+
+fn routes_of(bits: usize) -> impl Iterator<Item = IpNet> {
+    let routes = ROUTES.iter().enumerate().filter(move |(bit, _)| bits & (1 << bit) != 0);
+    routes.map(|(_, route)| route.parse().unwrap())
 }
 
 /// The service as some nodes host it, by bits.
