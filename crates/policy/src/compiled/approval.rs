@@ -4,7 +4,7 @@ use ipnet::IpNet;
 
 use super::Compiled;
 use crate::topology::is_exit_route;
-use crate::{Alias, Autogroup, Node, NodeId, Owner, Role, Tag, User, UserId};
+use crate::{Alias, Autogroup, NodeId, Owner, Role, Tag, User, UserId};
 
 /// Who asks to give a tag, or to have something approved.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -81,7 +81,7 @@ impl Compiled {
     }
 
     /// Whether an alias means an owner. Aliases of addresses mean none.
-    pub(super) fn is_alias_of(&self, alias: &Alias, owner: &Owner) -> bool {
+    pub(crate) fn is_alias_of(&self, alias: &Alias, owner: &Owner) -> bool {
         match owner {
             Owner::Tags(tags) => match alias {
                 Alias::Tag(tag) => tags.contains(tag),
@@ -106,16 +106,5 @@ impl Compiled {
             Alias::Auto(Autogroup::Role(role)) => !user.shared && user.role.includes(*role),
             _ => false,
         }
-    }
-
-    /// Whether an alias means a node, which need not be in the tailnet: by its owner, or by an address of its own.
-    pub(crate) fn is_alias_of_node(&self, alias: &Alias, node: &Node) -> bool {
-        let ranges = match alias {
-            Alias::Literal(range) => vec![*range],
-            Alias::Host(name) => self.policy.host(name).into_iter().collect(),
-            Alias::IpSet(name) => self.policy.ip_set(name).unwrap_or_default().to_vec(),
-            _ => return self.is_alias_of(alias, &node.owner),
-        };
-        node.addresses.iter().any(|address| ranges.iter().any(|range| range.contains(*address)))
     }
 }

@@ -9,6 +9,9 @@ use crate::{Alias, Autogroup};
 
 const NODE_ATTRIBUTE: [&str; 4] = ["target", "attr", "app", "ipPool"];
 
+/// Where addresses are given from.
+const TAILNET: &str = "100.64.0.0/10";
+
 /// Networks within the tailnet's range that addresses are never given from.
 const RESERVED: [&str; 3] = ["100.100.0.0/24", "100.100.100.0/24", "100.115.92.0/23"];
 
@@ -83,12 +86,11 @@ fn read_pool(text: &str) -> Result<Ipv4Net, &'static str> {
     if pool.trunc() != pool {
         return Err("network has host bits set");
     }
-    let tailnet = pool.addr().octets()[0] == 100 && (64..128).contains(&pool.addr().octets()[1]);
-    if !tailnet || pool.prefix_len() < 10 {
+    let lies_in = |text: &str| text.parse::<Ipv4Net>().is_ok_and(|network| network.contains(&pool));
+    if !lies_in(TAILNET) {
         return Err("network must lie within 100.64.0.0/10");
     }
-    let reserved = RESERVED.iter().filter_map(|text| text.parse::<Ipv4Net>().ok());
-    if reserved.into_iter().any(|reserved| reserved.contains(&pool)) {
+    if RESERVED.into_iter().any(lies_in) {
         return Err("network within reserved range");
     }
     Ok(pool)

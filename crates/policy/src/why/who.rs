@@ -80,11 +80,11 @@ impl Compiled {
         }
     }
 
-    /// Whether an alias means a party by who it belongs to.
+    /// Whether an alias means a party by who it belongs to; those that this is asked of are no addresses.
     pub(crate) fn belongs_to(&self, alias: &Alias, party: &Party) -> bool {
         match party {
             Party::Device(_, Some(user)) => self.is_alias_of_user(alias, user),
-            _ => self.node_of(party).is_some_and(|node| self.is_alias_of_node(alias, node)),
+            _ => self.node_of(party).is_some_and(|node| self.is_alias_of(alias, &node.owner)),
         }
     }
 }
