@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use policy::{
-    Compiled, Difference, Finding, Node, NodeId, Owner, Policy, PolicyError, PostureValue, Question, Report, Role,
-    Service, Subject, Tag, TestFailure, Topology, User, UserId, parse_protocol,
+    Compiled, CutOff, Difference, Finding, Node, NodeId, Owner, Policy, PolicyError, PostureValue, Question, Report,
+    Role, Service, Subject, Tag, TestFailure, Topology, User, UserId, parse_protocol,
 };
 
 const REFERENCE: &str = include_str!("../../../../docs/policy.md");
@@ -69,7 +69,8 @@ fn tailnet() -> Topology {
         }
         topology.nodes.insert(NodeId(id), node);
     }
-    let shop = Service { addresses: vec!["100.64.1.1".parse().unwrap()], ..Service::default() };
+    let tags = [Tag::parse("tag:shop").unwrap()].into();
+    let shop = Service { addresses: vec!["100.64.1.1".parse().unwrap()], tags, ..Service::default() };
     topology.services.insert("svc:shop".into(), shop);
     topology
 }
@@ -130,6 +131,9 @@ fn question(arguments: &str) -> Question {
     Question::new(&source, &destination, value("--proto").map(|name| parse_protocol(&name).unwrap())).unwrap()
 }
 
+/// Who asks.
+const AUTHOR: &str = "ann@example.com";
+
 /// What `towline policy check` prints of a policy where that of a new tailnet is in force.
 fn checked(text: &str) -> String {
     let in_force = Policy::parse(Policy::default_for_new_tailnet()).unwrap();
@@ -139,7 +143,13 @@ fn checked(text: &str) -> String {
         Ok(compiled) => {
             let warnings: Vec<String> = compiled.policy().warnings().iter().map(ToString::to_string).collect();
             let message = if warnings.is_empty() { String::new() } else { "warning(s) found".to_owned() };
-            let findings = vec![Finding { warnings, ..Finding::default() }];
+            let author = in_force.topology().user_by_login(AUTHOR).unwrap().0;
+            let cut_off = in_force.would_cut_off(&compiled, author);
+            let user = if cut_off.is_some() { AUTHOR.to_owned() } else { String::new() };
+            let message = if cut_off.is_some() { "warning(s) found".to_owned() } else { message };
+            let cut_off = cut_off.iter().map(|cut_off: &CutOff| cut_off.warning(AUTHOR)).collect();
+            let of_policy = Finding { warnings, ..Finding::default() };
+            let findings = vec![of_policy, Finding { user, warnings: cut_off, ..Finding::default() }];
             Report { message, findings, difference: Some(Difference::between(&in_force, &compiled)) }
         }
         Err(error) => {
