@@ -259,6 +259,12 @@ mod tests {
     }
 
     #[test]
+    fn members_are_spelled_in_two_ways() {
+        assert_eq!(Alias::parse("autogroup:members"), Alias::parse("autogroup:member"));
+        assert_eq!(Alias::parse("autogroup:members").unwrap().to_string(), "autogroup:member");
+    }
+
+    #[test]
     fn blanks_around_an_alias_do_not_matter() {
         assert_eq!(Alias::parse(" tag:server\t"), Alias::parse("tag:server"));
     }

@@ -158,6 +158,33 @@ mod tests {
     }
 
     #[test]
+    fn protocols_have_the_numbers_that_the_registry_gives_them() {
+        for (name, number) in [
+            ("icmp", 1),
+            ("igmp", 2),
+            ("ipv4", 4),
+            ("ip-in-ip", 4),
+            ("tcp", 6),
+            ("egp", 8),
+            ("igp", 9),
+            ("udp", 17),
+            ("gre", 47),
+            ("esp", 50),
+            ("ah", 51),
+            ("ipv6-icmp", 58),
+            ("sctp", 132),
+            ("fc", 133),
+            ("1", 1),
+            ("255", 255),
+        ] {
+            assert_eq!(parse_protocol(name), Ok(Protocol(number)), "{name}");
+            // Of those with ports, single ones can be named.
+            let has_ports = [6, 17, 132].contains(&number);
+            assert_eq!(Ports::of(Some(name), "80").is_ok(), has_ports, "{name}");
+        }
+    }
+
+    #[test]
     fn wrong_ports_and_protocols_are_told() {
         for (text, message) in [
             ("ssh", "port range \"ssh\": invalid first integer"),

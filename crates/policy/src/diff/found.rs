@@ -160,3 +160,42 @@ fn joined(labels: BTreeSet<Label>) -> impl Iterator<Item = Label> {
     let named = joined.map(move |range| Label::Range(range, ranges.get(&range).cloned().flatten()));
     texts.into_iter().chain(named)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reach(what: String) -> Reach {
+        Reach { source: "ann".to_owned(), destination: "tag:web".to_owned(), what }
+    }
+
+    #[test]
+    fn what_is_told_takes_as_much_room_as_its_texts_have_bytes() {
+        let mut found = Found::default();
+        assert_eq!(found.room(), MOST_TEXT);
+        let (ann, web) = (Label::Text("ann".into()), Label::Text("tag:web".into()));
+        found.tells_pair((&ann, &web), "22", true);
+        assert_eq!(found.room(), MOST_TEXT - 12);
+        found.tells(reach("tcp:22".to_owned()), false);
+        assert_eq!(found.room(), MOST_TEXT - 28);
+        found.changes("disableIPv4: on instead of off".to_owned());
+        assert_eq!(found.room(), MOST_TEXT - 58);
+        assert!(!found.cut_short);
+    }
+
+    #[test]
+    fn what_there_is_no_room_for_is_left_out_and_said_so_and_whole_rules_have_room_of_their_own() {
+        let mut found = Found::default();
+        // With the names, exactly as much as there is.
+        found.tells(reach("a".repeat(MOST_TEXT - 10)), true);
+        assert_eq!((found.room(), found.cut_short), (0, false));
+        found.tells(reach("b".to_owned()), true);
+        found.changes("c".to_owned());
+        assert!(found.cut_short);
+        found.tells_whole(reach("d".repeat(MOST_TEXT - 10)), true);
+        found.tells_whole(reach("e".to_owned()), true);
+        let told = found.told();
+        let starts: Vec<&str> = told.opened.iter().map(|reach| &reach.what[..1]).collect();
+        assert_eq!((starts, told.changed.len(), told.cut_short), (vec!["a", "d"], 0, true));
+    }
+}

@@ -270,6 +270,24 @@ mod tests {
     }
 
     #[test]
+    fn the_ranges_of_all_sets_together_are_bounded() {
+        // Two apart, so that they don't become one range.
+        let members = (0..20_000).map(|at| format!("\"10.{}.{}.{}\"", at >> 15, at >> 7 & 255, at << 1 & 255));
+        let members = members.collect::<Vec<_>>().join(",");
+        let with = |copies: usize| {
+            let copies = (0..copies).map(|at| format!(",\n\"ipset:b{at:02}\": [\"ipset:a\"]")).collect::<String>();
+            Policy::parse(&format!("{{\"ipsets\": {{\"ipset:a\": [{members}]{copies}}}, \"grants\": []}}"))
+        };
+        let most = with(24).unwrap();
+        assert_eq!(most.ip_set("ipset:b23").unwrap().len(), 20_000);
+        let refused = with(25).unwrap_err().to_string();
+        assert!(
+            refused.starts_with("line 26, column 15: ipsets[\"ipset:b24\"]: IP sets have more than 500000"),
+            "{refused}"
+        );
+    }
+
+    #[test]
     fn many_removals_are_taken_out_at_once() {
         let (adds, removes): (Vec<String>, Vec<String>) = (0..30_000)
             .map(|at| (at / 128, at % 128 * 2))

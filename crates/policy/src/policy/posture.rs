@@ -303,12 +303,40 @@ mod tests {
         assert!(!holds("custom:managed == 'true'", ""));
     }
 
+    /// Each operator with what is below, equal to and above what it is asked of.
+    #[test]
+    fn every_operator_holds_where_it_should_and_nowhere_else() {
+        for (operator, below, equal, above) in [
+            ("==", false, true, false),
+            ("!=", true, false, true),
+            ("<", true, false, false),
+            ("<=", true, true, false),
+            (">", false, false, true),
+            (">=", false, true, true),
+        ] {
+            let versions = ["1.9", "1.60", "1.62"].map(|is| holds(&format!("node:tsVersion {operator} '1.60'"), is));
+            assert_eq!(versions, [below, equal, above], "versions {operator}");
+            // A limit that is above the value leaves the value below it.
+            let numbers = [8, 7, 6].map(|limit| holds(&format!("custom:score {operator} {limit}"), ""));
+            assert_eq!(numbers, [below, equal, above], "numbers {operator}");
+        }
+        let is_one = |operator: &str| [6, 7].map(|one| holds(&format!("custom:score {operator} [{one}, 9]"), ""));
+        assert_eq!((is_one("IN"), is_one("NOT IN")), ([false, true], [true, false]));
+        assert!(holds("custom:managed IN [true, 'yes']", "") && !holds("custom:managed NOT IN [true, 'yes']", ""));
+        assert!(holds("custom:managed != false", "") && !holds("custom:managed != true", ""));
+        assert!(holds("custom:score IS SET", "") && !holds("custom:score NOT SET", ""));
+    }
+
     #[test]
     fn an_attribute_that_is_not_set_fulfils_only_negations() {
         assert!(holds("custom:none NOT SET", ""));
         assert!(!holds("custom:none IS SET", ""));
         assert!(holds("custom:none != 3", ""));
         assert!(!holds("custom:none <= 3", ""));
+        assert!(holds("custom:none NOT IN [3]", "") && !holds("custom:none IN [3]", ""));
+        for operator in ["==", "<", ">", ">="] {
+            assert!(!holds(&format!("custom:none {operator} 3"), ""), "{operator}");
+        }
     }
 
     #[test]

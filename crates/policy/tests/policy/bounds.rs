@@ -65,6 +65,33 @@ fn destinations_times_ports_are_bounded_for_a_rule_and_for_all() {
 }
 
 #[test]
+fn destinations_times_ports_that_are_as_many_as_may_be_are_taken() {
+    let ports = |count: usize| {
+        let each = |protocol: &'static str| (1..=32_000).map(move |port| format!("{protocol}:{}", port * 2));
+        listed(["tcp", "udp", "sctp", "132"].into_iter().flat_map(each).take(count))
+    };
+    let grant = |to: &str, ports: &str| format!("{{\"src\": [\"*\"], \"dst\": [{to}], \"ip\": [{ports}]}}");
+    let one_rule = |to: &str, count: usize| {
+        let read =
+            Policy::parse(&format!("{{\"tagOwners\": {{\"tag:a\": []}}, \"grants\": [{}]}}", grant(to, &ports(count))));
+        read.map(drop).map_err(|error| error.to_string().contains("the most of one rule"))
+    };
+    // A network is one destination, and so is everything; a device has an address of either family, the Internet has
+    // seven ranges.
+    for (to, of_each) in [("\"10.0.0.0/8\"", 1), ("\"*\"", 1), ("\"tag:a\"", 2), ("\"autogroup:internet\"", 7)] {
+        let most = 100_000 / of_each;
+        assert_eq!(one_rule(to, most), Ok(()), "{to}");
+        assert_eq!(one_rule(to, most + 1), Err(true), "{to}");
+    }
+    let largest = grant(&listed(addresses(100)), &ports(1_000));
+    let of = |rules: &[String]| Policy::parse(&format!("{{\"grants\": [{}]}}", rules.join(",")));
+    let ten = vec![largest; 10];
+    assert!(of(&ten).is_ok());
+    let more = [&ten[..], &[grant("\"10.0.0.1\"", "\"22\"")]].concat();
+    assert!(of(&more).unwrap_err().to_string().ends_with("more than 1000000 in all"));
+}
+
+#[test]
 fn sources_are_bounded_where_every_rule_has_others() {
     // Two apart, so that they don't become one range.
     let set = listed((0..20_000).map(|at| format!("10.{}.{}.{}", at >> 15, at >> 7 & 255, at << 1 & 255)));
@@ -395,6 +422,35 @@ fn a_question_that_many_entries_answer_is_for_few_devices_at_once() {
     let answers = ask("tag:a").unwrap().answers;
     assert_eq!((answers[0].verdict, answers[0].allowed_by.len()), (policy::Verdict::Yes, 1));
     assert_eq!(ask("node-1").unwrap().answers[0].nearest.len(), 5);
+}
+
+#[test]
+fn entries_that_name_nobody_are_looked_at_too() {
+    let many = |name: &dyn Fn(usize) -> String| -> String {
+        let entries: Vec<String> = (0..10_000).map(|at| format!("\"{}\": []", name(at))).collect();
+        entries.join(",")
+    };
+    let asked = |rest: &str, users: u64, subject: Subject| {
+        let text = format!("{{\"grants\": [], {rest}}}");
+        let compiled = Compiled::new(Arc::new(Policy::parse(&text).unwrap()), tailnet(users, &[]));
+        let answered = compiled.explain(&Question { source: "autogroup:member".to_owned(), subject });
+        answered.map(drop).map_err(|error| error.to_string())
+    };
+    let entries = vec![r#"{"target": [], "attr": ["x"]}"#; 10_000].join(",");
+    let routes = many(&|at| format!("10.{}.{}.0/24", at >> 8, at & 255));
+    for (rest, subject) in [
+        (
+            format!("\"autoApprovers\": {{\"services\": {{{}}}}}", many(&|at| format!("svc:s{at}"))),
+            Subject::Service("svc:s0".to_owned()),
+        ),
+        (format!("\"autoApprovers\": {{\"routes\": {{{routes}}}}}"), Subject::Route("10.0.0.0/24".parse().unwrap())),
+        (format!("\"nodeAttrs\": [{entries}]"), Subject::Attribute("x".to_owned())),
+        (format!("\"tagOwners\": {{{}}}", many(&|at| format!("tag:t{at}"))), Subject::Tag("tag:t0".to_owned())),
+    ] {
+        assert_eq!(asked(&rest, 200, subject.clone()), Ok(()), "{subject:?}");
+        let refused = asked(&rest, 201, subject.clone()).unwrap_err();
+        assert!(refused.starts_with("201 devices") && refused.contains("more than the 200"), "{subject:?}: {refused}");
+    }
 }
 
 #[test]

@@ -425,3 +425,53 @@ fn a_host_or_a_set_of_addresses_that_means_others_is_told_of_attributes() {
     let told = changes(before, &[(r#", "100.64.0.3""#, "")]);
     assert_eq!(told, "It closes:\n  100.64.0.3 -> nodeAttrs: b\n");
 }
+
+#[test]
+fn logins_of_which_another_rule_comes_to_be_the_first_are_told() {
+    let rule = |variable: &str| {
+        format!(
+            r#"{{"action": "accept", "src": ["ann@example.com"], "dst": ["tag:web"], "users": ["root"], "acceptEnv": ["{variable}"]}}"#
+        )
+    };
+    let with = |rules: &[String]| {
+        compile(&format!(r#"{{"tagOwners": {{"tag:web": []}}, "grants": [], "ssh": [{}]}}"#, rules.join(",")))
+    };
+    let told = |before: &[&str], after: &[&str]| {
+        let [before, after] =
+            [before, after].map(|rules| with(&rules.iter().map(|name| rule(name)).collect::<Vec<_>>()));
+        Difference::between(&before, &after).to_string()
+    };
+    let line = |variable: &str| format!("  ann@example.com -> tag:web: ssh root, with {variable}\n");
+    let turned = format!("It opens:\n{}It closes:\n{}", line("LANG"), line("GIT_*"));
+    assert_eq!(told(&["GIT_*", "LANG"], &["LANG", "GIT_*"]), turned);
+    assert_eq!(told(&["GIT_*", "LANG"], &["LANG"]), turned);
+    assert_eq!(told(&["GIT_*", "LANG"], &["GIT_*"]), "It opens and closes nothing.\n");
+}
+
+#[test]
+fn how_long_a_check_holds_is_told_of_logins() {
+    let with = |period: &str| {
+        changes(SSH, &[(r#""action": "check""#, &format!(r#""action": "check", "checkPeriod": "{period}""#))])
+    };
+    for (period, words) in [("always", "check each time"), ("90m", "check for 1h30m")] {
+        let line = |check: &str| format!("  ann@example.com -> tag:web: ssh ubuntu ({check})\n");
+        assert_eq!(with(period), format!("It opens:\n{}It closes:\n{}", line(words), line("check")));
+    }
+    assert_eq!(with("12h"), "It opens and closes nothing.\n");
+}
+
+#[test]
+fn more_ranges_of_ports_than_are_told_of_a_pair_are_counted() {
+    let told = |count: u16| {
+        let ports: Vec<String> = (1..=count).map(|at| (at * 2).to_string()).collect();
+        let grant = |ports: &str| {
+            format!(r#"{{"src": ["ann@example.com"], "dst": ["bob@example.com"], "ip": ["tcp:{ports}"]}}"#)
+        };
+        (grants("", &grant(&ports.join(",")), &topology()), ports)
+    };
+    let (all, ports) = told(50);
+    assert_eq!(all, format!("It opens:\n  ann@example.com -> bob@example.com: tcp:{}\n", ports.join(",")));
+    let (some, ports) = told(52);
+    let ports = format!("{},and 2 more", ports[..50].join(","));
+    assert_eq!(some, format!("It opens:\n  ann@example.com -> bob@example.com: tcp:{ports}\n"));
+}

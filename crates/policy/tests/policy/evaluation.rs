@@ -12,8 +12,8 @@ use std::time::Duration;
 use filter::Protocol;
 use ipnet::IpNet;
 use policy::{
-    AllowedIps, Change, Compiled, Decision, Lack, NearMiss, Node, NodeId, Owner, OwnerIdentity, Pair, Party, Policy,
-    PostureValue, Query, Question, Role, Service, SshAction, SshDecision, Subject, Tag, Topology, User, UserId,
+    Affected, AllowedIps, Change, Compiled, Decision, Lack, NearMiss, Node, NodeId, Owner, OwnerIdentity, Pair, Party,
+    Policy, PostureValue, Query, Question, Role, Service, SshAction, SshDecision, Subject, Tag, Topology, User, UserId,
 };
 
 const LAPTOP: NodeId = NodeId(1);
@@ -382,6 +382,11 @@ fn approval_is_by_what_covers_the_route_and_by_name_or_tag_of_the_service() {
     assert!(!compiled.approves_route(NodeId(99), &route("10.20.0.0/16")));
     assert!(compiled.approves_route_of(&tagged(&["tag:web"]), &route("10.20.0.0/16")));
     assert!(!compiled.approves_route_of(&Owner::User(UserId(99)), &route("10.30.0.0/16")));
+    // Whoever comes to be in the tailnet, or to be called or promoted so, is asked about before.
+    let newcomer = |login: &str| User { login: login.into(), ..User::default() };
+    let approves = |login: &str, text: &str| compiled.approves_route_of_user(&newcomer(login), &route(text));
+    assert!(approves("zoe@example.net", "10.30.0.0/16") && approves("zoe@example.net", "10.30.7.0/24"));
+    assert!(!approves("zoe@example.net", "10.20.0.0/16") && !approves("zoe@example.com", "10.30.0.0/16"));
     assert!(compiled.approves_exit_node(EXIT) && !compiled.approves_exit_node(WEB));
     assert!(!compiled.approves_exit_node(NodeId(99)));
     assert!(compiled.approves_service(DB, "svc:mail") && !compiled.approves_service(WEB, "svc:mail"));
@@ -430,8 +435,49 @@ fn users_are_meant_by_login_domain_group_role_and_membership() {
         assert_eq!([imagined(1), imagined(2), imagined(3)], [ann, ben, guest], "{alias}");
     }
     assert!(grants("").rules_of_user(UserId(99)).is_empty());
+    assert_eq!(
+        grants(r#"{"src": ["autogroup:members"], "dst": ["tag:web"], "ip": ["22"]}"#).peers(WEB),
+        [LAPTOP, PHONE, BEN].into()
+    );
     let by_address = grants(r#"{"src": ["100.64.0.1"], "dst": ["tag:web"], "ip": ["22"]}"#);
     assert_eq!([by_address.rules_of_user(UserId(1)), by_address.rules_of_user(UserId(2))], [vec![0], vec![]]);
+}
+
+#[test]
+fn a_role_is_held_by_those_who_have_it_and_an_owner_is_an_admin_too() {
+    let autogroups = ["owner", "admin", "it-admin", "network-admin", "billing-admin", "auditor"];
+    for (role, held) in [
+        (Role::Owner, &["owner", "admin"][..]),
+        (Role::Admin, &["admin"]),
+        (Role::ItAdmin, &["it-admin"]),
+        (Role::NetworkAdmin, &["network-admin"]),
+        (Role::BillingAdmin, &["billing-admin"]),
+        (Role::Auditor, &["auditor"]),
+        (Role::Member, &[]),
+    ] {
+        for name in autogroups {
+            let alias = format!("autogroup:{name}");
+            let mut compiled = compile(&format!(
+                r#""grants": [{{"src": ["{alias}"], "dst": ["tag:exit"], "ip": ["22"]}}, {{"src": ["tag:db"], "dst": ["{alias}"], "ip": ["23"]}}],
+                   "ssh": [{{"action": "accept", "src": ["{alias}"], "dst": ["tag:exit"], "users": ["root"]}}],
+                   "nodeAttrs": [{{"target": ["{alias}"], "attr": ["x"]}}],
+                   "autoApprovers": {{"exitNode": ["{alias}"]}}"#
+            ));
+            let ben = User { role, ..compiled.topology().users[&UserId(2)].clone() };
+            compiled.apply(Change::User(UserId(2), ben));
+            let has = held.contains(&name);
+            let place = format!("{role:?} in {alias}");
+            assert_eq!(compiled.are_peers(BEN, EXIT), has, "{place}");
+            assert_eq!(filter(&compiled, EXIT).concat().contains("100.64.0.3"), has, "{place}");
+            assert_eq!(compiled.filter(BEN).len(), usize::from(has), "{place}");
+            let login = compiled.decide_ssh(&Party::Node(BEN), &Party::Node(EXIT), "root");
+            assert_eq!(login == SshDecision::Accept { rule: 0 }, has, "{place}");
+            let ben = "100.64.0.3".parse().unwrap();
+            assert_eq!(compiled.ssh(EXIT).iter().any(|grant| grant.principals.contains(&ben)), has, "{place}");
+            assert_eq!(compiled.attributes(BEN).has("x"), has, "{place}");
+            assert_eq!(compiled.approves_exit_node(BEN), has, "{place}");
+        }
+    }
 }
 
 #[test]
@@ -575,6 +621,41 @@ fn a_test_may_be_about_somebody_who_is_not_there_yet() {
     assert!(compile(&text(22)).verify().is_ok());
     let refused = compile(&text(23)).verify().unwrap_err().to_string();
     assert!(refused.contains("test"), "{refused}");
+}
+
+#[test]
+fn facts_of_a_test_are_texts_numbers_or_booleans() {
+    let holds = |facts: &str, wanted: &str| {
+        let text = format!(
+            r#"{{"postures": {{"posture:fit": ["custom:managed == true", "custom:score >= 7"]}},
+                "grants": [{{"src": ["ann@example.com"], "dst": ["100.64.0.4"], "ip": ["22"], "srcPosture": ["posture:fit"]}}],
+                "tests": [{{"src": "ann@example.com", "srcPostureAttrs": {{{facts}}}, "{wanted}": ["100.64.0.4:22"]}}]}}"#
+        );
+        Compiled::new(Arc::new(Policy::parse(&text).unwrap()), topology()).verify().is_ok()
+    };
+    assert!(holds(r#""custom:managed": true, "custom:score": 8"#, "accept"));
+    for facts in [
+        r#""custom:managed": true, "custom:score": 6"#,
+        r#""custom:managed": false, "custom:score": 8"#,
+        r#""custom:managed": "true", "custom:score": 8"#,
+        r#""custom:managed": true, "custom:score": "8""#,
+    ] {
+        assert!(holds(facts, "deny") && !holds(facts, "accept"), "{facts}");
+    }
+}
+
+#[test]
+fn the_internet_in_a_test_is_all_of_it() {
+    let of = |grants: &str, source: &str, wanted: &str| {
+        let test = format!(r#"{{"src": "{source}", "{wanted}": ["autogroup:internet:443"]}}"#);
+        compile(&format!(r#""grants": [{grants}], "tests": [{test}]"#)).verify().is_ok()
+    };
+    let all = r#"{"src": ["ann@example.com"], "dst": ["autogroup:internet"], "ip": ["443"]}"#;
+    assert!(of(all, "ann@example.com", "accept") && !of(all, "ann@example.com", "deny"));
+    assert!(of(all, "ben@example.com", "deny") && !of(all, "ben@example.com", "accept"));
+    // Some of it is not all of it, and more than nothing.
+    let some = r#"{"src": ["ann@example.com"], "dst": ["11.0.0.0-100.63.255.255"], "ip": ["443"]}"#;
+    assert!(!of(some, "ann@example.com", "accept") && !of(some, "ann@example.com", "deny"));
 }
 
 #[test]

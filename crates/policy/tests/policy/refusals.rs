@@ -1,8 +1,9 @@
 //! Policies that are refused, with the message that their author reads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use policy::{Compiled, Policy, PolicyError, Topology, User, UserId};
+use policy::{Compiled, Policy, PolicyError, SshAction, Test, Topology, User, UserId};
 
 /// The hosted service's refusals in its words, each with a policy in which `^` stands before what is wrong.
 const IN_ITS_WORDS: [(&str, &str); 31] = [
@@ -122,18 +123,185 @@ fn marked(text: &str) -> (String, String) {
     (text.replacen('^', "", 1), format!("line {line}, column {column}"))
 }
 
+/// Holds a policy with a mark to be refused there, for this alone.
+fn assert_refused(text: &str, message: &str) {
+    let (text, place) = marked(text);
+    let topology = Topology { domains: ["example.com".to_owned()].into(), ..Topology::default() };
+    let checked = Policy::parse(&text).and_then(|policy| Compiled::new(Arc::new(policy), topology).verify());
+    let Err(error) = checked else { panic!("taken: {text}") };
+    let told: Vec<String> = match error {
+        PolicyError::Invalid(problems) => problems.iter().map(ToString::to_string).collect(),
+        PolicyError::Tests(failures) => failures.iter().map(ToString::to_string).collect(),
+    };
+    assert_eq!(told, [format!("{place}: {message}")], "{text}");
+}
+
 #[test]
 fn what_the_hosted_service_refuses_is_refused_in_its_words_and_at_its_place() {
     for (text, message) in IN_ITS_WORDS {
-        let (text, place) = marked(text);
-        let topology = Topology { domains: ["example.com".to_owned()].into(), ..Topology::default() };
-        let checked = Policy::parse(&text).and_then(|policy| Compiled::new(Arc::new(policy), topology).verify());
-        let told: Vec<String> = match checked.unwrap_err() {
-            PolicyError::Invalid(problems) => problems.iter().map(ToString::to_string).collect(),
-            PolicyError::Tests(failures) => failures.iter().map(ToString::to_string).collect(),
-        };
-        assert_eq!(told, [format!("{place}: {message}")], "{text}");
+        assert_refused(text, message);
     }
+}
+
+/// What else is refused, with its place, each with a policy in which `^` stands before what is wrong.
+const IN_OUR_WORDS: [(&str, &str); 41] = [
+    // Names that mean nothing.
+    (
+        r#"{"grants": [{"src": [^"server"], "dst": ["*"], "ip": ["*"]}]}"#,
+        r#"src="server": invalid address; it is neither an address nor a name in "hosts""#,
+    ),
+    (
+        r#"{"hosts": {"srv": "10.0.0.1"}, "grants": [{"src": ["srv"], "dst": [^"server"], "ip": ["*"]}]}"#,
+        r#"dst="server": "server": invalid address; it is neither an address nor a name in "hosts""#,
+    ),
+    (r#"{"grants": [{"src": [^"ipset:x"], "dst": ["*"], "ip": ["*"]}]}"#, r#"src=ipset not found: "ipset:x""#),
+    (
+        r#"{"ipsets": {"ipset:y": []}, "grants": [{"src": ["*"], "dst": ["ipset:y", ^"ipset:x"], "ip": ["*"]}]}"#,
+        r#"dst="ipset:x": ipset not found: "ipset:x""#,
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": [^"server"], "attr": ["x"]}]}"#,
+        r#""server": invalid address; it is neither an address nor a name in "hosts""#,
+    ),
+    (r#"{"tagOwners": {"tag:a": [^"group:x"]}}"#, r#"tagOwners["tag:a"]: group not found: "group:x""#),
+    // Names that can't be given.
+    (
+        r#"{"tagOwners": {^"tag:a_b": []}}"#,
+        r#"tagOwners["tag:a_b"]: tag names can only contain letters, numbers, or dashes"#,
+    ),
+    (r#"{"tagOwners": {^"web": []}}"#, r#"tagOwners["web"]: tags must start with 'tag:'"#),
+    (r#"{"groups": {^"dev": []}}"#, r#"groups["dev"]: group names must start with 'group:'"#),
+    (r#"{"groups": {^"group:": []}}"#, r#"groups["group:"]: group names must start with 'group:'"#),
+    (r#"{"postures": {^"current": []}}"#, r#"postures["current"]: names of postures must start with 'posture:'"#),
+    (r#"{"postures": {^"posture:": []}}"#, r#"postures["posture:"]: names of postures must start with 'posture:'"#),
+    (r#"{"ipsets": {^"office": []}}"#, r#"ipsets["office"]: names of IP sets must start with 'ipset:'"#),
+    (r#"{"ipsets": {^"ipset:": []}}"#, r#"ipsets["ipset:"]: names of IP sets must start with 'ipset:'"#),
+    (
+        r#"{"autoApprovers": {"services": {^"shop": []}}}"#,
+        r#"autoApprovers.services["shop"]: names must start with 'svc:' or 'tag:'"#,
+    ),
+    // Names in the wrong place.
+    (
+        r#"{"grants": [{"src": ["*"], "dst": [^"autogroup:nonroot"], "ip": ["*"]}]}"#,
+        r#""autogroup:nonroot" not valid on the dst side of a rule"#,
+    ),
+    (
+        r#"{"grants": [{"src": ["*"], "dst": [^"autogroup:shared"], "ip": ["*"]}]}"#,
+        r#""autogroup:shared" not valid on the dst side of a rule"#,
+    ),
+    (
+        r#"{"grants": [{"src": [^"autogroup:nonroot"], "dst": ["*"], "ip": ["*"]}]}"#,
+        r#""autogroup:nonroot" not valid on the src side of a rule"#,
+    ),
+    (
+        r#"{"grants": [{"src": [^"svc:shop"], "dst": ["*"], "ip": ["*"]}]}"#,
+        r#""svc:shop" not valid on the src side of a rule"#,
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": [^"svc:shop"], "attr": ["x"]}]}"#,
+        r#""svc:shop" not valid as a target of nodeAttrs"#,
+    ),
+    (
+        r#"{"sshTests": [{"src": "a@example.com", "dst": [^"10.0.0.0/24"], "deny": ["root"]}]}"#,
+        r#"SSH tests dst contains disallowed element "10.0.0.0/24""#,
+    ),
+    // Logins by SSH.
+    (
+        r#"{"ssh": [{"action": "accept", "checkPeriod": ^"1h", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#,
+        r#"checkPeriod is only for rules with the action "check""#,
+    ),
+    (
+        r#"{"ssh": [{"action": "check", "checkPeriod": ^"1 day", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#,
+        r#"checkPeriod: time: invalid duration "1 day""#,
+    ),
+    (
+        r#"{"ssh": [{"action": "check", "checkPeriod": ^"168h1s", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#,
+        "checkPeriod 168h0m1s is above the max (168h)",
+    ),
+    (
+        r#"{"ssh": [{"action": "accept", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"], "recorder": [^"a@example.com"]}]}"#,
+        r#"recorder "a@example.com": a recorder is named by its tag"#,
+    ),
+    (
+        r#"{"ssh": [{"action": "accept", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"], "recorder": [^"tag:x"]}]}"#,
+        r#"recorder=tag not found: "tag:x""#,
+    ),
+    // Attributes and pools.
+    (r#"{"nodeAttrs": [{"target": ["*"], "attr": ["x", ^" "]}]}"#, "an attribute's name cannot be empty"),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": ["100.64.0.0/10", ^"100.63.0.0/16"]}]}"#,
+        "IPPool(100.63.0.0/16): network must lie within 100.64.0.0/10",
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": ["100.127.255.0/24", ^"100.128.0.0/16"]}]}"#,
+        "IPPool(100.128.0.0/16): network must lie within 100.64.0.0/10",
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": [^"99.64.0.0/16"]}]}"#,
+        "IPPool(99.64.0.0/16): network must lie within 100.64.0.0/10",
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": [^"100.0.0.0/8"]}]}"#,
+        "IPPool(100.0.0.0/8): network must lie within 100.64.0.0/10",
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": [^"100.81.0.1/16"]}]}"#,
+        "IPPool(100.81.0.1/16): network has host bits set",
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": [^"fd7a:115c:a1e0::/64"]}]}"#,
+        "IPPool(fd7a:115c:a1e0::/64): an IPv4 network such as 100.81.0.0/16 is needed",
+    ),
+    (
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": ["100.115.0.0/16", ^"100.115.93.0/24"]}]}"#,
+        "IPPool(100.115.93.0/24): network within reserved range",
+    ),
+    (
+        r#"{"tests": [{"src": "a@example.com", "srcPostureAttrs": {"custom:score": ^1.5}, "deny": ["10.0.0.1:1"]}]}"#,
+        "a posture attribute is a string, a whole number or a boolean",
+    ),
+    // Tests: their faults are told at the beginning of the test.
+    (
+        r#"{"grants": [], "tests": [^{"src": "10.0.0.0/24", "deny": ["10.0.0.1:1"]}]}"#,
+        r#"test of "10.0.0.0/24" failed: src "10.0.0.0/24": "10.0.0.0/24" is not a single address"#,
+    ),
+    (
+        r#"{"hosts": {"lan": "10.0.0.0/24"}, "grants": [], "tests": [^{"src": "lan", "deny": ["10.0.0.1:1"]}]}"#,
+        r#"test of "lan" failed: src "lan": "lan" is not a single address"#,
+    ),
+    (
+        r#"{"grants": [], "tests": [^{"src": "server", "deny": ["10.0.0.1:1"]}]}"#,
+        r#"test of "server" failed: src "server": host not found: "server""#,
+    ),
+    (
+        r#"{"tagOwners": {"tag:a": []}, "grants": [{"src": ["*"], "dst": ["*"], "ip": ["*"]}], "tests": [^{"src": "tag:a", "accept": ["autogroup:self:22"]}]}"#,
+        r#"test of "tag:a" failed: address "autogroup:self:22": autogroup:self needs a user as src"#,
+    ),
+    (
+        r#"{"grants": [], "tests": [^{"src": "svc:shop", "deny": ["10.0.0.1:1"]}]}"#,
+        r#"test of "svc:shop" failed: src "svc:shop": "svc:shop" can't be used in a test"#,
+    ),
+    (
+        r#"{"grants": [], "tests": [^{"src": "a@example.com", "proto": "tpc", "deny": ["10.0.0.1:1"]}]}"#,
+        r#"test of "a@example.com" failed: protocol "tpc" is not known; use a name such as tcp, or a number from 1 to 255"#,
+    ),
+];
+
+#[test]
+fn whatever_else_is_refused_is_told_at_its_place() {
+    for (text, message) in IN_OUR_WORDS {
+        assert_refused(text, message);
+    }
+}
+
+#[test]
+fn what_lies_at_a_bound_is_taken() {
+    let longest = r#"{"ssh": [{"action": "check", "checkPeriod": "168h", "src": ["a@example.com"], "dst": ["a@example.com"], "users": ["root"]}]}"#;
+    let policy = Policy::parse(longest).unwrap();
+    assert_eq!(policy.ssh_rules()[0].action, SshAction::Check(Duration::from_secs(168 * 3600)));
+    let pools =
+        r#"{"nodeAttrs": [{"target": ["*"], "ipPool": ["100.64.0.0/10", "100.64.0.0/24", "100.127.255.0/24"]}]}"#;
+    assert_eq!(Policy::parse(pools).unwrap().node_attributes()[0].pools.len(), 3);
 }
 
 fn refusal(text: &str) -> String {
@@ -404,4 +572,21 @@ fn a_test_that_fails_says_what_it_wanted_and_got() {
     ] {
         assert_eq!(failures(test), [message]);
     }
+}
+
+#[test]
+fn tests_that_are_no_part_of_a_policy_are_read_with_their_places() {
+    let text = r#"[
+  {"src": "a@example.com", "proto": "tcp", "accept": ["tag:a:22"]},
+  {"user": "b@example.com", "deny": ["tag:a:23"], "srcPostureAttrs": {"node:os": "linux"}},
+]"#;
+    let tests = Test::parse_list(text).unwrap();
+    let said = |test: &Test| (test.source.clone(), test.accept.clone(), test.deny.clone(), test.position.unwrap().line);
+    let listed = |text: &str| vec![text.to_owned()];
+    assert_eq!(said(&tests[0]), ("a@example.com".to_owned(), listed("tag:a:22"), Vec::new(), 2));
+    assert_eq!(said(&tests[1]), ("b@example.com".to_owned(), Vec::new(), listed("tag:a:23"), 3));
+    assert_eq!((tests.len(), tests[0].protocol.as_deref(), tests[1].attributes.len()), (2, Some("tcp"), 1));
+    let refused = Test::parse_list(r#"[{"source": "a@example.com"}]"#).unwrap_err().to_string();
+    assert!(refused.starts_with(r#"line 1, column 3: unknown field "source""#), "{refused}");
+    assert!(Test::parse_list("{}").is_err());
 }

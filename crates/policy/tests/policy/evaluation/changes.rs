@@ -101,6 +101,59 @@ fn a_router_that_a_via_turns_to_as_another_changes_is_named_too() {
 }
 
 #[test]
+fn who_is_concerned_by_one_of_several_changes_is_concerned_by_all_of_them() {
+    let of = |nodes: &[NodeId]| nodes.iter().copied().collect::<BTreeSet<_>>();
+    let (one, other) = (Pair::new(LAPTOP, WEB), Pair::new(BEN, WEB));
+    let mut affected = Affected {
+        nodes: of(&[LAPTOP]),
+        met: [one].into(),
+        parted: [other].into(),
+        filters: of(&[PHONE]),
+        ssh: of(&[BEN]),
+    };
+    let later = Affected {
+        nodes: of(&[DB]),
+        met: [other].into(),
+        parted: [one].into(),
+        filters: of(&[EXIT]),
+        ssh: of(&[GUEST]),
+    };
+    affected.join(later);
+    let both = Affected {
+        nodes: of(&[LAPTOP, DB]),
+        met: [one, other].into(),
+        parted: [one, other].into(),
+        filters: of(&[PHONE, EXIT]),
+        ssh: of(&[BEN, GUEST]),
+    };
+    assert_eq!(affected, both);
+}
+
+#[test]
+fn a_filter_whose_rules_come_to_stand_in_another_order_is_named() {
+    // The last rule has the sources of the first, by address, and stands where that does.
+    let mut compiled = grants(
+        r#"{"src": ["tag:web"], "dst": ["tag:exit"], "ip": ["tcp:1"]},
+           {"src": ["ben@example.com"], "dst": ["ann@example.com"], "ip": ["tcp:2"]},
+           {"src": ["100.64.0.4", "fd7a:115c:a1e0::4", "100.64.0.5", "fd7a:115c:a1e0::5"], "dst": ["ann@example.com"], "ip": ["tcp:3"]}"#,
+    );
+    let order = |compiled: &Compiled| -> Vec<u16> {
+        compiled.filter(LAPTOP).iter().map(|rule| rule.destinations[0].ports.first).collect()
+    };
+    assert_eq!(order(&compiled), [3, 2]);
+    let third = node(NodeId(8), "third", tagged(&["tag:web"]), &[]);
+    let affected = compiled.apply(Change::Node(NodeId(8), Box::new(third)));
+    assert_eq!(order(&compiled), [2, 3]);
+    assert_eq!(affected.filters, [LAPTOP, PHONE, EXIT, NodeId(8)].into());
+    let affected = compiled.apply(Change::NodeGone(NodeId(8)));
+    assert_eq!(order(&compiled), [3, 2]);
+    assert!(affected.filters.is_superset(&[LAPTOP, PHONE, EXIT].into()), "{:?}", affected.filters);
+    // A rule that leaves others with the same sources behind it turns nothing round.
+    let renamed = Node { name: "other".into(), ..nodes()[3].1.clone() };
+    assert_eq!(compiled.apply(Change::Node(WEB, Box::new(renamed))).filters, [WEB].into());
+}
+
+#[test]
 fn rules_that_come_to_have_the_sources_of_others_concern_their_own_receivers_only() {
     let mut compiled = grants(
         r#"{"src": ["tag:db"], "dst": ["tag:exit"], "ip": ["22"]}, {"src": ["tag:web"], "dst": ["ben@example.com"], "ip": ["22"]}"#,

@@ -149,3 +149,25 @@ fn what_else_a_rule_says_of_a_login_is_noted() {
     let nobody = "the session is recorded by nobody yet, as no device has tag:exit; one that isn't recorded is refused";
     assert_eq!(notes(&alone, "laptop", "web", "root")[1], nobody);
 }
+
+#[test]
+fn a_test_of_logins_may_name_a_device_by_its_address() {
+    let verified = |test: &str| {
+        let rule = r#"{"action": "accept", "src": ["ann@example.com"], "dst": ["tag:web"], "users": ["root"]}"#;
+        compile(&format!(r#""grants": [], "ssh": [{rule}], "sshTests": [{test}]"#)).verify().map_err(
+            |error| match error {
+                policy::PolicyError::Tests(failures) => failures[0].errors[0].clone(),
+                other => other.to_string(),
+            },
+        )
+    };
+    let at = |address: &str, wanted: &str| {
+        verified(&format!(r#"{{"src": "ann@example.com", "dst": ["{address}"], "{wanted}": ["root"]}}"#))
+    };
+    for web in ["100.64.0.4", "fd7a:115c:a1e0::4"] {
+        assert_eq!(at(web, "accept"), Ok(()));
+        let refused = format!("user \"root\" on {web:?}: want: Drop, got: Accept");
+        assert_eq!(at(web, "deny"), Err(refused));
+    }
+    assert_eq!(at("100.64.0.6", "deny"), Ok(()), "the exit node has none of the tags");
+}
