@@ -37,8 +37,6 @@ const INSTALLED: &str = "!tailscale.com/parent-resource";
 /// The label of the Services that are measured.
 const SERVICES: &str = "bench=footprint";
 
-/// How many Services are exposed before anything is measured, so that both nodes have had each image.
-const WARMERS: usize = 4;
 /// How long Services may take to answer, all of them.
 const LIMIT: Duration = Duration::from_secs(420);
 /// How long after the last Service has answered the system has come to rest: proxies have measured their network and told
@@ -96,20 +94,31 @@ impl Exposed<'_> {
     /// Has each image pulled and started once on both nodes.
     fn warm_up(&self) -> Result<()> {
         println!("{}: warming up", self.system);
-        let names = self.expose("warm", WARMERS)?;
-        let answers = await_first_bytes(self.nodes.laptop.lab_box(), &names, Instant::now(), 4 * PATIENCE)?;
-        answers.into_iter().collect::<Result<Vec<Duration>>>()?;
-        let warmers = self.pods(PROXIES)?;
-        for node in self.ground.cluster.nodes() {
-            let is_there = warmers.iter().any(|pod| pod["spec"]["nodeName"] == node.name());
-            ensure!(
-                is_there,
-                "none of {} proxies was put on {}, which has had no image of theirs",
-                warmers.len(),
-                node.name()
-            );
+        let nodes = self.ground.cluster.nodes().map(lab::LabBox::name);
+        for node in nodes {
+            let others: Vec<&str> = nodes.into_iter().filter(|other| *other != node).collect();
+            self.allow_pods("cordon", &others)?;
+            let warmed = self.warm_node(node);
+            self.allow_pods("uncordon", &others)?;
+            warmed?;
         }
         self.remove_services()
+    }
+
+    /// `cordon` keeps new pods away from these nodes, `uncordon` lets them come again.
+    fn allow_pods(&self, verb: &str, nodes: &[&str]) -> Result<()> {
+        self.ground.cluster.kubectl([verb].iter().chain(nodes).copied()).run()?;
+        Ok(())
+    }
+
+    /// Has a proxy serve from the only node that takes pods.
+    fn warm_node(&self, node: &str) -> Result<()> {
+        let names = self.expose(&format!("warm-{node}"), 1)?;
+        let answers = await_first_bytes(self.nodes.laptop.lab_box(), &names, Instant::now(), 4 * PATIENCE)?;
+        answers.into_iter().collect::<Result<Vec<Duration>>>()?;
+        let is_there = self.pods(PROXIES)?.iter().any(|pod| pod["spec"]["nodeName"] == node);
+        ensure!(is_there, "no proxy was put on {node}, which has had no image of theirs");
+        Ok(())
     }
 
     fn first_bytes(&self, extent: &Extent, figures: &mut Figures) -> Result<()> {
