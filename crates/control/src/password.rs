@@ -128,6 +128,8 @@ fn random<const N: usize>() -> [u8; N] {
 
 #[cfg(test)]
 mod tests {
+    use std::task::{Context, Waker};
+
     use super::*;
 
     fn secret(text: &str) -> SecretText {
@@ -158,6 +160,42 @@ mod tests {
         let passwords = Passwords::new().unwrap();
         let _all = passwords.waiting.clone().acquire_many_owned(WAITING as u32).await.unwrap();
         assert_eq!(passwords.verify(secret("x"), None).await, Err(PasswordError::Busy));
+    }
+
+    #[test]
+    fn one_that_comes_while_two_are_made_waits_for_one_of_them_also_where_its_caller_hung_up() {
+        // The two hold a thread each, so what is asked of the only one left is done in order.
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.max_blocking_threads(AT_ONCE + 1).build().unwrap();
+        runtime.block_on(async {
+            let passwords = Passwords::new().unwrap();
+            let (mut callers, mut ends) = (Vec::new(), Vec::new());
+            for _ in 0..AT_ONCE {
+                let (began, begun) = tokio::sync::oneshot::channel();
+                let (end, ended) = std::sync::mpsc::channel::<()>();
+                let work = move || {
+                    began.send(()).unwrap();
+                    let _ = ended.recv();
+                };
+                let passwords = passwords.clone();
+                callers.push(tokio::spawn(async move { passwords.run(work).await }));
+                begun.await.unwrap();
+                ends.push(end);
+            }
+            let mut third = std::pin::pin!(passwords.verify(secret("correct horse"), None));
+            let mut waits = || third.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending();
+            for hung_up in [false, true] {
+                if hung_up {
+                    callers[0].abort();
+                    assert!((&mut callers[0]).await.unwrap_err().is_cancelled());
+                }
+                assert!(waits(), "hung up: {hung_up}");
+                tokio::task::spawn_blocking(|| ()).await.unwrap();
+                assert!(waits(), "it would be done if it had begun, hung up: {hung_up}");
+            }
+            ends[0].send(()).unwrap();
+            assert_eq!(third.await, Ok(false));
+        });
     }
 
     #[test]
