@@ -108,6 +108,17 @@ fn uptime() -> Duration {
 }
 
 #[cfg(test)]
+impl Clock {
+    /// Lets so much time pass at once, as if the wall clock had jumped back by it: what it shows then is doubted for longer
+    /// than a test runs.
+    pub(crate) fn pass(&self, time: SignedDuration) {
+        let (wall, uptime, later) = (wall(), uptime(), self.now() + time);
+        let doubt = Some(Doubt { since: uptime, offset: wall.duration_since(later) });
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Belief { wall: later, uptime, doubt };
+    }
+}
+
+#[cfg(test)]
 mod tests {
     use super::*;
 

@@ -373,3 +373,21 @@ fn command_name(command: &Command) -> &'static str {
         Command::DeleteService(_) => "DeleteService",
     }
 }
+
+#[cfg(test)]
+impl Coordination {
+    /// Lets so much time pass at once.
+    pub(crate) fn pass(&self, time: jiff::SignedDuration) {
+        self.clock.pass(time);
+        self.replan.notify_one();
+    }
+
+    /// Waits until devices have come or gone so that something holds.
+    pub(crate) async fn until(&self, holds: impl Fn(&Server) -> bool) {
+        // Relays hear of every device that comes or goes.
+        let mut told = self.admission.subscribe();
+        while !holds(&self.server()) {
+            told.changed().await.unwrap();
+        }
+    }
+}

@@ -243,3 +243,133 @@ fn relay_token(path: &Path) -> anyhow::Result<[u8; 32]> {
     );
     Ok(crypto::sha256(token.as_bytes()))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::time::Duration;
+
+    use api::SecretText;
+    use crypto::{MachinePublic, NodePublic};
+    use jiff::SignedDuration;
+    use tailcfg::{CapabilityVersion, Hostinfo, MapRequest, RegisterAuth, RegisterRequest};
+    use tailnet::{Actor, Command, NewAuthKey, Reply};
+
+    use super::*;
+    use crate::init::{FirstTailnet, NewServer, init, relay_map};
+    use crate::machine::{Caller, Coordinator, MapAnswer};
+    use crate::origin::TrustedProxies;
+
+    const VERSION: CapabilityVersion = CapabilityVersion(130);
+
+    /// Starts a server in a folder, which has one tailnet once this was called.
+    async fn start(data: PathBuf) -> Running {
+        let (url, relays) =
+            (ServerUrl::parse("http://control.test").unwrap(), relay_map(&["r.test".to_owned()]).unwrap());
+        if !data.exists() {
+            let tailnet = FirstTailnet {
+                domain: "test.ts.net".parse().unwrap(),
+                name: None,
+                owner: "admin@example.com".parse().unwrap(),
+                password: Some(SecretText::new("a long password for a short test".to_owned())),
+            };
+            let (data, url, relays) = (data.clone(), url.clone(), relays.clone());
+            init(NewServer { data, url, certificate: None, relays, tailnet }).await.unwrap();
+        }
+        let proxies = TrustedProxies(Vec::new());
+        let (https, http, admin) = (None, Some("127.0.0.1:0".parse().unwrap()), None);
+        let config = Config { url, https, http, admin, certificate: None, proxies, relays, relay_token: None, data };
+        Running::start(config, Shutdown::new(Duration::from_secs(2))).await.unwrap()
+    }
+
+    /// A device, told apart by a number.
+    #[derive(Clone, Copy)]
+    struct Guest(u8);
+
+    impl Guest {
+        fn caller(self) -> Caller {
+            let machine = MachinePublic::from_bytes([self.0; 32]);
+            Caller { machine, version: VERSION, source: "192.0.2.1:1".parse().unwrap() }
+        }
+
+        fn key(self) -> NodePublic {
+            NodePublic::from_bytes([self.0 + 100; 32])
+        }
+
+        /// Joins by a key of the tailnet's owner.
+        async fn join(self, running: &Running, ephemeral: bool) {
+            let coordination = &running.coordination;
+            let (tailnet, owner) = {
+                let server = coordination.server();
+                let tailnet = server.tailnets().next().unwrap();
+                (tailnet.id(), tailnet.users().next().unwrap().id)
+            };
+            let (lifetime, tags, description) = (None, Vec::new(), String::new());
+            let new = NewAuthKey { reusable: false, ephemeral, preauthorized: true, tags, lifetime, description };
+            let made = coordination.execute(tailnet, Command::CreateAuthKey(new), Actor::User(owner)).await.unwrap();
+            let Reply::Secret { text, .. } = made else { panic!("a key") };
+            let request = RegisterRequest {
+                version: VERSION,
+                node_key: self.key(),
+                auth: Some(RegisterAuth { auth_key: text.expose().to_owned() }),
+                hostinfo: Some(Hostinfo { hostname: format!("device-{}", self.0), ..Hostinfo::default() }),
+                ..RegisterRequest::default()
+            };
+            assert_eq!(Machines(coordination.clone()).register(self.caller(), request).await.unwrap().error, "");
+        }
+
+        /// Opens its map stream, which lives as long as what this answers.
+        async fn open(self, running: &Running) -> impl Sized {
+            let request = MapRequest { version: VERSION, node_key: self.key(), stream: true, ..MapRequest::default() };
+            match Machines(running.coordination.clone()).map(self.caller(), request).await.unwrap() {
+                MapAnswer::Stream(stream) => stream,
+                MapAnswer::Noted => panic!("it asked for a stream"),
+            }
+        }
+
+        fn is_there(self, running: &Running) -> bool {
+            running.coordination.server().registry().node_by_key(&self.key()).is_some()
+        }
+
+        /// Waits until it is there no more.
+        async fn gone(self, running: &Running) {
+            let gone = running.coordination.until(|server| server.registry().node_by_key(&self.key()).is_none());
+            tokio::time::timeout(Duration::from_secs(60), gone).await.expect("it goes in time");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_ephemeral_device_goes_for_good_once_it_has_been_away_for_its_time() {
+        let folder = tempfile::tempdir().unwrap();
+        let running = start(folder.path().join("data")).await;
+        let [first, second, here, lasting] = [Guest(1), Guest(2), Guest(3), Guest(4)];
+        for device in [first, second, here] {
+            device.join(&running, true).await;
+        }
+        lasting.join(&running, false).await;
+        drop(lasting.open(&running).await);
+        let (stream, later) = (here.open(&running).await, second.open(&running).await);
+        drop(first.open(&running).await);
+
+        let pass = |minutes| running.coordination.pass(SignedDuration::from_mins(minutes));
+        pass(20);
+        drop(later);
+        pass(11);
+        first.gone(&running).await;
+        assert!(second.is_there(&running), "it has not been away for so long");
+        pass(20);
+        second.gone(&running).await;
+        assert!(here.is_there(&running), "its stream is open");
+        assert!(lasting.is_there(&running), "it is not ephemeral");
+
+        drop(stream);
+        running.shutdown.request();
+        running.finish().await.unwrap();
+        let running = start(folder.path().join("data")).await;
+        for (device, stays) in [(first, false), (second, false), (here, true), (lasting, true)] {
+            assert_eq!(device.is_there(&running), stays, "device-{}", device.0);
+        }
+        running.shutdown.request();
+        running.finish().await.unwrap();
+    }
+}
