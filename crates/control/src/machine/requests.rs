@@ -105,10 +105,12 @@ pub(super) async fn answer<C: Coordinator>(
             _ => Err(Refusal::new(StatusCode::NOT_FOUND, format!("there is nothing at {method} {path}"))),
         },
     };
-    answered.unwrap_or_else(|refusal| {
+    let response = answered.unwrap_or_else(|refusal| {
         tracing::debug!(%path, status = refusal.status.as_u16(), reason = %refusal.text, "refused a machine's request");
         refusal.into_response().map(|body| body.boxed_unsync())
-    })
+    });
+    // HTTP/2 takes a body behind `HEAD` for an error of the protocol, and nobody here drops it.
+    if method == Method::HEAD { response.map(|_| BodyExt::boxed_unsync(Empty::new())) } else { response }
 }
 
 /// What a path is counted as.

@@ -151,7 +151,8 @@ impl Messages {
                 if rest.len() >= length {
                     let message: Value = serde_json::from_slice(&rest[..length]).unwrap();
                     self.rest.drain(..4 + length);
-                    if message["KeepAlive"] != true {
+                    // A ping comes with what keeps the stream alive.
+                    if message["KeepAlive"] != true || !message["PingRequest"].is_null() {
                         return message;
                     }
                     continue;

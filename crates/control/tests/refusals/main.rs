@@ -6,6 +6,7 @@ mod checks;
 mod explanations;
 mod floods;
 mod machine;
+mod pings;
 mod policies;
 mod records;
 mod registrations;
