@@ -14,4 +14,5 @@ mod rights;
 mod server;
 mod setting_up;
 mod storage;
+mod tailnets;
 mod trust;

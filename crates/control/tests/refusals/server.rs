@@ -52,7 +52,7 @@ impl Server {
     /// Starts a server that was set up.
     pub(crate) async fn run(folder: Arc<TempDir>) -> anyhow::Result<Self> {
         let config = Config {
-            url: ServerUrl::parse(URL).unwrap(),
+            url: url(),
             https: None,
             http: Some("127.0.0.1:0".parse().unwrap()),
             admin: Some("127.0.0.1:0".parse().unwrap()),
@@ -170,10 +170,15 @@ impl Server {
 
     /// Signs a user of that password in; answers the token.
     pub(crate) async fn log_in_as(&self, login: &str) -> String {
-        let form = format!("grant_type=password&username={login}&password={}", PASSWORD.replace(' ', "+"));
-        let (status, answer) = self.form("/api/v2/oauth/token", form).await;
+        let (status, answer) = self.log_in(login, PASSWORD).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         answer["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// What is answered to a name and a password of letters and spaces.
+    pub(crate) async fn log_in(&self, login: &str, password: &str) -> (StatusCode, Value) {
+        let form = format!("grant_type=password&username={login}&password={}", password.replace(' ', "+"));
+        self.form("/api/v2/oauth/token", form).await
     }
 
     /// Opens a page, or sends a form to it, as a browser with this cookie does; answers the cookie that it has then.
@@ -241,6 +246,11 @@ async fn send(
     (head, bytes)
 }
 
+/// What everybody calls the server.
+pub(crate) fn url() -> ServerUrl {
+    ServerUrl::parse(URL).unwrap()
+}
+
 /// Makes a server with one tailnet and its owner.
 pub(crate) async fn set_up(data: &Path) {
     control::init(new_server(data)).await.unwrap();
@@ -250,7 +260,7 @@ pub(crate) async fn set_up(data: &Path) {
 pub(crate) fn new_server(data: &Path) -> NewServer {
     NewServer {
         data: data.to_owned(),
-        url: ServerUrl::parse(URL).unwrap(),
+        url: url(),
         certificate: None,
         relays: control::relay_map(&["relay.test".to_owned()]).unwrap(),
         tailnet: FirstTailnet {
