@@ -125,6 +125,10 @@ struct ResetPassword {
     #[arg(long, value_name = "LOGIN")]
     user: String,
 
+    /// The domain of the user's tailnet, where several have a user of that name.
+    #[arg(long, value_name = "DOMAIN")]
+    domain: Option<String>,
+
     #[command(flatten)]
     password: PasswordArgument,
 }
@@ -171,7 +175,7 @@ impl Init {
                 let data = self.data.display();
                 let mut text = format!("There is a server in {data} already; nothing was changed.\n");
                 if untold {
-                    let advice = init::advice(&self.data, &self.tailnet.admin.parse()?);
+                    let advice = init::advice(&self.data, &self.tailnet.admin.parse()?, None);
                     text += &format!("The run that set it up was cut off at its end: {advice}\n");
                 }
                 return tell(&text);
@@ -213,7 +217,7 @@ impl Init {
         if made.made_password.is_none() {
             return tell(&text);
         }
-        show(&text, &self.data, &owner)?;
+        show(&text, &self.data, &owner, None)?;
         init::told(&self.data)
     }
 }
@@ -226,7 +230,7 @@ impl AddTailnet {
         let made = init::add_tailnet(&config.data, config.url, new).await?;
         let password = shown_once(&owner, made.as_ref());
         let text = format!("The tailnet {domain} is made; start the server again to use it.\n\n{password}");
-        if made.is_some() { show(&text, &self.place.data, &owner) } else { tell(&text) }
+        if made.is_some() { show(&text, &self.place.data, &owner, Some(&domain)) } else { tell(&text) }
     }
 }
 
@@ -234,12 +238,14 @@ impl ResetPassword {
     async fn execute(self) -> anyhow::Result<()> {
         let config = self.place.load()?;
         let user: LoginName = self.user.parse()?;
-        let made = init::reset_password(&config.data, config.url, &user, self.password.read()?).await?;
+        let domain = self.domain.as_deref().map(str::parse::<Domain>).transpose()?;
+        let password = self.password.read()?;
+        let made = init::reset_password(&config.data, config.url, &user, domain.as_ref(), password).await?;
         let password = shown_once(&user, made.as_ref());
         let text =
             format!("The password of {user} is changed, and all their tokens and sessions have ended.\n\n{password}");
         if made.is_some() {
-            show(&text, &self.place.data, &user)?;
+            show(&text, &self.place.data, &user, domain.as_ref())?;
         } else {
             tell(&text)?;
         }
@@ -278,10 +284,10 @@ fn tell(text: &str) -> anyhow::Result<()> {
 }
 
 /// Prints a password that was made. Where nobody reads it nobody can use it, so that is a failure.
-fn show(text: &str, data: &Path, login: &LoginName) -> anyhow::Result<()> {
+fn show(text: &str, data: &Path, login: &LoginName, domain: Option<&Domain>) -> anyhow::Result<()> {
     let mut out = std::io::stdout();
     out.write_all(text.as_bytes()).and_then(|()| out.flush()).map_err(|error| {
-        let advice = init::advice(data, login);
+        let advice = init::advice(data, login, domain);
         anyhow::anyhow!("it is done, but the password of {login} could not be printed ({error}); {advice}")
     })
 }

@@ -5,8 +5,8 @@ use anyhow::{Context, bail};
 use api::SecretText;
 use crypto::{Entropy, MachinePrivate, SystemEntropy};
 use jiff::Timestamp;
-use tailcfg::{DerpMap, DerpNode, DerpRegion, RegionId};
-use tailnet::{Actor, Command, Domain, LoginName, NewTailnet, PasswordHash, Reply};
+use tailcfg::{DerpMap, DerpNode, DerpRegion, RegionId, UserId};
+use tailnet::{Actor, Command, Domain, LoginName, NewTailnet, PasswordHash, Reply, TailnetId};
 use telemetry::Metrics;
 use tokio_util::sync::CancellationToken;
 
@@ -111,7 +111,7 @@ pub async fn standing(data: &Path) -> anyhow::Result<Standing> {
 pub async fn init(new: NewServer) -> anyhow::Result<Initialized> {
     let before = standing(&new.data).await?;
     if let Standing::Server { untold } = before {
-        let advice = if untold { format!("; {}", advice(&new.data, &new.tailnet.owner)) } else { String::new() };
+        let advice = if untold { format!("; {}", advice(&new.data, &new.tailnet.owner, None)) } else { String::new() };
         bail!("there is a server in {:?} already{advice}", new.data);
     }
     let folder = DataFolder::create(&new.data)?;
@@ -127,11 +127,12 @@ pub fn told(data: &Path) -> anyhow::Result<()> {
     Ok(files::remove_if_there(&DataFolder::mark_in(data))?)
 }
 
-/// What to do where a password was made and nobody has read it.
-pub(crate) fn advice(data: &Path, login: &LoginName) -> String {
+/// What to do where a password was made and nobody has read it; with the domain of its tailnet where there may be several.
+pub(crate) fn advice(data: &Path, login: &LoginName, domain: Option<&Domain>) -> String {
     let data = data.display();
+    let domain = domain.map(|domain| format!(" --domain {domain}")).unwrap_or_default();
     format!(
-        "if the password was never shown, make another: towline control reset-password --data {data} --user {login}"
+        "if the password was never shown, make another: towline control reset-password --data {data} --user {login}{domain}"
     )
 }
 
@@ -230,20 +231,18 @@ async fn make_tailnet(
 }
 
 /// Gives a user another password on a server that is not running, when nobody can sign in any more; answers it where it
-/// was made.
+/// was made. Where several tailnets have a user of that name, the domain says which of them is meant.
 pub async fn reset_password(
     data: &Path,
     url: ServerUrl,
     login: &LoginName,
+    domain: Option<&Domain>,
     password: Option<SecretText>,
 ) -> anyhow::Result<Option<SecretText>> {
     let folder = DataFolder::open(data)?;
     let store = Store::open(&folder.database()).await?;
     let coordination = offline(&folder, store.clone(), url).await?;
-    let found = coordination.users_named(login.as_str());
-    let Some((tailnet, user, _)) = found.into_iter().next() else {
-        bail!("there is no user {login} on this server who may sign in");
-    };
+    let (tailnet, user) = only_user(&coordination, login, domain)?;
     let made = password.is_none().then(password::generate);
     let Some(password) = password.or_else(|| made.clone()) else { bail!("no password was given or made") };
     let hash = PasswordHash(Passwords::new()?.hash(password).await?);
@@ -252,6 +251,36 @@ pub async fn reset_password(
     drop(coordination);
     store.close().await;
     Ok(made)
+}
+
+/// The one user of a login name, in the tailnet of that domain if one is given.
+fn only_user(
+    coordination: &Coordination,
+    login: &LoginName,
+    domain: Option<&Domain>,
+) -> anyhow::Result<(TailnetId, UserId)> {
+    let mut found = Vec::new();
+    for (tailnet, user, _) in coordination.users_named(login.as_str()) {
+        let Some((_, own)) = coordination.names_of(tailnet, user) else { continue };
+        if domain.is_none_or(|domain| domain.as_str() == own) {
+            found.push((tailnet, user, own));
+        }
+    }
+    match found.as_slice() {
+        [(tailnet, user, _)] => Ok((*tailnet, *user)),
+        [] => {
+            let place = domain.map_or("on this server".to_owned(), |domain| format!("in the tailnet {domain}"));
+            bail!("there is no user {login} {place} who may sign in")
+        }
+        several => {
+            let domains: Vec<&str> = several.iter().map(|(.., own)| own.as_str()).collect();
+            bail!(
+                "there is a user {login} in each of the tailnets {}: name one with --domain, as in --domain {}",
+                domains.join(", "),
+                domains[0]
+            )
+        }
+    }
 }
 
 /// The tailnets of a server that is not running.

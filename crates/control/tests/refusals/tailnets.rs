@@ -217,3 +217,36 @@ async fn a_credential_opens_its_own_tailnet_and_no_other() {
     assert_eq!(two.names(own).await, ["mine.test.ts.net"]);
     assert_eq!(two.map(&theirs).await.1, ["guest.other.ts.net"]);
 }
+
+#[tokio::test]
+async fn a_password_is_reset_in_one_tailnet_and_a_name_of_several_has_to_be_told_apart() {
+    let two = Two::start().await;
+    let [own, other] = two.tokens().map(str::to_owned);
+    let folder = two.server.stop().await;
+    let (data, login) = (folder.path().join("data"), ADMIN.parse().unwrap());
+    let reset = |domain: Option<&str>| {
+        let domain = domain.map(|domain| domain.parse().unwrap());
+        let (data, login) = (&data, &login);
+        let password = SecretText::new("a third password".to_owned());
+        async move { control::reset_password(data, url(), login, domain.as_ref(), Some(password)).await }
+    };
+    assert_eq!(
+        reset(None).await.unwrap_err().to_string(),
+        "there is a user admin@example.com in each of the tailnets test.ts.net, other.ts.net: name one with --domain, as \
+         in --domain test.ts.net"
+    );
+    assert_eq!(
+        reset(Some("third.ts.net")).await.unwrap_err().to_string(),
+        "there is no user admin@example.com in the tailnet third.ts.net who may sign in"
+    );
+    reset(Some("Other.ts.net.")).await.unwrap();
+
+    let server = Server::run(folder).await.unwrap();
+    assert_eq!(server.log_in(ADMIN, OTHER_PASSWORD).await.0, StatusCode::UNAUTHORIZED);
+    let new = token(&server, "a third password").await;
+    let (_, names) = server.ask_as(&new, Method::GET, "/tailnet/-/names", "").await;
+    assert_eq!(names["domain"], "other.ts.net");
+    assert_eq!(server.ask_as(&other, Method::GET, "/tailnet/-/names", "").await.0, StatusCode::UNAUTHORIZED);
+    let (status, names) = server.ask_as(&own, Method::GET, "/tailnet/-/names", "").await;
+    assert_eq!((status, &names["domain"]), (StatusCode::OK, &json!("test.ts.net")), "what it had goes on");
+}
