@@ -27,6 +27,7 @@ pub fn openapi() -> Value {
         }
     }
     put(&mut paths, "/oauth/token", &Method::POST, describe_token(&mut schemas));
+    put(&mut paths, "/oauth/token-exchange", &Method::POST, describe_exchange());
     json!({
         "openapi": "3.1.0",
         "info": {
@@ -121,6 +122,16 @@ fn describe_token(schemas: &mut SchemaGenerator) -> Value {
             "200": {"description": "The token.", "content": json_content::<AccessToken>(schemas)},
             "default": {"$ref": "#/components/responses/Error"},
         },
+    })
+}
+
+fn describe_exchange() -> Value {
+    json!({
+        "operationId": "exchangeToken",
+        "tags": ["OAuth"],
+        "security": [],
+        "x-not-served": true,
+        "responses": {"501": {"$ref": "#/components/responses/Error"}},
     })
 }
 

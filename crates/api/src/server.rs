@@ -47,6 +47,7 @@ pub fn router<A: Api>(api: Arc<A>) -> Router {
     let token = answering(Method::POST, move |request| issue_token(api.clone(), request));
     let router = router
         .route("/oauth/token", token)
+        .route("/oauth/token-exchange", answering(Method::POST, |_| async { Err(no_exchange()) }))
         .fallback(|| async { respond(Err(ApiError::not_found("there is no such path in this API"))) })
         .method_not_allowed_fallback(|| async {
             let message = "this path exists, but not with this method";
@@ -68,6 +69,14 @@ async fn issue_token<A: Api>(api: Arc<A>, request: Request) -> Result<Content, A
 async fn refuse_unserved<A: Api>(api: Arc<A>, id: &'static str, request: Request) -> Result<Content, ApiError> {
     Call::begin(&*api, request).await?;
     Err(ApiError::new(StatusCode::NOT_IMPLEMENTED, format!("the operation {id} is not served by this server yet")))
+}
+
+/// What a program is answered that has a token of a cluster and wants one of this server for it. It shows no credential of
+/// this server, so there is nobody to authenticate.
+fn no_exchange() -> ApiError {
+    let message = "token exchange is not served by this server yet: make an OAuth client, and send its id and secret to \
+                   /api/v2/oauth/token";
+    ApiError::new(StatusCode::NOT_IMPLEMENTED, message)
 }
 
 /// A request on its way to its operation, past authentication and before its body is read.
@@ -144,7 +153,8 @@ fn respond(outcome: Result<Content, ApiError>) -> Response {
     let (status, content) = match outcome {
         Ok(content) => (StatusCode::OK, content),
         Err(error) => {
-            if error.status.is_server_error() {
+            // What is not there yet is no failure, and strangers may ask for it as often as they like.
+            if error.status.is_server_error() && error.status != StatusCode::NOT_IMPLEMENTED {
                 tracing::warn!(status = error.status.as_u16(), message = error.message, "an API request failed");
             }
             error_content(&error)

@@ -279,6 +279,18 @@ async fn every_answer_is_json() {
         (format!("GET /api/v2/tailnet/-/webhooks HTTP/1.1\r\n{authorization}"), 501, "the operation listWebhooks"),
         ("GET /api/v2/tailnet/-/webhooks HTTP/1.1".to_owned(), 401, "this needs an API access token"),
         (
+            format!("PUT /api/v2/tailnet/-/vip-services/svc:web HTTP/1.1\r\n{authorization}"),
+            501,
+            "the operation updateService is not served by this server yet",
+        ),
+        // Who asks for this has no credential yet.
+        (
+            "POST /api/v2/oauth/token-exchange HTTP/1.1".to_owned(),
+            501,
+            "token exchange is not served by this server yet: make an OAuth client",
+        ),
+        ("GET /api/v2/oauth/token-exchange HTTP/1.1".to_owned(), 405, "this path exists, but not with this method"),
+        (
             format!("POST /api/v2/device/a/tags HTTP/1.1\r\n{authorization}\r\nContent-Length: 9999999"),
             413,
             "the body is larger than 1048576 bytes",
