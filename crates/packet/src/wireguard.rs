@@ -407,6 +407,19 @@ mod tests {
         assert_eq!(Message::parse(&[5; 100]), Err(MessageError::Type(5)));
     }
 
+    #[test]
+    fn what_is_no_message_is_told_by_the_rule_that_it_breaks() {
+        for (datagram, says) in [
+            (&[1, 0, 0][..], "a datagram of 3 bytes is too short for a WireGuard message"),
+            (&[5; 100], "5 is not the type of a WireGuard message"),
+            (&[1; 148], "the reserved bytes behind the type are not zero"),
+            (&[2, 0, 0, 0, 0, 0, 0, 0, 0], "a WireGuard message of type 2 can't have 9 bytes"),
+        ] {
+            assert_eq!(Message::parse(datagram).unwrap_err().to_string(), says);
+            assert_eq!(TransportHeader::parse(datagram).unwrap_err().to_string(), says);
+        }
+    }
+
     proptest! {
         #[test]
         fn arbitrary_bytes_never_panic_and_both_parsers_agree_on_transport(

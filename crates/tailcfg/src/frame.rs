@@ -204,13 +204,18 @@ mod tests {
         assert_eq!(reader.next_payload(), Ok(None));
         let mut reader = FrameReader::default();
         reader.push(&u32::try_from(PAYLOAD_LIMIT + 1).unwrap().to_le_bytes());
-        assert_eq!(reader.next_payload(), Err(FrameError::TooLong { claimed: PAYLOAD_LIMIT + 1 }));
+        let refused = reader.next_payload().unwrap_err();
+        assert_eq!(refused, FrameError::TooLong { claimed: PAYLOAD_LIMIT + 1 });
+        assert_eq!(refused.to_string(), "a map message claims 16777217 bytes, at most 16777216 are read");
     }
 
     #[test]
     fn a_bomb_is_given_up_while_it_inflates() {
         let bomb = zstd::bulk::compress(&vec![0; INFLATED_LIMIT + 1], 19).unwrap();
-        assert!(matches!(inflate(&bomb), Err(FrameError::Ratio { .. })), "{} bytes", bomb.len());
+        let refused = inflate(&bomb).unwrap_err();
+        assert_eq!(refused, FrameError::Ratio { payload: bomb.len() });
+        let size = bomb.len();
+        assert_eq!(refused.to_string(), format!("a map message of {size} bytes inflates more than 200-fold"));
         let small = zstd::bulk::compress(&vec![b' '; RATIO_SLACK], 19).unwrap();
         assert_eq!(inflate(&small).unwrap().len(), RATIO_SLACK);
     }
@@ -225,7 +230,9 @@ mod tests {
         };
         let long: Vec<u8> = (0..=INFLATED_LIMIT).map(&mut noise).collect();
         let packed = zstd::bulk::compress(&long, 1).unwrap();
-        assert_eq!(inflate(&packed), Err(FrameError::Inflated));
+        let refused = inflate(&packed).unwrap_err();
+        assert_eq!(refused, FrameError::Inflated);
+        assert_eq!(refused.to_string(), "a map message inflates to more than 67108864 bytes");
         let packed = zstd::bulk::compress(&long[..INFLATED_LIMIT], 1).unwrap();
         assert_eq!(inflate(&packed).unwrap().len(), INFLATED_LIMIT);
     }
@@ -234,7 +241,20 @@ mod tests {
     fn a_cut_message_is_an_error_not_a_short_message() {
         let packed = zstd::bulk::compress(b"{\"KeepAlive\":true}", 1).unwrap();
         for at in 1..packed.len() {
-            assert!(matches!(inflate(&packed[..at]), Err(FrameError::Zstd(_))), "cut at {at}");
+            let refused = inflate(&packed[..at]).unwrap_err();
+            assert!(matches!(refused, FrameError::Zstd(_)), "cut at {at}");
+            assert!(refused.to_string().starts_with("a map message is no zstd: "), "cut at {at}: {refused}");
         }
+    }
+
+    #[test]
+    fn a_message_that_no_peer_would_read_is_not_sent() {
+        let mut writer = FrameWriter::new().unwrap();
+        let longest = vec![b' '; PAYLOAD_LIMIT];
+        assert_eq!(writer.frame(&longest, Packing::Plain).unwrap().len(), HEAD + PAYLOAD_LIMIT);
+        let refused = writer.frame(&[longest, vec![b' ']].concat(), Packing::Plain).unwrap_err();
+        assert_eq!(refused, FrameError::Unsendable { bytes: PAYLOAD_LIMIT + 1 });
+        let says = "a map message of 16777217 bytes is longer than the 16777216 that a frame holds";
+        assert_eq!(refused.to_string(), says);
     }
 }

@@ -37,9 +37,18 @@ fn bombs_are_given_up_in_bounded_memory() {
     let before = peak();
 
     for bomb in &bombs {
-        assert!(bomb.len() < 400 << 10, "{} bytes promise very many", bomb.len());
+        let size = bomb.len();
+        assert!(size < 400 << 10, "{size} bytes promise very many");
         let refused = inflate(bomb).unwrap_err();
-        assert!(matches!(refused, FrameError::Ratio { .. } | FrameError::Inflated), "{refused}");
+        match refused {
+            FrameError::Ratio { .. } => {
+                assert_eq!(refused.to_string(), format!("a map message of {size} bytes inflates more than 200-fold"));
+            }
+            FrameError::Inflated => {
+                assert_eq!(refused.to_string(), "a map message inflates to more than 67108864 bytes");
+            }
+            other => panic!("{other}"),
+        }
     }
     let refused = json::read::<MapResponse>(deep.as_bytes(), Limits::MAP).unwrap_err();
     assert!(matches!(refused, JsonError::TooDeep { .. }), "{refused}");

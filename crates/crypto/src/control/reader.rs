@@ -99,6 +99,8 @@ mod tests {
     fn an_oversized_record_is_refused_by_its_header() {
         let (_, mut reader) = pair();
         reader.space().copy_from_slice(&[4, 0xff, 0xff]);
-        assert_eq!(reader.advance(3), Err(RecordError::Length(0xffff)));
+        let refused = reader.advance(3).unwrap_err();
+        assert_eq!(refused, RecordError::Length(0xffff));
+        assert_eq!(refused.to_string(), "a record of 65535 bytes is outside the limits");
     }
 }

@@ -440,14 +440,19 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_refused_by_name() {
-        assert_eq!(Message::decode(&[]), Err(UnreadableMessage::Cut(0)));
-        assert_eq!(Message::decode(&[0x7f, 0]), Err(UnreadableMessage::UnknownType(0x7f)));
-        assert_eq!(Message::decode(&[2, 0, 1]), Err(UnreadableMessage::Cut(2)));
-        assert_eq!(Message::decode(&[3, 0, 1, 2, 3]), Err(UnreadableMessage::Cut(3)));
         let mut negative = vec![7, 0];
         negative.resize(2 + 32 * 3 + 8 + 4, 0);
         negative.extend_from_slice(&[0xff; 16]);
-        assert_eq!(Message::decode(&negative), Err(UnreadableMessage::Range(7)));
+        for (bytes, refusal, says) in [
+            (&[][..], UnreadableMessage::Cut(0), "disco message of type 0x00 is cut off"),
+            (&[0x7f, 0], UnreadableMessage::UnknownType(0x7f), "disco message of unknown type 0x7f"),
+            (&[2, 0, 1], UnreadableMessage::Cut(2), "disco message of type 0x02 is cut off"),
+            (&[3, 0, 1, 2, 3], UnreadableMessage::Cut(3), "disco message of type 0x03 is cut off"),
+            (&negative, UnreadableMessage::Range(7), "disco message of type 0x07 has a field out of range"),
+        ] {
+            let refused = Message::decode(bytes).unwrap_err();
+            assert_eq!((refused, refused.to_string().as_str()), (refusal, says));
+        }
     }
 
     #[test]
