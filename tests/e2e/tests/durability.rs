@@ -1,15 +1,14 @@
 //! What the coordination server has acknowledged is there after it was killed, or its machine lost its power, whenever that was.
 //!
-//! Several writers make and delete auth keys by the CLI, as fast as they are answered, while the server is killed with
-//! SIGKILL at random moments and started again: once on the same folder, and once on a disk that has lost what was not written
-//! through. `TOWLINE_KILLS` says how often, each.
+//! Several writers make and delete auth keys and users, set policies, and let devices join and go, by the CLI and as fast as
+//! they are answered, while the server is killed with SIGKILL at random moments and started again: once on the same folder, and
+//! once on a disk that has lost what was not written through. `TOWLINE_KILLS` says how often, each.
 
-use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitCode, Stdio};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -19,15 +18,20 @@ use serde_json::Value;
 
 #[path = "support/disk.rs"]
 mod disk;
+#[path = "support/ledger.rs"]
+mod ledger;
 
 use disk::Disk;
+use ledger::{Kind, Ledger};
 
-/// How many write at the same time.
-const WRITERS: u64 = 3;
+/// How many make and delete keys at the same time.
+const KEY_WRITERS: u64 = 2;
 /// A server lives for so long at most before it is killed.
 const LONGEST_LIFE: Duration = Duration::from_millis(600);
 /// How long a server may take to start again.
 const START: Duration = Duration::from_secs(20);
+/// How long a device may take to join a server that lives.
+const JOIN: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
     Checks::main(|checks| {
@@ -56,14 +60,6 @@ struct Server {
     data: PathBuf,
     /// Loses its power with each kill.
     disk: Option<Disk>,
-}
-
-/// What the writers know: keys whose making was acknowledged, and keys whose deletion was asked for or acknowledged.
-#[derive(Default)]
-struct Ledger {
-    made: BTreeSet<String>,
-    doomed: BTreeSet<String>,
-    deleted: BTreeSet<String>,
 }
 
 impl Server {
@@ -98,17 +94,24 @@ impl Server {
         let (ledger, stop) = (Mutex::new(Ledger::default()), AtomicBool::new(false));
         let mut random = Random::seeded()?;
         let suffered = std::thread::scope(|scope| {
-            for writer in 0..WRITERS {
-                let (server, ledger, stop) = (&self, &ledger, &stop);
-                scope.spawn(move || server.write(writer, ledger, stop));
+            let (server, ledger, stop) = (&self, &ledger, &stop);
+            for writer in 0..KEY_WRITERS {
+                scope.spawn(move || server.write(writer, ledger, stop, Self::write_key));
             }
-            let result = (0..kills).try_for_each(|_| {
+            scope.spawn(move || server.write(0, ledger, stop, Self::write_user));
+            scope.spawn(move || server.write(0, ledger, stop, Self::write_policy));
+            scope.spawn(move || server.write(0, ledger, stop, Self::write_device));
+            let result = (1..=kills).try_for_each(|kill| {
                 std::thread::park_timeout(LONGEST_LIFE.mul_f64(random.fraction()));
+                if kill == kills {
+                    // A device needs longer to join than most servers live.
+                    eventually("something of each kind is acknowledged", JOIN, || locked(ledger).is_of_all_kinds())?;
+                }
                 running.kill().context("killing the server")?;
                 running.wait()?;
                 self.disk.iter().try_for_each(Disk::cut)?;
                 running = self.start()?;
-                self.compare(&ledger)
+                self.compare(ledger)
             });
             stop.store(true, Ordering::Relaxed);
             result
@@ -118,50 +121,111 @@ impl Server {
         running.wait()?;
         ended?;
         let ledger = ledger.into_inner().map_err(|_| anyhow::anyhow!("a writer broke off"))?;
-        println!("       {} keys made and {} deleted, all as acknowledged", ledger.made.len(), ledger.deleted.len());
-        ensure!(ledger.made.len() as u64 > u64::from(kills), "the writers hardly wrote: {}", ledger.made.len());
+        println!("       {ledger}, all as acknowledged");
+        ensure!(ledger.count() > kills as usize, "the writers hardly wrote: {ledger}");
         let Self { folder, disk, .. } = self;
         drop(disk);
         fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))
     }
 
-    /// Makes keys, and deletes all but every eighth again, until told to stop; what fails because the server is gone is nothing
-    /// that it acknowledged.
-    fn write(&self, writer: u64, ledger: &Mutex<Ledger>, stop: &AtomicBool) {
-        let locked = || ledger.lock().expect("no writer breaks off while it holds the ledger");
+    /// Writes again and again until told to stop; what fails because the server is gone is nothing that it acknowledged.
+    fn write(
+        &self,
+        writer: u64,
+        ledger: &Mutex<Ledger>,
+        stop: &AtomicBool,
+        once: fn(&Self, &str, u64, &Mutex<Ledger>) -> Result<()>,
+    ) {
         for round in 0_u64.. {
             if stop.load(Ordering::Relaxed) {
                 return;
             }
-            let about = format!("--description=writer {writer} round {round}");
-            let Ok(made) = self.ask(&["keys", "create", "--reusable", &about]) else { continue };
-            let Some(id) = made["id"].as_str() else { continue };
-            locked().made.insert(id.to_owned());
-            if round % 8 != 0 {
-                locked().doomed.insert(id.to_owned());
-                if self.ask(&["keys", "revoke", id]).is_ok() {
-                    locked().deleted.insert(id.to_owned());
-                }
-            }
+            let _ = once(self, &format!("{writer}-{round}"), round, ledger);
         }
+    }
+
+    fn write_key(&self, name: &str, round: u64, ledger: &Mutex<Ledger>) -> Result<()> {
+        let made = self.ask(&["keys", "create", "--reusable", &format!("--description=writer {name}")])?;
+        let id = made["id"].as_str().context("a key without an id")?;
+        self.note(Kind::Key, id, round, ledger, &["keys", "revoke", id])
+    }
+
+    fn write_user(&self, name: &str, round: u64, ledger: &Mutex<Ledger>) -> Result<()> {
+        let (login, password) = (format!("user-{name}@example.com"), self.folder.join("password"));
+        let password = password.to_str().context("a path that is no text")?;
+        self.ask(&["users", "create", &login, "--password-file", password])?;
+        self.note(Kind::User, &login, round, ledger, &["users", "delete", &login, "--yes"])
+    }
+
+    /// Has a device join, which is killed then.
+    fn write_device(&self, name: &str, round: u64, ledger: &Mutex<Ledger>) -> Result<()> {
+        let made = self.ask(&["keys", "create"])?;
+        let (socket, key) = (self.folder.join("node.sock"), self.folder.join("node.key"));
+        fs::write(&key, made["key"].as_str().context("a key without its text")?)?;
+        let mut command = self.towline(&["node", "--state=mem:", "--tun=userspace-networking", "--port=0"]);
+        command
+            .args(["--hostname", &format!("device-{name}"), "--login-server", &self.url])
+            .arg("--socket")
+            .arg(&socket);
+        command.arg("--auth-key-file").arg(key).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut device = command.spawn().context("starting a device")?;
+        let joined = eventually("the device is in", START, || {
+            let status = self.towline(&["status", "--json"]).arg("--socket").arg(&socket).output()?;
+            let status: Value = serde_json::from_slice(&status.stdout)?;
+            ensure!(status["BackendState"] == "Running", "it is {}", status["BackendState"]);
+            Ok(status["Self"]["ID"].as_str().context("a device without an id")?.to_owned())
+        });
+        device.kill()?;
+        device.wait()?;
+        let id = joined?;
+        self.note(Kind::Device, &id, round, ledger, &["devices", "delete", &id, "--yes"])
+    }
+
+    /// Sets a policy that nobody has set before. There is one writer of these, so each comes after the ones before.
+    fn write_policy(&self, _: &str, round: u64, ledger: &Mutex<Ledger>) -> Result<()> {
+        let path = self.folder.join("policy.hujson");
+        fs::write(
+            &path,
+            format!("// {round}\n{{\"grants\": [{{\"src\": [\"*\"], \"dst\": [\"*\"], \"ip\": [\"*\"]}}]}}\n"),
+        )?;
+        let path = path.to_str().context("a path that is no text")?;
+        self.ask(&["policy", "set", path, "--yes", "-m", &round.to_string()])?;
+        locked(ledger).set(round);
+        Ok(())
+    }
+
+    /// Writes down that something was made, and has all but every eighth deleted again.
+    fn note(&self, kind: Kind, id: &str, round: u64, ledger: &Mutex<Ledger>, delete: &[&str]) -> Result<()> {
+        locked(ledger).made(kind, id);
+        if round % 8 != 0 {
+            locked(ledger).doomed(kind, id);
+            self.ask(delete)?;
+            locked(ledger).deleted(kind, id);
+        }
+        Ok(())
     }
 
     /// Holds what the server has against what it acknowledged before it was asked.
     fn compare(&self, ledger: &Mutex<Ledger>) -> Result<()> {
-        let (made, deleted) = {
-            let ledger = ledger.lock().map_err(|_| anyhow::anyhow!("a writer broke off"))?;
-            (ledger.made.clone(), ledger.deleted.clone())
-        };
-        let listed = self.ask(&["keys", "list"])?;
-        let keys = listed.as_array().context("no list of keys")?;
-        let there: BTreeSet<&str> = keys.iter().filter_map(|key| key["id"].as_str()).collect();
-        let doomed = ledger.lock().map_err(|_| anyhow::anyhow!("a writer broke off"))?.doomed.clone();
-        let lost: Vec<&String> =
-            made.iter().filter(|id| !doomed.contains(*id) && !there.contains(id.as_str())).collect();
-        ensure!(lost.is_empty(), "acknowledged and gone: {lost:?}");
-        let back: Vec<&String> = deleted.iter().filter(|id| there.contains(id.as_str())).collect();
-        ensure!(back.is_empty(), "deleted and back: {back:?}");
-        Ok(())
+        let before = locked(ledger).clone();
+        for (kind, list, id) in [
+            (Kind::Key, ["keys", "list"], "id"),
+            (Kind::User, ["users", "list"], "loginName"),
+            (Kind::Device, ["devices", "list"], "nodeId"),
+        ] {
+            let listed = self.ask(&list)?;
+            let listed = listed.as_array().with_context(|| format!("no list of {kind}s"))?;
+            let there = listed.iter().filter_map(|thing| thing[id].as_str()).collect();
+            // What is being deleted meanwhile may be there or not.
+            before.compare(kind, &there, &locked(ledger))?;
+        }
+        let in_force = self.ask(&["policy", "get"])?;
+        let history = self.ask(&["policy", "history"])?;
+        let versions = history["versions"].as_array().context("no history of policies")?;
+        let rounds = versions.iter().filter_map(|version| version["why"].as_str()?.parse().ok()).collect();
+        let text = in_force["policy"].as_str().context("no policy")?;
+        let round = text.lines().next().and_then(|line| line.strip_prefix("// ")?.parse().ok());
+        before.compare_policies(round, &rounds)
     }
 
     fn start(&self) -> Result<Child> {
@@ -210,6 +274,11 @@ impl Server {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         command
     }
+}
+
+/// The ledger, while nobody else has it.
+fn locked(ledger: &Mutex<Ledger>) -> MutexGuard<'_, Ledger> {
+    ledger.lock().expect("no writer breaks off while it holds the ledger")
 }
 
 /// Moments to kill at: xorshift, seeded by the clock, with the seed printed.
