@@ -12,4 +12,5 @@ mod pod;
 mod policy;
 mod program;
 mod server;
+mod tailnets;
 mod tls;
