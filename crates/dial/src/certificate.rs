@@ -72,7 +72,7 @@ impl fmt::Display for CertificateFault {
         match self {
             Self::UnknownAuthority => f.write_str(
                 "its certificate is signed by nobody who is trusted here; if that is an authority of your own, name its \
-                 certificate with --ca-file or TOWLINE_CA_FILE (in the chart: caBundle)",
+                 certificate with --ca-file or TOWLINE_CA_FILE (on a relay TOWLINE_DERP_CA_FILE, in the chart caBundle)",
             ),
             Self::OtherName { names } if names.is_empty() => {
                 f.write_str("its certificate is for another name; call the server by the name in its certificate")

@@ -4,6 +4,7 @@
 use std::fs;
 use std::net::TcpListener;
 use std::path::Path;
+use std::process::Command;
 
 use loopback::free_port;
 
@@ -26,7 +27,7 @@ const CASES: [(Shown, bool, &str); 3] = [
     (
         RIGHT,
         false,
-        "its certificate is signed by nobody who is trusted here; if that is an authority of your own, name its certificate with --ca-file or TOWLINE_CA_FILE (in the chart: caBundle)",
+        "its certificate is signed by nobody who is trusted here; if that is an authority of your own, name its certificate with --ca-file or TOWLINE_CA_FILE (on a relay TOWLINE_DERP_CA_FILE, in the chart caBundle)",
     ),
     (Shown { name: "other.test", until: 4000 }, true, "other.test"),
     (
@@ -80,24 +81,42 @@ fn an_operator_says_it_where_probes_look_and_keeps_trying() {
     assert!(daemon.is_alive());
 }
 
+/// The command line of a relay that asks a coordination server whom to admit, and the port for its probes.
+fn relay(home: &Path, url: &str) -> (Command, u16) {
+    fs::write(home.join("token"), "a-token").unwrap();
+    let port = free_port().unwrap();
+    let mut command = towline(home);
+    command.args(["derp", "--listen=127.0.0.1:0", "--no-stun", "--admin-listen", &format!("127.0.0.1:{port}")]);
+    // Its own certificate is another matter.
+    command.arg("--tls-cert").arg(home.join("server.pem"));
+    command.arg("--tls-key").arg(home.join("server.key"));
+    command.arg("--state-dir").arg(home.join("derp"));
+    command.arg("--admission-url").arg(format!("{url}/relay/admission"));
+    command.arg("--admission-token-file").arg(home.join("token"));
+    (command, port)
+}
+
 #[test]
 fn a_relay_says_it_where_probes_look_and_keeps_trying() {
     let home = tempfile::tempdir().unwrap();
     let url = serve(home.path(), &CASES[0].0);
-    fs::write(home.path().join("token"), "a-token").unwrap();
-    let port = free_port().unwrap();
-    let mut command = towline(home.path());
-    command.args(["derp", "--listen=127.0.0.1:0", "--no-stun", "--admin-listen", &format!("127.0.0.1:{port}")]);
-    // Its own certificate is another matter.
-    command.arg("--tls-cert").arg(home.path().join("server.pem"));
-    command.arg("--tls-key").arg(home.path().join("server.key"));
-    command.arg("--state-dir").arg(home.path().join("derp"));
-    command.arg("--admission-url").arg(format!("{url}/relay/admission"));
-    command.arg("--admission-token-file").arg(home.path().join("token"));
+    let (command, port) = relay(home.path(), &url);
     let mut daemon = Daemon::start(command, home.path().join("derp.log"));
     let said = unready(&mut daemon, port, "its certificate");
     assert!(said.contains(&url) && said.contains(CASES[0].2), "{said}");
     assert!(daemon.is_alive());
+}
+
+#[test]
+fn a_relay_believes_the_authority_that_its_variable_names() {
+    let home = tempfile::tempdir().unwrap();
+    let url = serve(home.path(), &CASES[0].0);
+    assert!(CASES[0].2.contains("on a relay TOWLINE_DERP_CA_FILE"));
+    let (mut command, port) = relay(home.path(), &url);
+    command.env("TOWLINE_DERP_CA_FILE", home.path().join("ca.pem"));
+    let mut daemon = Daemon::start(command, home.path().join("derp.log"));
+    // What it asks for is not there, but now it hears so.
+    unready(&mut daemon, port, &format!("{url}/relay/admission answers with status 404"));
 }
 
 #[test]

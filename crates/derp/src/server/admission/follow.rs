@@ -99,11 +99,12 @@ impl Follower {
             StatusCode::OK => {}
             StatusCode::NO_CONTENT => return Ok(false),
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                anyhow::bail!("it refuses the token in {}", self.token_file.display())
+                anyhow::bail!("{} refuses the token in {}", self.url, self.token_file.display())
             }
-            status => anyhow::bail!("it answers with status {status}"),
+            status => anyhow::bail!("{} answers with status {status}", self.url),
         }
-        let document: Document = serde_json::from_slice(response.body()).context("its answer is no admission set")?;
+        let document = serde_json::from_slice::<Document>(response.body());
+        let document = document.with_context(|| format!("the answer of {} is no admission set", self.url))?;
         let before = set.version();
         let revoked = match set.apply(document) {
             Ok(revoked) => revoked,
