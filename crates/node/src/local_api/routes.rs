@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{Method, Request, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::Incoming;
 use mesh::Preferences;
 use serde::Serialize;
@@ -132,9 +132,11 @@ impl Asked {
     async fn bytes(&mut self) -> Result<Bytes, Refusal> {
         let Some(body) = self.body.take() else { return Ok(Bytes::new()) };
         let read = Limited::new(body, MAX_BODY).collect().await;
-        let too_long =
-            |_| Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the request is longer than a megabyte, or broke off");
-        Ok(read.map_err(too_long)?.to_bytes())
+        let read = read.map_err(|error| match error.is::<LengthLimitError>() {
+            true => Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "the request is longer than a megabyte"),
+            false => Refusal::malformed(format!("the request broke off: {error}")),
+        })?;
+        Ok(read.to_bytes())
     }
 
     pub(super) async fn json(&mut self) -> Result<Value, Refusal> {

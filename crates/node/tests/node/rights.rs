@@ -133,6 +133,27 @@ async fn that_a_new_login_waits_is_told_to_everybody_and_where_is_not() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_request_has_a_megabyte_at_most_and_one_that_breaks_off_is_told_so() {
+    const MEGABYTE: usize = 1 << 20;
+    let (folder, server) = (open_folder(), Server::start().await);
+    let node = joined(folder.path(), &server).await;
+    let check = |body: &str| Request::send(ROOT, folder.path(), "POST", "check-prefs", body);
+    let padded = |length: usize| format!("{{}}{}", " ".repeat(length - 2));
+    let told = check(&padded(MEGABYTE)).answer();
+    assert!(told.starts_with("HTTP/1.1 200 ") && told.ends_with("{\"Error\":\"\"}"), "{told}");
+    let mut longer = check(&padded(MEGABYTE + 1));
+    assert!(longer.until("the request is longer than a megabyte").starts_with("HTTP/1.1 413 "), "{}", longer.read);
+
+    let mut cut = connect(ROOT, folder.path());
+    let head = "POST /localapi/v0/check-prefs HTTP/1.1\r\nHost: local-tailscaled.sock\r\nContent-Length: 9\r\n\r\n{";
+    cut.write_all(head.as_bytes()).unwrap();
+    cut.shutdown(std::net::Shutdown::Write).unwrap();
+    let told = Request { stream: cut, read: String::new() }.answer();
+    assert!(told.starts_with("HTTP/1.1 400 ") && told.contains("the request broke off: "), "{told}");
+    node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn users_who_take_all_requests_that_they_may_keep_nobody_else_out() {
     let (folder, server) = (open_folder(), Server::start().await);
     let node = joined(folder.path(), &server).await;
