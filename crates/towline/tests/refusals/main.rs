@@ -3,6 +3,7 @@
 #![expect(clippy::unwrap_used, reason = "a test ends where it fails")]
 
 mod certificates;
+mod devices;
 mod disk;
 mod guide;
 mod hints;
