@@ -7,6 +7,7 @@
 //!   [`Cast`]'s business, and [`Arguments`] say who that is; a row asserts what a user sees.
 //! - [`Promise`]: within which time the walkthrough promises something. [`Stopwatch`]: how long it took, on how late a machine.
 //! - [`Overview`]: what runs where in such a world. [`Login`]: how far a client in it is.
+//! - [`NetworkSettings`]: a computer's routes, firewall and name servers, to be compared with those of before.
 //! - [`Browser`]: a person at a login page.
 //! - [`Conversation`]: one TCP connection that nothing may break.
 //! - [`Checks`]: named scenarios, run one after the other; each prints `ok` or `FAILED`, with what it reached when.
@@ -29,6 +30,7 @@ mod conversation;
 mod eventually;
 mod installation;
 mod login;
+mod network_settings;
 mod operator;
 mod overview;
 mod parts;
@@ -46,6 +48,7 @@ pub use conversation::Conversation;
 pub use eventually::eventually;
 pub use installation::{ADMIN, CONTROL_URL, Installation, MEMBER, OAuthClient, TAILNET_DOMAIN};
 pub use login::{Login, LoginState};
+pub use network_settings::NetworkSettings;
 pub use operator::{Habits, Operator};
 pub use overview::Overview;
 pub use parts::{Parts, binary};

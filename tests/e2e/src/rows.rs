@@ -16,6 +16,7 @@ mod flows;
 mod install;
 mod joining;
 mod leader;
+mod leaving;
 mod network;
 mod newcomer;
 mod outage;
@@ -74,12 +75,14 @@ enum Play {
 use Play::{Founding, Kubernetes, Settled};
 
 /// All acts, in the order in which they are played.
-static ACTS: [Act; 17] = [
+static ACTS: [Act; 18] = [
     act(&[1], Founding(administration::play)),
     act(&[2], Founding(joining::play)),
     act(&[11], Settled(network::play)),
     act(&[12, 17], Settled(paths::play)),
     act(&[17], Settled(outage::play)),
+    // Beside the rows: what a device leaves of its computer's network.
+    act(&[], Settled(leaving::play)),
     act(&[3], Kubernetes(install::play)),
     act(&[4, 5, 6], Kubernetes(api_server::play)).unless(|arguments| api_server::excuse(&arguments.habits())),
     act(&[7, 8], Kubernetes(egress::play)),

@@ -2,7 +2,7 @@
 
 use anyhow::{Result, ensure};
 
-use crate::{Checks, PATIENCE, Stage, eventually};
+use crate::{Checks, NetworkSettings, PATIENCE, Stage, eventually};
 
 pub(super) const MANIFEST: &str = include_str!("../../manifests/exit-node.yaml");
 pub(super) const OBJECT: &str = "connector/way-out";
@@ -22,48 +22,19 @@ pub(super) fn play(stage: &Stage, checks: &mut Checks) {
                 Ok(())
             })?;
             marks.reached("offered after");
-            let before = network(stage)?;
+            let network = || NetworkSettings::of(stage.tailnet.laptop.lab_box());
+            let before = network()?;
             stage.tailnet.laptop.cli(["set", &format!("--exit-node={DEVICE}")]).run()?;
             let away = seen_from(stage, &lab::HOME_ROUTER.to_string()).and_then(|()| {
-                ensure!(network(stage)? != before, "the exit node changes nothing in the laptop's network");
+                ensure!(network()? != before, "the exit node changes nothing in the laptop's network");
                 Ok(())
             });
             stage.tailnet.laptop.cli(["set", "--exit-node="]).run()?;
             away?;
             seen_from(stage, &lab::CAFE_ROUTER.to_string())?;
-            eventually("the laptop's network as it was", PATIENCE, || {
-                let now = network(stage)?;
-                ensure!(now == before, "{}", difference(&before, &now));
-                Ok(())
-            })
+            eventually("the laptop's network as it was", PATIENCE, || network()?.ensure_same(&before))
         },
     );
-}
-
-/// Where the laptop sends what, what it lets through, and whom it asks for names.
-fn network(stage: &Stage) -> Result<String> {
-    let questions = [
-        "ip -4 rule",
-        "ip -6 rule",
-        "ip -4 route show table all",
-        "ip -6 route show table all",
-        "nft --stateless list ruleset",
-        "cat /etc/resolv.conf",
-    ];
-    let told = questions.map(|question| -> Result<String> {
-        Ok(format!("# {question}\n{}", stage.tailnet.laptop.lab_box().shell(question)?.stdout))
-    });
-    told.into_iter().collect()
-}
-
-/// The lines that only one of two texts has.
-fn difference(before: &str, now: &str) -> String {
-    let only = |one: &str, other: &str, sign: &str| -> String {
-        let missing = one.lines().filter(|line| !other.lines().any(|known| known == *line));
-        missing.map(|line| format!("{sign} {line}\n")).collect()
-    };
-    let lines = only(before, now, "-") + &only(now, before, "+");
-    if lines.is_empty() { format!("the same lines in another order:\n{now}") } else { lines }
 }
 
 /// The address by which the rest of the internet sees the laptop.
