@@ -8,13 +8,13 @@ use std::time::Duration;
 pub enum OtherDaemon {
     /// Our own daemon answers at the socket.
     #[error(
-        "Towline's node runs already and answers at {}: stop it first (systemctl stop towline-node), or give this one another --socket and --tun userspace-networking",
+        "Towline's node runs already and answers at {}: stop it first (systemctl stop towline-node), or give this one a --socket, a --state and a --port of its own, and --tun userspace-networking",
         .0.display()
     )]
     Own(PathBuf),
     /// Somebody else answers at the socket.
     #[error(
-        "another daemon answers at {}: stop it first (systemctl stop tailscaled), or give this one another --socket and --tun userspace-networking",
+        "another daemon answers at {}: stop it first (systemctl stop tailscaled), or give this one a --socket, a --state and a --port of its own, and --tun userspace-networking",
         .0.display()
     )]
     Socket(PathBuf),
@@ -97,6 +97,10 @@ mod tests {
         assert!(own.starts_with("Towline's node runs already") && own.contains("systemctl stop towline-node"), "{own}");
         let stock = told("1.104.2-t0");
         assert!(stock.contains("another daemon answers at") && stock.contains("systemctl stop tailscaled"), "{stock}");
+        // What two daemons can't have in common.
+        for option in ["--socket", "--state", "--port", "--tun userspace-networking"] {
+            assert!(own.contains(option) && stock.contains(option), "{option}: {own}, {stock}");
+        }
     }
 
     #[test]

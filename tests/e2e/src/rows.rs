@@ -7,6 +7,7 @@ use crate::{Arguments, Cast, Checks, Marks, Parts, Stage, Tailnet, binary};
 
 mod administration;
 mod api_server;
+mod company;
 mod connector;
 mod credentials;
 mod egress;
@@ -75,14 +76,15 @@ enum Play {
 use Play::{Founding, Kubernetes, Settled};
 
 /// All acts, in the order in which they are played.
-static ACTS: [Act; 18] = [
+static ACTS: [Act; 19] = [
     act(&[1], Founding(administration::play)),
     act(&[2], Founding(joining::play)),
     act(&[11], Settled(network::play)),
     act(&[12, 17], Settled(paths::play)),
     act(&[17], Settled(outage::play)),
-    // Beside the rows: what a device leaves of its computer's network.
+    // Beside the rows: what a device leaves of its computer's network, and of another daemon.
     act(&[], Settled(leaving::play)),
+    act(&[], Settled(company::play)),
     act(&[3], Kubernetes(install::play)),
     act(&[4, 5, 6], Kubernetes(api_server::play)).unless(|arguments| api_server::excuse(&arguments.habits())),
     act(&[7, 8], Kubernetes(egress::play)),
