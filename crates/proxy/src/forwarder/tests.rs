@@ -93,15 +93,18 @@ impl Scene {
         Self { forwarder, proxy, robbinsdale, place, relay, _servers: [first, second] }
     }
 
-    /// Has robbinsdale send back what one client sends it.
+    /// Has robbinsdale send back what clients send it.
     fn robbinsdale_echoes(&self) {
         let mut listener = self.robbinsdale.user_space().unwrap().listen(self.place.port()).unwrap();
         tokio::spawn(async move {
-            let client = listener.accept().await.unwrap();
-            assert_eq!(client.from().ip().to_string(), "100.64.0.2");
-            let (mut reader, mut writer) = tokio::io::split(client.accept().await.unwrap());
-            tokio::io::copy(&mut reader, &mut writer).await.unwrap();
-            writer.shutdown().await.unwrap();
+            while let Some(client) = listener.accept().await {
+                assert_eq!(client.from().ip().to_string(), "100.64.0.2");
+                tokio::spawn(async move {
+                    let (mut reader, mut writer) = tokio::io::split(client.accept().await.unwrap());
+                    tokio::io::copy(&mut reader, &mut writer).await.unwrap();
+                    writer.shutdown().await.unwrap();
+                });
+            }
         });
     }
 
@@ -208,12 +211,13 @@ async fn an_egress_that_ends_lets_nobody_else_in_and_what_is_open_goes_on_to_its
     });
     in_time(scene.relay.draining.cancelled()).await;
 
-    let late = match TcpStream::connect(scene.place).await {
-        // It came while the place was still being closed.
-        Ok(mut late) => in_time(late.read_u8()).await.map(drop),
-        Err(error) => Err(error),
+    let late = async {
+        let mut late = TcpStream::connect(scene.place).await?;
+        // It came while the place was still being closed: it is turned away, and not answered.
+        late.write_all(b"late").await?;
+        late.read_u8().await
     };
-    late.unwrap_err();
+    in_time(late).await.unwrap_err();
     answers(&mut open, "meanwhile").await;
     assert!(!ending.is_finished(), "a connection is open");
     open.shutdown().await.unwrap();
