@@ -22,6 +22,7 @@ fn node(id: u64, owner: Owner, routes: &[&str]) -> Node {
         owner,
         advertised: routes.clone(),
         approved: routes,
+        revoked: BTreeSet::new(),
         posture: BTreeMap::from([("node:os".to_owned(), PostureValue::Text("linux".to_owned()))]),
     }
 }

@@ -56,6 +56,8 @@ pub struct Node {
     pub advertised: BTreeSet<IpNet>,
     /// The routes that it may serve, offered or not.
     pub approved: BTreeSet<IpNet>,
+    /// The routes that were taken back from it by hand: no policy approves them at once.
+    pub revoked: BTreeSet<IpNet>,
     /// What is known of the device, for postures.
     pub posture: BTreeMap<String, PostureValue>,
 }

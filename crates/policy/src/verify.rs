@@ -332,6 +332,7 @@ pub(crate) fn device(owner: Owner) -> Node {
         owner,
         advertised: BTreeSet::new(),
         approved: BTreeSet::new(),
+        revoked: BTreeSet::new(),
         posture: BTreeMap::new(),
     }
 }

@@ -228,6 +228,7 @@ fn node(id: policy::NodeId, known: &policy::Node) -> Node {
         ephemeral: false,
         authorized: true,
         approved_routes: known.approved.clone(),
+        revoked_routes: std::collections::BTreeSet::new(),
         hostinfo: std::sync::Arc::new(Hostinfo {
             hostname: known.name.to_string(),
             routable_ips,

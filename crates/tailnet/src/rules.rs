@@ -135,8 +135,7 @@ impl Rules {
     /// Which of the routes that a device offers need no approval once its user is like this.
     pub(crate) fn auto_approved_of(&self, node: &Node, user: &User) -> BTreeSet<IpNet> {
         let user = as_policy_user(user);
-        let offered = node.hostinfo.routable_ips.iter().copied();
-        offered.filter(|route| self.compiled.approves_route_of_user(&user, route)).collect()
+        node.routes_for_policy().filter(|route| self.compiled.approves_route_of_user(&user, route)).collect()
     }
 
     /// The networks that a new device's IPv4 address should be from, none for any; and all that are kept for somebody.
@@ -200,8 +199,7 @@ impl Rules {
 /// Which of the routes that a device offers a policy approves at once.
 pub(crate) fn auto_approved(compiled: &Compiled, node: &Node) -> BTreeSet<IpNet> {
     let owner = as_policy_owner(&node.owner);
-    let offered = node.hostinfo.routable_ips.iter().copied();
-    offered.filter(|route| compiled.approves_route_of(&owner, route)).collect()
+    node.routes_for_policy().filter(|route| compiled.approves_route_of(&owner, route)).collect()
 }
 
 /// The mark of a policy: the SHA-256 of its text in the one form that all tools agree on, as those that compare a file
@@ -232,6 +230,7 @@ pub(crate) fn as_policy_node(node: &Node) -> policy::Node {
         owner: as_policy_owner(&node.owner),
         advertised: host.routable_ips.iter().copied().collect(),
         approved: node.approved_routes.clone(),
+        revoked: node.revoked_routes.clone(),
         posture: facts.into_iter().filter(|(_, value)| !value.is_empty()).map(text).collect(),
     }
 }

@@ -52,6 +52,7 @@ fn node(id: u64, owner: Owner, routes: &[String]) -> Node {
         owner,
         advertised: routes.clone(),
         approved: routes,
+        revoked: BTreeSet::new(),
         posture: BTreeMap::new(),
     }
 }

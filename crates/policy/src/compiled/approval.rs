@@ -16,10 +16,11 @@ pub enum OwnerIdentity {
 }
 
 impl Compiled {
-    /// Whether the policy approves a route of a node at once. An exit route needs to be approved as such: a prefix that
-    /// contains everything doesn't.
+    /// Whether the policy approves a route of a node at once, which it doesn't where it was taken back by hand. An exit route
+    /// needs to be approved as such: a prefix that contains everything doesn't.
     pub fn approves_route(&self, node: NodeId, route: &IpNet) -> bool {
-        self.topology.nodes.get(&node).is_some_and(|node| self.approves_route_of(&node.owner, route))
+        let node = self.topology.nodes.get(&node).filter(|node| !node.revoked.contains(route));
+        node.is_some_and(|node| self.approves_route_of(&node.owner, route))
     }
 
     /// [`Compiled::approves_route`] for a node that isn't in the tailnet yet.

@@ -25,11 +25,18 @@ impl Compiled {
                 entries.push(self.approver(asked, &["autoApprovers", "routes", &text], listed, outside));
             }
         }
+        let node = self.node_of(&asked.party);
+        let is_revoked = node.is_some_and(|node| node.revoked.contains(route));
+        for entry in entries.iter_mut().filter(|entry| is_revoked && entry.lacks.is_empty()) {
+            let label = &asked.label;
+            entry.lacks.push(format!("{route} was taken back by hand, which holds until {label} has withdrawn it"));
+        }
         let mut answer = Answer::by_entries(entries, self);
-        if let Some(node) = self.node_of(&asked.party) {
+        if let Some(node) = node {
             let (offers, approved) = (node.advertised.contains(route), node.approved.contains(route));
             answer.notes.push(match (offers, approved) {
                 (true, true) => format!("{} serves it now", asked.label),
+                (true, false) if is_revoked => format!("{} offers it, and it waits for approval by hand", asked.label),
                 (true, false) => format!("{} offers it, and it waits for approval", asked.label),
                 (false, true) => format!("{} may serve it, and does not offer it", asked.label),
                 (false, false) => format!("{} does not offer it", asked.label),

@@ -228,6 +228,7 @@ fn tailnet(users: u64, tags: &[&str]) -> Topology {
         owner,
         advertised: Default::default(),
         approved: Default::default(),
+        revoked: Default::default(),
         posture: Default::default(),
     };
     for id in 0..users {

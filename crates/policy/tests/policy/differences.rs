@@ -23,6 +23,7 @@ fn topology() -> Topology {
         owner,
         advertised: Default::default(),
         approved: Default::default(),
+        revoked: Default::default(),
         posture: Default::default(),
     };
     for (id, login) in [(1, "ann@example.com"), (2, "bob@example.com")] {
@@ -295,6 +296,7 @@ fn with_gateway(routes: &[&str]) -> Topology {
         owner: Owner::Tags([Tag::parse("tag:gateway").unwrap()].into()),
         advertised: routes.clone(),
         approved: routes,
+        revoked: Default::default(),
         posture: Default::default(),
     };
     topology.nodes.insert(NodeId(5), gateway);

@@ -51,6 +51,7 @@ fn node(id: NodeId, name: &str, owner: Owner, routes: &[&str]) -> Node {
         owner,
         advertised: routes.clone(),
         approved: routes,
+        revoked: BTreeSet::new(),
         posture: [("node:os".to_owned(), PostureValue::Text(if id == BEN { "linux" } else { "macos" }.to_owned()))]
             .into(),
     }

@@ -23,6 +23,7 @@ fn node(name: &str, at: u8, owner: Owner, routes: &[&str]) -> Node {
         owner,
         advertised: routes.iter().map(|route| route.parse().unwrap()).collect(),
         approved: routes.iter().map(|route| route.parse().unwrap()).collect(),
+        revoked: Default::default(),
         posture: Default::default(),
     }
 }

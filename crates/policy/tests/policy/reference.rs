@@ -1,6 +1,6 @@
 //! docs/policy.md: every example in it is read, and what it says of it must be so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
@@ -36,7 +36,7 @@ fn role(name: &str) -> Role {
     }
 }
 
-fn prefixes(text: &str) -> std::collections::BTreeSet<IpNet> {
+fn prefixes(text: &str) -> BTreeSet<IpNet> {
     text.split_whitespace().map(|prefix| prefix.parse().unwrap()).collect()
 }
 
@@ -62,6 +62,7 @@ fn tailnet() -> Topology {
             owner,
             advertised: prefixes(row[3]),
             approved: prefixes(row[4]),
+            revoked: BTreeSet::new(),
             posture: facts(row[5]),
         };
         for route in node.subnets() {

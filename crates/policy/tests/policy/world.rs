@@ -1,7 +1,7 @@
 //! Small tailnets and policies, and what they mean read word by word: no sets, no indices, no merging. Property tests and
 //! fuzzers make them of numbers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use filter::{AddressRange, Protocol};
@@ -408,6 +408,7 @@ impl NodeSpec {
             owner,
             advertised: routes_of(self.routes).collect(),
             approved: routes_of(self.approved).collect(),
+            revoked: BTreeSet::new(),
             posture: BTreeMap::from([managed]),
         }
     }

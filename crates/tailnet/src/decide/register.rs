@@ -261,6 +261,7 @@ fn create(
         ephemeral: grant.ephemeral,
         authorized: grant.preauthorized || !tailnet.settings().devices_approval,
         approved_routes: BTreeSet::new(),
+        revoked_routes: BTreeSet::new(),
         hostinfo: Arc::default(),
         cap: registration.request.version,
         joined_with: grant.key.as_ref().map(|key| key.id.clone()),
@@ -336,8 +337,10 @@ fn describe(
         node.hostinfo = Arc::new(kept);
     }
     node.cap = version;
-    let approved = tailnet.rules.auto_approved(node);
     let offered: BTreeSet<IpNet> = node.hostinfo.routable_ips.iter().copied().collect();
+    // What it offers no longer and then anew is for policy to approve again.
+    node.revoked_routes.retain(|route| offered.contains(route));
+    let approved = tailnet.rules.auto_approved(node);
     node.approved_routes.extend(approved.intersection(&offered).copied());
     if node.approved_routes.len() > ROUTE_LIMIT {
         // Approved as it offered them, some now and others before: what it offers no longer makes room.

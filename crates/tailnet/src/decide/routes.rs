@@ -34,11 +34,18 @@ pub(super) fn set_routes(
     if EXIT.iter().any(|route| approved.contains(route)) {
         approved.extend(EXIT);
     }
-    let node = Node { approved_routes: approved, ..before.clone() };
+    let node = Node { revoked_routes: revoked(before, &approved), approved_routes: approved, ..before.clone() };
     if node != *before {
         draft.put(Change::PutNode(Box::new(node)));
     }
     Ok(Reply::Done)
+}
+
+/// What a device offers that was taken back from it by hand, now or before, and isn't approved again by hand now.
+fn revoked(before: &Node, approved: &BTreeSet<IpNet>) -> BTreeSet<IpNet> {
+    let was_approved = |route: &IpNet| before.approved_routes.contains(route) || before.revoked_routes.contains(route);
+    let offered = before.hostinfo.routable_ips.iter().copied();
+    offered.filter(|route| was_approved(route) && !approved.contains(route)).collect()
 }
 
 fn read(text: &str) -> Result<IpNet, Refusal> {

@@ -43,6 +43,9 @@ pub struct Node {
     pub authorized: bool,
     /// Routes that it may serve, if it offers them.
     pub approved_routes: BTreeSet<IpNet>,
+    /// Routes that were taken back from it by hand: policy doesn't approve them again for as long as it offers them.
+    #[serde(default)]
+    pub revoked_routes: BTreeSet<IpNet>,
     /// What it says of itself, without what it measures of its network.
     pub hostinfo: Arc<Hostinfo>,
     /// What its client understands.
@@ -95,6 +98,11 @@ impl Node {
     /// Routes that it offers and may serve, exit routes among them.
     pub fn served_routes(&self) -> impl Iterator<Item = IpNet> {
         self.hostinfo.routable_ips.iter().copied().filter(|route| self.approved_routes.contains(route))
+    }
+
+    /// Routes that it offers and policy may approve: not those that were taken back by hand.
+    pub(crate) fn routes_for_policy(&self) -> impl Iterator<Item = IpNet> {
+        self.hostinfo.routable_ips.iter().copied().filter(|route| !self.revoked_routes.contains(route))
     }
 
     /// Whether it says of itself what another one says, or itself at another time.

@@ -21,7 +21,7 @@ const POLICIES: [&str; 5] = [
         "grants": [{"src": ["tag:k8s"], "dst": ["tag:k8s", "10.1.0.0/16"], "ip": ["*"]},
                    {"src": ["member@example.com"], "dst": ["tag:server"], "app": {"x.example/y": [{"a": 1}]}}],
         "nodeAttrs": [{"target": ["tag:server"], "attr": ["dns-subdomain-resolve"]}],
-        "autoApprovers": {"routes": {"10.0.0.0/8": ["tag:server"]}}}"#,
+        "autoApprovers": {"routes": {"10.0.0.0/8": ["tag:server"]}, "exitNode": ["autogroup:admin"]}}"#,
     r#"{"tagOwners": {"tag:server": [], "tag:k8s": []}, "groups": {"group:all": ["user:*@example.com"]},
         "postures": {"posture:linux": ["node:os == 'linux'"]},
         "grants": [{"src": ["*"], "dst": ["tag:server", "autogroup:internet"], "ip": ["80"]},
@@ -293,6 +293,11 @@ impl Play {
             assert_eq!(home.identify(&node.machine_key, &node.node_key), Ok(node.id));
             assert_eq!(self.world.server.registry().node_by_key(&node.node_key), Some((self.world.home, node.id)));
             assert!(home.users().all(|user| user.id.0 != node.id.0), "a user and a device share a number");
+            let offered: BTreeSet<_> = node.hostinfo.routable_ips.iter().copied().collect();
+            assert!(node.revoked_routes.is_subset(&offered) && node.revoked_routes.is_disjoint(&node.approved_routes));
+            let mut waits = offered.difference(&node.approved_routes);
+            let by_policy = |route: &&_| home.compiled().approves_route(policy::NodeId(node.id.0), route);
+            assert_eq!(waits.find(by_policy), None, "{} needs not wait", node.name);
         }
         let admitted = home.admitted_keys().count();
         assert_eq!(admitted, nodes.iter().filter(|node| home.is_admitted(node.id)).count());

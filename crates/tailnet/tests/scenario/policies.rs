@@ -1,11 +1,11 @@
 //! Policy, settings and services as they are set.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tailcfg::CapabilityVersion;
 use tailnet::{
-    Actor, Command, DnsPatch, HostUpdate, NewPolicy, NewService, PolicyPrecondition, Proof, Refusal, RefusalKind,
+    Actor, Command, DnsPatch, HostUpdate, NewPolicy, NewService, Node, PolicyPrecondition, Proof, Refusal, RefusalKind,
     Reply, Role, SettingsPatch,
 };
 
@@ -247,6 +247,102 @@ fn what_a_device_offered_while_its_user_was_kept_out_is_approved_once_the_user_i
     assert!(approved(&world, id).is_empty());
     world.own(Command::RestoreUser(member));
     assert_eq!(approved(&world, id), APPROVED);
+}
+
+/// The device with this number says of itself that it offers these routes.
+fn offer(world: &mut World, id: tailcfg::NodeId, number: u8, hostname: &str, routes: &[&str]) {
+    let hostinfo = with_routes(request(number, hostname), routes).hostinfo.unwrap();
+    let update = HostUpdate { node: id, hostinfo, version: CapabilityVersion(131) };
+    world.run(Actor::Machine(machine(number)), Command::UpdateHost(Box::new(update))).unwrap();
+}
+
+#[test]
+fn a_route_that_was_taken_back_by_hand_is_not_approved_again_for_as_long_as_it_is_offered() {
+    let mut world = World::new();
+    let policy = approving("\"tag:k8s\"");
+    world.set_policy(&policy);
+    let key = world.make_key(tagged_key("tag:k8s"));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::AuthKey(key));
+    assert_eq!(approved(&world, id), APPROVED);
+    let exit = ["0.0.0.0/0", "::/0"];
+    world.own(Command::SetRoutes(id, exit.map(String::from).to_vec()));
+    assert_eq!(approved(&world, id), exit);
+
+    offer(&mut world, id, 1, "renamed", &OFFERED);
+    assert_eq!(approved(&world, id), exit, "it says something else of itself");
+    world.set_policy(&format!("{policy} // again"));
+    assert_eq!(approved(&world, id), exit, "another policy approves the same");
+    world.set_policy(&policy.replace("10.0.0.0/8", "10.0.0.0/9"));
+    assert_eq!(approved(&world, id), exit, "another line of the policy approves it");
+    world.own(Command::SetNodeTags(id, vec!["tag:k8s".into(), "tag:server".into()]));
+    assert_eq!(approved(&world, id), exit, "it has another tag");
+    let key = world.make_key(tagged_key("tag:k8s"));
+    let again = world.join_as(1, with_routes(request(9, "router"), &OFFERED), Proof::AuthKey(key));
+    assert_eq!((again, approved(&world, id)), (id, exit.map(String::from).to_vec()), "it registers again");
+
+    let more = [&OFFERED[..], &["10.2.0.0/16"]].concat();
+    offer(&mut world, id, 1, "router", &more);
+    assert_eq!(approved(&world, id), ["0.0.0.0/0", "10.2.0.0/16", "::/0"], "what is offered for the first time");
+
+    offer(&mut world, id, 1, "router", &["10.2.0.0/16"]);
+    offer(&mut world, id, 1, "router", &more);
+    assert_eq!(approved(&world, id), ["0.0.0.0/0", "10.1.0.0/16", "10.2.0.0/16", "::/0"], "it is offered anew");
+}
+
+#[test]
+fn a_route_of_a_users_device_that_was_taken_back_stays_so_whatever_the_user_becomes() {
+    let mut world = World::new();
+    let member = world.add_user("member@example.com", Role::Member);
+    world.set_policy(&approving("\"group:ops\", \"autogroup:admin\""));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::Confirmed(member));
+    assert_eq!(approved(&world, id), APPROVED);
+    world.own(Command::SetRoutes(id, vec![]));
+    world.own(Command::SetRole(member, Role::Admin));
+    assert!(approved(&world, id).is_empty());
+    world.own(Command::SuspendUser(member));
+    world.own(Command::RestoreUser(member));
+    assert!(approved(&world, id).is_empty());
+}
+
+#[test]
+fn a_route_that_was_taken_back_is_approved_again_by_hand_and_one_that_waits_was_never_taken_back() {
+    let mut world = World::new();
+    world.set_policy(&approving("\"tag:k8s\""));
+    let key = world.make_key(tagged_key("tag:k8s"));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::AuthKey(key));
+    world.own(Command::SetRoutes(id, vec![]));
+    assert!(approved(&world, id).is_empty());
+    world.own(Command::SetRoutes(id, vec!["10.1.0.0/16".into()]));
+    assert_eq!(approved(&world, id), ["10.1.0.0/16"]);
+    assert!(!world.node(id).revoked_routes.contains(&"10.1.0.0/16".parse().unwrap()));
+    world.set_policy(&approving("\"tag:k8s\"").replace("10.0.0.0/8", "192.168.0.0/16"));
+    assert_eq!(approved(&world, id), ["10.1.0.0/16", "192.168.0.0/24"], "nobody had taken that back");
+}
+
+#[test]
+fn what_was_approved_and_is_not_offered_is_taken_back_without_a_trace() {
+    let mut world = World::new();
+    world.set_policy(&approving("\"tag:k8s\""));
+    let id = world.join_tagged(1, "router", "tag:k8s");
+    world.own(Command::SetRoutes(id, vec!["10.1.0.0/16".into()]));
+    world.own(Command::SetRoutes(id, vec![]));
+    offer(&mut world, id, 1, "router", &["10.1.0.0/16"]);
+    assert_eq!(approved(&world, id), ["10.1.0.0/16"], "it is offered for the first time");
+}
+
+#[test]
+fn what_was_taken_back_is_written_and_a_device_is_read_that_was_written_before_it_could_be() {
+    let mut world = World::new();
+    world.set_policy(&approving("\"tag:k8s\""));
+    let key = world.make_key(tagged_key("tag:k8s"));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::AuthKey(key));
+    world.own(Command::SetRoutes(id, vec![]));
+    let mut written = serde_json::to_value(world.node(id)).unwrap();
+    let read = |written: &serde_json::Value| serde_json::from_value::<Node>(written.clone()).unwrap();
+    assert_eq!(read(&written).revoked_routes.len(), APPROVED.len());
+    assert_eq!(&read(&written), world.node(id));
+    assert!(written.as_object_mut().unwrap().remove("revoked_routes").is_some());
+    assert_eq!(read(&written), Node { revoked_routes: BTreeSet::new(), ..world.node(id).clone() });
 }
 
 #[test]

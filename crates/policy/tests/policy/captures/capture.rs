@@ -196,6 +196,7 @@ impl Capture {
             owner,
             advertised: node.routable_ips.clone().unwrap_or_default(),
             approved: node.approved_routes.clone().unwrap_or_default(),
+            revoked: BTreeSet::new(),
             posture: BTreeMap::new(),
         }
     }

@@ -92,6 +92,35 @@ fn of_a_route_is_said_whether_it_is_offered_and_approved() {
 }
 
 #[test]
+fn a_route_that_was_taken_back_by_hand_waits_whatever_line_would_approve_it() {
+    let approvers =
+        r#""grants": [], "autoApprovers": {"routes": {"10.20.0.0/16": ["tag:web"], "10.0.0.0/8": ["tag:web"]}}"#;
+    let route = |text: &str| text.parse::<IpNet>().unwrap();
+    let taken_back = |advertised: &[&str], revoked: &[&str]| {
+        let mut compiled = compile(approvers);
+        let known = nodes()[3].1.clone();
+        let [advertised, revoked] = [advertised, revoked].map(|texts| prefixes(texts).into_iter().collect());
+        let web = Node { advertised, approved: BTreeSet::new(), revoked, ..known };
+        compiled.apply(Change::Node(WEB, Box::new(web)));
+        compiled
+    };
+    let offered = ["10.20.0.0/16", "10.30.0.0/16"];
+    let compiled = taken_back(&offered, &["10.20.0.0/16"]);
+    let answer = ask(&compiled, "web", Subject::Route(route("10.20.0.0/16")));
+    assert_eq!((answer.to_string().as_str(), &answer.allowed_by[..]), ("no", &[][..]));
+    assert_eq!(answer.notes, ["web offers it, and it waits for approval by hand"]);
+    let lack = "10.20.0.0/16 was taken back by hand, which holds until web has withdrawn it".to_owned();
+    let places =
+        ["10.0.0.0/8", "10.20.0.0/16"].map(|key| (format!("autoApprovers.routes[{key:?}]"), vec![lack.clone()]));
+    assert_eq!(nearest(answer), places);
+    let other = ask(&compiled, "web", Subject::Route(route("10.30.0.0/16")));
+    assert_eq!(other.to_string(), "yes, by line 2");
+    let approves = |compiled: &Compiled| offered.map(|text| compiled.approves_route(WEB, &route(text)));
+    assert_eq!(approves(&compiled), [false, true]);
+    assert_eq!(approves(&taken_back(&offered, &[])), [true, true]);
+}
+
+#[test]
 fn names_that_stand_for_the_same_devices_are_asked_about_each_other() {
     let compiled = grants(r#"{"src": ["*"], "dst": ["*"], "ip": ["22"]}"#);
     let pairs = |source: &str, destination: &str| {
