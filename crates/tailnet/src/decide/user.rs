@@ -171,7 +171,8 @@ pub(super) fn approve(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) 
     if before.status != UserStatus::NeedsApproval {
         return Ok(Reply::Done);
     }
-    Ok(put_for_policy(tailnet, before, User { status: UserStatus::Active, ..before.clone() }, draft))
+    // Who waits has no devices yet that could offer anything.
+    Ok(put(before, User { status: UserStatus::Active, ..before.clone() }, draft))
 }
 
 pub(super) fn suspend(tailnet: &Tailnet, id: UserId, draft: &mut Draft<'_, '_>) -> Result<Reply, Refusal> {

@@ -3,13 +3,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tailcfg::CapabilityVersion;
+use tailcfg::{CapabilityVersion, RegisterRequest};
 use tailnet::{
     Actor, Command, DnsPatch, HostUpdate, NewPolicy, NewService, Node, PolicyPrecondition, Proof, Refusal, RefusalKind,
     Reply, Role, SettingsPatch,
 };
 
-use crate::world::{POLICY, World, machine, request, tagged_key, with_routes};
+use crate::users::{new_user, program};
+use crate::world::{POLICY, World, machine, node_key, request, tagged_key, with_routes};
 
 #[test]
 fn a_broken_policy_is_refused_with_its_place_and_the_old_one_stays() {
@@ -343,6 +344,43 @@ fn what_was_taken_back_is_written_and_a_device_is_read_that_was_written_before_i
     assert_eq!(&read(&written), world.node(id));
     assert!(written.as_object_mut().unwrap().remove("revoked_routes").is_some());
     assert_eq!(read(&written), Node { revoked_routes: BTreeSet::new(), ..world.node(id).clone() });
+}
+
+#[test]
+fn a_device_that_registers_again_under_another_tag_has_approved_what_that_tag_needs_not_wait_for() {
+    let mut world = World::new();
+    world.set_policy(&approving("\"tag:k8s\""));
+    let key = world.make_key(tagged_key("tag:server"));
+    let id = world.join_as(1, with_routes(request(1, "router"), &OFFERED), Proof::AuthKey(key));
+    assert!(approved(&world, id).is_empty());
+    let key = world.make_key(tagged_key("tag:k8s"));
+    let again = world.join_as(1, with_routes(request(11, "router"), &OFFERED), Proof::AuthKey(key));
+    assert_eq!((again, approved(&world, id)), (id, APPROVED.map(String::from).to_vec()), "it is the same device");
+
+    // A person's device becomes a tagged one.
+    let id = world.join_as(2, with_routes(request(2, "own"), &OFFERED), Proof::Confirmed(world.owner));
+    assert!(approved(&world, id).is_empty());
+    let asks = RegisterRequest { old_node_key: node_key(2), ..with_routes(request(12, "own"), &OFFERED) };
+    let key = world.make_key(tagged_key("tag:k8s"));
+    let again = world.join_as(2, asks, Proof::AuthKey(key));
+    assert_eq!((again, approved(&world, id)), (id, APPROVED.map(String::from).to_vec()), "it is the same device");
+}
+
+#[test]
+fn what_a_user_offers_is_approved_at_once_when_the_user_has_been() {
+    let mut world = World::new();
+    world.set_policy(&approving("\"group:ops\""));
+    let program = program(&mut world, &["users"]);
+    let patch = SettingsPatch { users_approval: Some(true), ..SettingsPatch::default() };
+    world.own(Command::UpdateSettings(patch));
+    let new = new_user("member@example.com", Role::Member);
+    let Ok(Reply::User(member)) = world.run(program, new) else { panic!("a user") };
+    let asks = || with_routes(request(1, "router"), &OFFERED);
+    let refusal = world.register(1, asks(), Proof::Confirmed(member)).unwrap_err();
+    assert!(refusal.to_string().starts_with("user member@example.com is not approved yet"), "{refusal}");
+    world.own(Command::ApproveUser(member));
+    let id = world.join_as(1, asks(), Proof::Confirmed(member));
+    assert_eq!(approved(&world, id), APPROVED);
 }
 
 #[test]

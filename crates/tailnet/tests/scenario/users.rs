@@ -8,7 +8,7 @@ use tailnet::{
 use crate::world::{World, auth_key};
 
 /// A program of the owner's with these scopes.
-fn program(world: &mut World, scopes: &[&str]) -> Actor {
+pub(crate) fn program(world: &mut World, scopes: &[&str]) -> Actor {
     let scopes = scopes.iter().map(|scope| (*scope).to_owned()).collect();
     let new = NewOAuthClient { scopes, tags: Vec::new(), description: String::new() };
     let Reply::Secret { id, .. } = world.own(Command::CreateOAuthClient(new)) else { panic!("a client") };
@@ -22,7 +22,7 @@ fn forbidden(world: &mut World, actor: Actor, command: Command) -> String {
     refusal.to_string()
 }
 
-fn new_user(login: &str, role: Role) -> Command {
+pub(crate) fn new_user(login: &str, role: Role) -> Command {
     let login: LoginName = login.parse().expect("a login name");
     Command::CreateUser(NewUser { login, display_name: String::new(), role, password: None })
 }
