@@ -3,6 +3,9 @@
 //! A [`Document`] owns the exact text; every [`Value`] knows where in it it stands. Edits splice the text and leave
 //! everything else, comments above all, as the author wrote it. What JSON leaves open is refused: duplicate names, lone
 //! surrogates, and documents beyond [`MAX_BYTES`], [`MAX_DEPTH`] or [`MAX_VALUES`].
+//!
+//! Edits are for programs that change one thing of somebody else's policy: a console, or a call of the API that adds a rule.
+//! There is none yet. Who edits the text themselves, as with `towline policy edit`, keeps their comments without them.
 
 mod edit;
 mod format;
