@@ -286,6 +286,22 @@ fn logins_that_a_device_would_be_told_too_much_of_are_refused_where_the_tailnet_
 }
 
 #[test]
+fn what_each_user_is_told_of_a_login_counts_its_variables_and_recorders_too() {
+    let variables = listed((0..200).map(|at| format!("VARIABLE{at}")));
+    let tags = [&["tag:a"][..], &["tag:b"; 200]].concat();
+    for rest in [format!("\"acceptEnv\": [{variables}]"), "\"recorder\": [\"tag:b\"]".to_owned()] {
+        let rule = format!(
+            "{{\"action\": \"accept\", \"src\": [\"autogroup:member\"], \"dst\": [\"tag:a\"],
+               \"users\": [\"localpart:*@example.com\"], {rest}}}"
+        );
+        let text = format!("{{\"tagOwners\": {{\"tag:a\": [], \"tag:b\": []}}, \"ssh\": [{rule}]}}");
+        let refused = verified(&text, tailnet(2_000, &tags)).unwrap_err();
+        assert!(refused.contains("rules of ssh tell a device more than 500000"), "{refused}");
+        assert_eq!(verified(&text, tailnet(1_000, &tags)), Ok(()), "{rest}");
+    }
+}
+
+#[test]
 fn devices_that_are_told_the_same_sources_of_logins_share_them() {
     let rule = ssh_rule("\"autogroup:member\"", "\"root\"");
     let text = ssh_policy(&vec![rule; 2], "");
@@ -377,6 +393,36 @@ fn tests_that_ask_about_too_many_are_refused() {
     let message = verified(&text, tailnet(2_000, &["tag:a"])).unwrap_err();
     assert!(message.contains("not tried"), "{message}");
     assert_eq!(verified(&text, tailnet(20, &["tag:a"])), Ok(()));
+}
+
+/// A policy of two thousand users, each with a rule of their own, in which one test is tried so often.
+fn tried(test: &str, times: usize) -> Result<(), String> {
+    let grants = (0..2_000).map(|at| {
+        let (user, ports) = (format!("u{at}@example.com"), "\"ip\": [\"22\"]");
+        format!(
+            "{{\"src\": [\"{user}\"], \"dst\": [\"10.0.0.1\"], {ports}}}, {{\"src\": [\"10.0.0.2\"], \"dst\": [\"{user}\"], {ports}}}"
+        )
+    });
+    let own = r#"{"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["24"]}"#.to_owned();
+    let grants = grants.chain([own]).collect::<Vec<_>>().join(",");
+    let text = format!("{{\"grants\": [{grants}], \"tests\": [{}]}}", vec![test; times].join(","));
+    verified(&text, tailnet(2_000, &[]))
+}
+
+#[test]
+fn sources_that_lead_nowhere_by_a_port_count_with_each_destination_that_is_asked() {
+    let test = r#"{"src": "autogroup:member", "deny": ["10.0.0.9:23"]}"#;
+    assert_eq!(tried(test, 2_000), Ok(()));
+    let refused = tried(test, 2_600).unwrap_err();
+    assert!(refused.contains("not tried"), "{refused}");
+}
+
+#[test]
+fn devices_of_others_count_where_it_is_asked_for_own_ones() {
+    let test = r#"{"src": "autogroup:member", "accept": ["autogroup:self:24"]}"#;
+    assert_eq!(tried(test, 1), Ok(()));
+    let refused = tried(test, 2).unwrap_err();
+    assert!(refused.contains("not tried"), "{refused}");
 }
 
 #[test]
