@@ -39,6 +39,23 @@ fn of_devices_that_do_not_know_each_other_the_nearest_rules_are_told() {
 }
 
 #[test]
+fn devices_of_one_user_know_each_other_by_a_rule_that_lets_in_only_one_of_them() {
+    let mut compiled = grants(
+        r#"{"src": ["autogroup:member"], "dst": ["autogroup:self"], "ip": ["22"], "srcPosture": ["posture:linux"]}"#,
+    );
+    let visible = |compiled: &Compiled, source: &str, destination: &str| {
+        ask(compiled, source, Subject::Visibility { destination: destination.to_owned() }).to_string()
+    };
+    assert_eq!(visible(&compiled, "laptop", "phone"), "no", "neither runs Linux");
+    let posture = [("node:os".to_owned(), PostureValue::Text("linux".to_owned()))].into();
+    compiled.apply(Change::Node(LAPTOP, Box::new(Node { posture, ..nodes()[0].1.clone() })));
+    for (source, destination) in [("laptop", "phone"), ("phone", "laptop")] {
+        assert_eq!(visible(&compiled, source, destination), "yes, by line 2", "{source} {destination}");
+    }
+    assert_eq!(visible(&compiled, "ben", "phone"), "no", "they are of two users");
+}
+
+#[test]
 fn a_rule_to_a_service_is_near_to_who_asks_for_its_address() {
     let compiled = grants(r#"{"src": ["ann@example.com"], "dst": ["svc:shop"], "ip": ["443"]}"#);
     let misses = |to: &str, port: u16| tcp(&compiled, Party::Node(BEN), to, port).near_misses;
