@@ -611,6 +611,18 @@ fn a_rule_without_sources_gives_nobody_anything() {
 }
 
 #[test]
+fn a_test_from_tagged_devices_is_of_all_there_are() {
+    let verified = |sources: &str, wanted: &str| {
+        let grant = format!(r#"{{"src": [{sources}], "dst": ["tag:db"], "ip": ["22"]}}"#);
+        let test = format!(r#"{{"src": "autogroup:tagged", "{wanted}": ["tag:db:22"]}}"#);
+        compile(&format!(r#""grants": [{grant}], "tests": [{test}]"#)).verify().is_ok()
+    };
+    assert!(!verified(r#""tag:web""#, "deny"), "web may");
+    assert!(!verified(r#""tag:web""#, "accept"), "exit may not");
+    assert!(verified(r#""tag:web", "tag:exit", "tag:db""#, "accept"));
+}
+
+#[test]
 fn a_test_may_be_about_somebody_who_is_not_there_yet() {
     let text = |port: u16| {
         format!(

@@ -126,6 +126,23 @@ fn the_devices_of_users_are_logged_in_to_by_the_same_user_only_however_they_are_
 }
 
 #[test]
+fn a_test_of_logins_tries_the_name_of_each_user_that_rules_treat_alike() {
+    let verified = |wanted: &str, account: &str| {
+        let text = format!(
+            r#"{{"tagOwners": {{"tag:exit": []}}, "grants": [],
+                "ssh": [{{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:exit"], "users": ["localpart:*@example.com"]}}],
+                "sshTests": [{{"src": "autogroup:member", "dst": ["tag:exit"], "{wanted}": ["{account}"]}}]}}"#
+        );
+        Compiled::new(Arc::new(Policy::parse(&text).unwrap()), topology()).verify().is_ok()
+    };
+    for account in ["ann", "ben"] {
+        assert!(!verified("deny", account), "{account} may");
+        assert!(!verified("accept", account), "the others may not");
+    }
+    assert!(verified("deny", "eve"), "she is a guest");
+}
+
+#[test]
 fn a_posture_is_asked_of_those_who_log_in() {
     let rule = r#"{"action": "accept", "src": ["autogroup:member"], "dst": ["tag:web"], "users": ["root"], "srcPosture": ["posture:linux"]}"#;
     let compiled = compile(&format!(r#""grants": [], "ssh": [{rule}]"#));
