@@ -461,6 +461,38 @@ fn probes_and_network_policies_name_the_ports_that_the_programs_listen_on() {
     }
 }
 
+#[test]
+fn the_operator_and_its_drain_are_let_out_to_names_the_api_server_and_the_coordination_server_alone() {
+    let tcp = |port: u16| json!({"port": port, "protocol": "TCP"});
+    let names = json!({"ports": [{"port": 53, "protocol": "UDP"}, tcp(53)]});
+    // A kube-proxy leads connections to the Service's port 443 on to where the API server listens, before the policy looks.
+    let servers = [
+        ("https://control.example.com", None),
+        ("https://control.example.com/", None),
+        ("https://control.example.com:443", None),
+        ("https://control.example.com:8443", Some(8443)),
+        ("https://control.example.com:8443/", Some(8443)),
+        ("http://control.example.com", Some(80)),
+        ("http://control.example.com:8080", Some(8080)),
+        ("https://[fd7a::1]", None),
+        ("https://[fd7a::1]:9443", Some(9443)),
+    ];
+    for (server, more) in servers {
+        let login = format!("loginServer={server}");
+        let objects = render(&[ALL, &[&login, "networkPolicy.apiServerPorts={16443}"]].concat()).unwrap();
+        let operator = &one(&objects, "Deployment", "operator")["spec"]["template"];
+        assert_eq!(variable(&operator["spec"], "OPERATOR_LOGIN_SERVER").as_deref(), Some(server.trim_end_matches('/')));
+        let drain = &one(&objects, "Job", "operator-drain")["spec"]["template"];
+        let policy = &one(&objects, "NetworkPolicy", "operator")["spec"];
+        for pod in [operator, drain] {
+            assert!(selects(&policy["podSelector"], &pod["metadata"]["labels"]), "{policy}");
+        }
+        assert_eq!(policy["policyTypes"], json!(["Ingress", "Egress"]));
+        let ports: Vec<Value> = [443, 6443, 16443].into_iter().chain(more).map(tcp).collect();
+        assert_eq!(policy["egress"], json!([names, {"ports": ports}]), "{server}");
+    }
+}
+
 /// Whether a selector finds what has these labels.
 fn selects(selector: &Value, labels: &Value) -> bool {
     let exact = selector["matchLabels"].as_object().into_iter().flatten().all(|(key, value)| labels[key] == *value);
