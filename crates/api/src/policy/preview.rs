@@ -1,3 +1,5 @@
+use std::collections::BTreeMap;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +63,9 @@ pub struct PolicyPreview {
     pub kind: PreviewType,
     /// Whom or what it was asked for.
     pub preview_for: String,
+    /// What the postures ask for that the rules name.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub postures: BTreeMap<String, Vec<String>>,
 }
 
 /// A rule that concerns a user or an address.
@@ -73,4 +78,9 @@ pub struct PolicyMatch {
     pub ports: Vec<String>,
     /// Where in the text it stands, from 1.
     pub line_number: usize,
+    /// The tags of which a router must have one to lead there; none means any way will do.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<String>,
+    /// The postures of which a source's device must have one; none means any device will do.
+    pub postures: Vec<String>,
 }

@@ -1,5 +1,6 @@
 //! The policy file in the API's words.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -220,7 +221,7 @@ pub(super) fn preview(trial: &PolicyTrial, query: PreviewQuery, text: &str) -> R
         }
     };
     let rules: Vec<&Rule> = concerned.into_iter().filter_map(|at| compiled.policy().rules().get(at)).collect();
-    let told = rules.iter().map(|rule| rule.sources.len() + rule.destinations.len() * ranges(rule)).sum::<usize>();
+    let told = rules.iter().map(|rule| names(rule)).sum::<usize>();
     if told > MOST_TOLD {
         let message = format!(
             "{} rules concern {}, with {told} names and ports: more than the {MOST_TOLD} that are listed",
@@ -229,8 +230,22 @@ pub(super) fn preview(trial: &PolicyTrial, query: PreviewQuery, text: &str) -> R
         );
         return Err(ApiError::bad_request(message));
     }
+    let postures = postures(compiled.policy(), &rules);
     let matches = rules.into_iter().map(describe).collect();
-    Ok(PolicyPreview { matches, kind: query.kind, preview_for: query.preview_for })
+    Ok(PolicyPreview { matches, kind: query.kind, preview_for: query.preview_for, postures })
+}
+
+/// How many names and ports a rule is told by.
+fn names(rule: &Rule) -> usize {
+    rule.sources.len() + rule.destinations.len() * ranges(rule) + rule.via.len() + rule.postures.len()
+}
+
+/// What the postures ask for that rules name.
+fn postures(policy: &Policy, rules: &[&Rule]) -> BTreeMap<String, Vec<String>> {
+    // Each once: thousands of rules may name the same.
+    let named: BTreeSet<&Arc<str>> = rules.iter().flat_map(|rule| rule.postures.iter()).collect();
+    let conditions = |name| policy.posture(name).unwrap_or_default().iter().map(ToString::to_string).collect();
+    named.into_iter().map(|name| (name.to_string(), conditions(name))).collect()
 }
 
 fn ranges(rule: &Rule) -> usize {
@@ -253,5 +268,7 @@ fn describe(rule: &Rule) -> PolicyMatch {
         users: rule.sources.iter().map(ToString::to_string).collect(),
         ports,
         line_number: usize::try_from(rule.origin.position.line).unwrap_or(0),
+        via: rule.via.iter().map(ToString::to_string).collect(),
+        postures: rule.postures.iter().map(ToString::to_string).collect(),
     }
 }

@@ -50,9 +50,26 @@ impl Machine {
 
     /// Asks to be let in over a connection of its own.
     pub(crate) async fn register(&self, server: SocketAddr, name: &str, auth_key: &str) -> RegisterResponse {
-        let mut line = self.call(server).await;
-        let request = serde_json::to_vec(&self.registration(name, auth_key)).unwrap();
-        let (status, answer) = line.ask("/machine/register", request).await;
+        self.ask_in(server, self.registration(name, auth_key)).await
+    }
+
+    /// Asks to be let in as a router that offers routes.
+    pub(crate) async fn register_router(
+        &self,
+        server: SocketAddr,
+        name: &str,
+        auth_key: &str,
+        routes: &[&str],
+    ) -> RegisterResponse {
+        let routable_ips = routes.iter().map(|route| route.parse().unwrap()).collect();
+        let asked = self.registration(name, auth_key);
+        let hostinfo = asked.hostinfo.clone().map(|said| Hostinfo { routable_ips, ..said });
+        self.ask_in(server, RegisterRequest { hostinfo, ..asked }).await
+    }
+
+    async fn ask_in(&self, server: SocketAddr, request: RegisterRequest) -> RegisterResponse {
+        let request = serde_json::to_vec(&request).unwrap();
+        let (status, answer) = self.call(server).await.ask("/machine/register", request).await;
         assert_eq!(status, StatusCode::OK, "{answer}");
         serde_json::from_value(answer).unwrap()
     }

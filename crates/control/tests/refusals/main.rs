@@ -8,6 +8,7 @@ mod floods;
 mod machine;
 mod pings;
 mod policies;
+mod previews;
 mod records;
 mod registrations;
 mod rights;

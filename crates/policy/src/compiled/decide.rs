@@ -163,7 +163,8 @@ impl Compiled {
         self.by_user.get(&user).map(|slots| self.node_ids(slots)).unwrap_or_default()
     }
 
-    /// The rules of which a user's devices are a source: those that the user has, and any that they might have.
+    /// The rules of which a user's devices are a source: those that the user has, and any that they might have, with the
+    /// posture that a rule asks for.
     pub fn rules_of_user(&self, user: UserId) -> Vec<usize> {
         let Some(known) = self.topology.users.get(&user) else { return Vec::new() };
         let devices = self.nodes_of_user(user);

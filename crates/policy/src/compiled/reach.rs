@@ -116,9 +116,13 @@ impl Compiled {
         is_named || !self.destinations[destination as usize].receivers.is_empty()
     }
 
-    /// The rules of which a party is a source.
+    /// The rules of which a party is a source, or would be with the posture that they ask for.
     pub(crate) fn rules_from(&self, party: &Party) -> RoaringBitmap {
-        self.source_side(party).rules()
+        let known = self.known(party);
+        let owned = self.owned_aliases(&known);
+        let ids = known.addresses.iter().flat_map(|address| self.source_aliases(owned.as_deref(), *address));
+        let sets: RoaringBitmap = ids.flat_map(|id| self.aliases.entry(id).source_sets.iter().copied()).collect();
+        sets.iter().flat_map(|set| self.sources[set as usize].rules.iter().copied()).collect()
     }
 
     /// The rules of which a party is a destination; those about own devices have any user's.
@@ -130,22 +134,33 @@ impl Compiled {
     pub(crate) fn source_side(&self, party: &Party) -> Side {
         let known = self.known(party);
         let mut side = side_of(&known);
-        let owned = known.node.as_ref().map(|node| self.aliases.of_owner(&node.owner, known.user.as_ref()));
+        let owned = self.owned_aliases(&known);
         let mut postures = HashMap::new();
         for address in &known.addresses {
-            let mut ids = owned.clone().unwrap_or_default();
-            if let Some(address) = address {
-                self.aliases.add_ranged(*address, &mut ids);
-            }
-            if owned.is_none() {
-                ids.extend(self.aliases.id(&Alias::Auto(Autogroup::DangerAll)));
-                if address.is_some_and(|address| self.is_in_star(address)) {
-                    ids.extend(self.aliases.id(&Alias::Anyone));
-                }
-            }
+            let ids = self.source_aliases(owned.as_deref(), *address);
             side.enter(*address, &self.rules_of_sources(&ids, &known, &mut postures));
         }
         side
+    }
+
+    /// The aliases that mean a party by whose it is; `None` for what is no device.
+    fn owned_aliases(&self, known: &Known) -> Option<Vec<AliasId>> {
+        known.node.as_ref().map(|node| self.aliases.of_owner(&node.owner, known.user.as_ref()))
+    }
+
+    /// The aliases that mean a party as a source: by whose it is, and by one of its addresses.
+    fn source_aliases(&self, owned: Option<&[AliasId]>, address: Option<IpAddr>) -> Vec<AliasId> {
+        let mut ids = owned.unwrap_or_default().to_vec();
+        if let Some(address) = address {
+            self.aliases.add_ranged(address, &mut ids);
+        }
+        if owned.is_none() {
+            ids.extend(self.aliases.id(&Alias::Auto(Autogroup::DangerAll)));
+            if address.is_some_and(|address| self.is_in_star(address)) {
+                ids.extend(self.aliases.id(&Alias::Anyone));
+            }
+        }
+        ids
     }
 
     fn rules_of_sources<'c>(

@@ -442,6 +442,9 @@ fn users_are_meant_by_login_domain_group_role_and_membership() {
     );
     let by_address = grants(r#"{"src": ["100.64.0.1"], "dst": ["tag:web"], "ip": ["22"]}"#);
     assert_eq!([by_address.rules_of_user(UserId(1)), by_address.rules_of_user(UserId(2))], [vec![0], vec![]]);
+    // None of the first user's devices runs Linux; one that the user gets might.
+    let by_posture = r#"{"src": ["*"], "dst": ["tag:web"], "ip": ["22"], "srcPosture": ["posture:linux"]}"#;
+    assert_eq!([1, 2].map(|id| grants(by_posture).rules_of_user(UserId(id))), [[0], [0]]);
 }
 
 #[test]
