@@ -10,6 +10,9 @@ use serde::Serialize;
 use super::devices;
 use crate::{Failure, Output, Table};
 
+/// The routes of an exit node.
+const EXIT: [&str; 2] = ["0.0.0.0/0", "::/0"];
+
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// List the routes that devices offer by address, and whether others may use them
@@ -66,16 +69,26 @@ pub(super) async fn run<W: Write>(command: Command, client: &Client, output: &mu
         }
         Command::Revoke { device, routes } => {
             let device = devices::find(client, &device).await?;
-            let mut enabled: BTreeSet<String> = device.enabled_routes.iter().flatten().cloned().collect();
-            for route in &routes {
-                if !enabled.remove(route) {
-                    return Err(Failure::refused(format!("{route} of {} is not approved", device.name)));
-                }
-            }
+            let enabled = without(&device, &routes)?;
             set(client, &device, enabled, output).await?
         }
     };
     Ok(printed.context("printing the answer")?)
+}
+
+/// The routes of a device that stay approved when some no longer are. The server lets an exit node have both of its routes
+/// or none: who takes one back means both.
+fn without(device: &Device, revoked: &[String]) -> Result<BTreeSet<String>, Failure> {
+    let mut enabled: BTreeSet<String> = device.enabled_routes.iter().flatten().cloned().collect();
+    for route in revoked {
+        if !enabled.remove(route) {
+            return Err(Failure::refused(format!("{route} of {} is not approved", device.name)));
+        }
+    }
+    if EXIT.iter().any(|route| revoked.iter().any(|revoked| revoked == route)) {
+        enabled.retain(|route| !EXIT.contains(&route.as_str()));
+    }
+    Ok(enabled)
 }
 
 async fn set<W: Write>(
@@ -115,6 +128,21 @@ fn routes_of(device: &Device) -> Vec<Route> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn who_takes_back_one_route_of_an_exit_node_takes_back_both_and_nothing_else() {
+        let texts = |routes: &[&str]| routes.iter().map(ToString::to_string).collect::<Vec<_>>();
+        let enabled_routes = Some(texts(&["0.0.0.0/0", "10.0.0.0/8", "::/0"]));
+        let device = Device { name: "gateway".to_owned(), enabled_routes, ..Device::default() };
+        let left = |revoked: &[&str]| {
+            without(&device, &texts(revoked)).map(Vec::from_iter).map_err(|failure| failure.to_string())
+        };
+        for revoked in [&["0.0.0.0/0"][..], &["::/0"], &["::/0", "0.0.0.0/0"]] {
+            assert_eq!(left(revoked), Ok(texts(&["10.0.0.0/8"])), "{revoked:?}");
+        }
+        assert_eq!(left(&["10.0.0.0/8"]), Ok(texts(&["0.0.0.0/0", "::/0"])));
+        assert_eq!(left(&["10.0.0.0/9"]), Err("10.0.0.0/9 of gateway is not approved".to_owned()));
+    }
 
     #[test]
     fn routes_are_listed_by_address_and_not_by_letters() {
