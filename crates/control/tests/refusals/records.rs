@@ -106,3 +106,45 @@ async fn changes_of_settings_that_come_at_once_all_stay() {
     let (_, names) = server.ask(Method::GET, "/tailnet/-/names", "").await;
     assert_eq!(names, json!({"name": "corp", "domain": "mesh.corp"}));
 }
+
+#[tokio::test]
+async fn a_route_that_was_taken_back_by_hand_stays_so_over_a_restart_and_another_policy() {
+    let server = Server::start().await;
+    let policy = |more: &str| {
+        format!(
+            r#"{{"tagOwners": {{"tag:router": []}}, "grants": [],
+                "autoApprovers": {{"routes": {{"10.0.0.0/8": ["tag:router"]}}}}}}{more}"#
+        )
+    };
+    let (status, answer) = server.ask(Method::POST, "/tailnet/-/acl", policy("")).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let (_, key) = server.make_key(json!({"tags": ["tag:router"]}), None).await;
+    let router = Machine::new();
+    let register = async |server: &Server| {
+        let answer = router.register_router(server.address, "router", &key, &["10.1.0.0/16", "10.2.0.0/16"]).await;
+        assert_eq!(answer.error, "");
+    };
+    register(&server).await;
+    let why = async |server: &Server| {
+        let (status, told) = server.ask(Method::GET, "/tailnet/-/acl/why?src=router&route=10.1.0.0%2F16", "").await;
+        assert_eq!(status, StatusCode::OK, "{told}");
+        (told["answers"][0]["summary"].clone(), told["answers"][0]["notes"].clone())
+    };
+    let (_, list) = server.ask(Method::GET, "/tailnet/-/devices", "").await;
+    let path = format!("/device/{}/routes", list["devices"][0]["nodeId"].as_str().unwrap());
+    assert_eq!(why(&server).await, (json!("yes, by line 2"), json!(["router serves it now"])));
+    let (_, routes) = server.ask(Method::GET, &path, "").await;
+    assert_eq!(routes["enabledRoutes"], json!(["10.1.0.0/16", "10.2.0.0/16"]), "{routes}");
+    let (_, routes) = server.ask(Method::POST, &path, json!({"routes": ["10.2.0.0/16"]}).to_string()).await;
+    assert_eq!(routes["enabledRoutes"], json!(["10.2.0.0/16"]), "{routes}");
+
+    let server = server.restart().await;
+    register(&server).await;
+    let (status, answer) = server.ask(Method::POST, "/tailnet/-/acl", policy(" // another")).await;
+    assert_eq!(status, StatusCode::OK, "{answer}");
+    let (_, routes) = server.ask(Method::GET, &path, "").await;
+    assert_eq!(routes["enabledRoutes"], json!(["10.2.0.0/16"]), "{routes}");
+    assert_eq!(routes["advertisedRoutes"], json!(["10.1.0.0/16", "10.2.0.0/16"]), "{routes}");
+    let waits = json!(["router offers it, and it waits for approval by hand"]);
+    assert_eq!(why(&server).await, (json!("no"), waits));
+}
