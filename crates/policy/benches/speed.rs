@@ -3,8 +3,8 @@
 //! Two shapes over 10,000 nodes of 500 users. (a): 200 groups, 15,000 rules with tags, hosts, `autogroup:self` and
 //! `via`, where nobody sees more than 300 others. (b): a flat `*` to `*`. What is measured is what a coordination server
 //! does: the policy with one rule edited is read and compiled, every node's filter is made and encoded in chunks, one a
-//! rule; a node comes, is retagged and goes, and who must hear of it is known. All on one core, in the processor's time;
-//! memory is what was asked of the allocator.
+//! rule; a node comes, is retagged and goes, be it tagged, a user's, a subnet router or an exit node, and who must hear of
+//! it is known. All on one core, in the processor's time; memory is what was asked of the allocator.
 //!
 //! Naive is the same meaning without anything shared: every rule resolved by a walk over all nodes, every node's filter by
 //! a walk over all rules. The latter is measured on a sample of the nodes and multiplied.
@@ -22,8 +22,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use policy::{Compiled, Difference, NodeId, Policy, Question, Topology, UserId};
-use shape::Shape;
+use policy::{Affected, Compiled, Difference, NodeId, Policy, Question, Topology, UserId};
+use shape::{Guest, Shape};
 
 #[global_allocator]
 static ALLOCATOR: memory::Counting = memory::Counting;
@@ -32,19 +32,23 @@ static ALLOCATOR: memory::Counting = memory::Counting;
 const ROUNDS: u64 = 101;
 
 /// How often each change is made: they are shorter than the grain of the processor's time, so that the clock is read, and the
-/// fastest counts, which nothing else on the machine interrupted.
+/// fastest counts, which nothing else on the machine interrupted. The slowest of all is told too.
 const TRIES: usize = 5;
 
+/// How many others a node of shape (a) sees at most.
+const MOST_PEERS: usize = 300;
+
 fn main() {
-    println!("{:56}{:>14}{:>14}", "median", "grouped (a)", "flat (b)");
-    let columns = [measure(&shape::grouped()), measure(&shape::flat())];
+    println!("{:72}{:>14}{:>14}", "median", "grouped (a)", "flat (b)");
+    let columns = [measure(&shape::grouped(), Some(MOST_PEERS)), measure(&shape::flat(), None)];
     let names: Vec<&String> = columns[0].iter().map(|(name, _)| name).collect();
     for (at, name) in names.iter().enumerate() {
-        println!("{name:56}{:>14}{:>14}", columns[0][at].1, columns[1][at].1);
+        println!("{name:72}{:>14}{:>14}", columns[0][at].1, columns[1][at].1);
     }
 }
 
-fn measure(shape: &Shape) -> Vec<(String, String)> {
+/// Measures a shape, in which a node may see so many others.
+fn measure(shape: &Shape, peers: Option<usize>) -> Vec<(String, String)> {
     let mut rows = Vec::new();
     let mut row = |name: &str, value: String| rows.push((name.to_owned(), value));
     let before = memory::held();
@@ -55,13 +59,16 @@ fn measure(shape: &Shape) -> Vec<(String, String)> {
     let sent = encode_all(&compiled, &shape.topology);
     row("nodes", shape.topology.nodes.len().to_string());
     row("rules", compiled.policy().rules().len().to_string());
-    row("peers at most", most_peers(&compiled, &shape.topology).to_string());
+    let seen = most_peers(&compiled, &shape.topology);
+    assert!(peers.is_none_or(|most| seen <= most), "a node sees {seen} others");
+    row("peers at most", seen.to_string());
     row("policy, tailnet and compilation, MB", megabytes(held));
     row("  at most while it was read and compiled, MB", megabytes(reading));
 
     let rounds: Vec<Edit> = (0..5).map(|_| edit(shape, &sent)).collect();
     row("one rule edited: read and compiled", millis(median(rounds.iter().map(|round| round.compiled))));
     row("  and encoded for all nodes", millis(median(rounds.iter().map(|round| round.encoded))));
+    assert_eq!(rounds[0].most_chunks, 1, "an edit of one rule is one chunk, to whomever");
     row("  chunks sent, at most to one node", rounds[0].most_chunks.to_string());
     row("  nodes that are sent any", rounds[0].nodes.to_string());
     row("  bytes sent, MB", megabytes(rounds[0].bytes));
@@ -71,30 +78,42 @@ fn measure(shape: &Shape) -> Vec<(String, String)> {
         row(name, millis(time));
     }
 
-    let mut times: BTreeMap<&str, Vec<Duration>> = BTreeMap::new();
-    let mut heard: BTreeMap<&str, usize> = BTreeMap::new();
-    for round in 0..ROUNDS {
-        for _ in 0..TRIES {
-            for (name, change) in shape.changes(round) {
-                let start = Instant::now();
-                let affected = compiled.apply(change);
-                times.entry(name).or_default().push(start.elapsed());
-                heard.insert(name, affected.concerned().len());
-            }
+    for guest in Guest::ALL {
+        for (step, Heard { times, nodes }) in guest.steps().iter().zip(visits(shape, &mut compiled, guest)) {
+            let fastest: Vec<Duration> = times.chunks(TRIES).filter_map(|tries| tries.iter().copied().min()).collect();
+            let worst = |times: &[Duration]| millis(times.iter().copied().max().unwrap_or_default());
+            let half = millis(median(fastest.iter().copied()));
+            row(&format!("{step}: who must hear, p50 of fastest of {TRIES}"), half);
+            row("  worst", worst(&fastest));
+            row("  worst of all tries", worst(&times));
+            row("  nodes", nodes.to_string());
         }
-    }
-    for each in times.values_mut() {
-        *each = each.chunks(TRIES).filter_map(|tries| tries.iter().copied().min()).collect();
-    }
-    for name in ["one node added", "one node retagged", "one node removed"] {
-        let worst = times[name].iter().copied().max().unwrap_or_default();
-        row(&format!("{name}: who must hear, p50 of fastest of {TRIES}"), millis(median(times[name].iter().copied())));
-        row("  worst", millis(worst));
-        row("  nodes", heard[name].to_string());
     }
     let naive = naive::all(&Policy::parse(&shape.text).expect("the shape is a policy"), &shape.topology);
     row("naive: the same edit", format!("{:.2} s", naive.as_secs_f64()));
     rows
+}
+
+/// How long it took to know who must hear of a step, each time, and how many had to at last.
+#[derive(Default)]
+struct Heard {
+    times: Vec<Duration>,
+    nodes: usize,
+}
+
+/// A guest comes, becomes another's and goes, again and again.
+fn visits(shape: &Shape, compiled: &mut Compiled, guest: Guest) -> [Heard; 3] {
+    let mut heard = <[Heard; 3]>::default();
+    for round in (0..ROUNDS).flat_map(|round| [round; TRIES]) {
+        for (heard, changes) in heard.iter_mut().zip(shape.changes(guest, round)) {
+            let mut affected = Affected::default();
+            let start = Instant::now();
+            changes.into_iter().for_each(|change| affected.join(compiled.apply(change)));
+            heard.times.push(start.elapsed());
+            heard.nodes = affected.concerned().len();
+        }
+    }
+    heard
 }
 
 /// What a check of the edited policy costs, beside reading and compiling it, and what a question does.

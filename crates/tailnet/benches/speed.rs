@@ -2,9 +2,10 @@
 //! `cargo bench -p tailnet`.
 //!
 //! The two shapes are those of `cargo bench -p policy`: 10,000 devices of 500 users under (a) 15,000 rules that name groups,
-//! tags and hosts, and (b) a flat `*` to `*`. A policy is set. A device joins, gets other tags and is deleted, each by the
-//! command that a driver would give: decided, committed, and then told to those whom it concerns. All on one core, in the
-//! processor's time. Nothing is written to a disk: that is the driver's.
+//! tags and hosts, and (b) a flat `*` to `*`. A policy is set. A device joins, gets other tags and is deleted, be it tagged or
+//! a user's; a subnet router and an exit node join, get their routes approved and are deleted. Each by the command that a
+//! driver would give: decided, committed, and then told to those whom it concerns. All on one core, in the processor's time.
+//! Nothing is written to a disk: that is the driver's.
 #![expect(clippy::expect_used, reason = "a benchmark ends where it fails")]
 
 #[expect(dead_code, reason = "the changes and the edit are for the benchmark of policy")]
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use crypto::{MachinePublic, NodePublic, SystemEntropy};
 use jiff::Timestamp;
-use shape::Shape;
+use shape::{Guest, Shape};
 use tailcfg::{CapabilityVersion, DerpMap, Hostinfo, NodeId, RegisterRequest, UserId};
 use tailnet::{
     Actor, Addresses, Change, Command, Effects, Label, NewPolicy, Node, Owner, PolicyRecord, Proof, Registration,
@@ -28,7 +29,10 @@ const TAILNET: TailnetId = TailnetId(1);
 /// No user and no device has the number of another, so devices begin after the users.
 const FIRST_DEVICE: u64 = 1000;
 
-/// Rounds of joining, retagging and deleting.
+/// Who lets guests in, and whose they are where they have no tag: the owner.
+const GUEST_OWNER: UserId = UserId(1);
+
+/// Rounds of each guest.
 const ROUNDS: u64 = 21;
 
 /// How often the policy is set.
@@ -38,10 +42,10 @@ const SETTINGS: u64 = 5;
 const LISTENERS: usize = 20;
 
 fn main() {
-    println!("{:52}{:>14}{:>14}", "median", "grouped (a)", "flat (b)");
+    println!("{:60}{:>14}{:>14}", "median", "grouped (a)", "flat (b)");
     let columns = [measure(&shape::grouped()), measure(&shape::flat())];
     for (one, two) in columns[0].iter().zip(&columns[1]) {
-        println!("{:52}{:>14}{:>14}", one.0, one.1, two.1);
+        println!("{:60}{:>14}{:>14}", one.0, one.1, two.1);
     }
 }
 
@@ -60,22 +64,45 @@ fn measure(shape: &Shape) -> Vec<(String, String)> {
     row("and put in force, which everybody waits for", millis(median(&set)));
 
     let mut taken: BTreeMap<&str, Taken> = BTreeMap::new();
-    for round in 0..ROUNDS {
-        let guest = |tag: u64| format!("tag:t{}", tag % 390);
-        let join = Command::Register(Box::new(registration(round, &guest(round))));
-        let Reply::Registered(joined) = run(&mut server, join, &mut taken, "one device joins") else {
+    for (round, guest) in (0..ROUNDS).flat_map(|round| Guest::ALL.map(|guest| (round, guest))) {
+        let [joins, becomes, goes] = steps(guest);
+        let join = Command::Register(Box::new(registration(round, guest)));
+        let Reply::Registered(joined) = run(&mut server, join, &mut taken, joins) else {
             panic!("the device is let in")
         };
-        let retag = Command::SetNodeTags(joined.node, vec![guest(round + 7)]);
-        run(&mut server, retag, &mut taken, "one device gets another tag");
-        run(&mut server, Command::DeleteNode(joined.node), &mut taken, "one device is deleted");
+        let change = match guest {
+            Guest::Tagged | Guest::OfUser => Command::SetNodeTags(joined.node, vec![tag(round + 7)]),
+            Guest::Router | Guest::ExitNode => {
+                Command::SetRoutes(joined.node, guest.routes().iter().map(|route| (*route).to_owned()).collect())
+            }
+        };
+        run(&mut server, change, &mut taken, becomes);
+        run(&mut server, Command::DeleteNode(joined.node), &mut taken, goes);
     }
-    for (name, taken) in &taken {
+    for name in Guest::ALL.iter().flat_map(|guest| steps(*guest)) {
+        let taken = &taken[name];
         row(&format!("{name}: who must hear of it"), millis(median(&taken.committed)));
+        row("  worst", millis(taken.committed.iter().copied().max().unwrap_or_default()));
         row("  devices that must", taken.concerned.to_string());
         row("  and what one of them is told", millis(median(&taken.told)));
     }
     rows
+}
+
+/// What happens to a guest in a round, in this order.
+fn steps(guest: Guest) -> [&'static str; 3] {
+    match guest {
+        Guest::Tagged => ["one device joins", "one device gets another tag", "one device is deleted"],
+        Guest::OfUser => {
+            ["a user's device joins", "a user's device gets a tag", "a device that was a user's is deleted"]
+        }
+        Guest::Router => ["a subnet router joins", "a subnet router's route is approved", "a subnet router is deleted"],
+        Guest::ExitNode => ["an exit node joins", "an exit node is approved", "an exit node is deleted"],
+    }
+}
+
+fn tag(number: u64) -> String {
+    format!("tag:t{}", number % 390)
 }
 
 /// Sets the same policy with another comment; gives how long trying and setting it took.
@@ -134,13 +161,16 @@ fn listeners(server: &mut Server, command: &Command) -> Vec<Viewer> {
     let tailnet = server.tailnet(TAILNET).expect("the tailnet is there");
     let compiled = tailnet.compiled();
     let about: Vec<NodeId> = match command {
-        // Who has the tag that the guest comes with sees whom the guest will see, and most see it.
+        // Who has the tag that the guest comes with, or its user, sees whom the guest will see, and most see it.
         Command::Register(registration) => {
             let tags = &registration.request.hostinfo.as_ref().expect("it has one").request_tags;
-            let tagged = tailnet.nodes().filter(|node| node.owner.tags().any(|tag| tag.as_str() == tags[0]));
-            tagged.map(|node| node.id).take(1).collect()
+            let is_like = |node: &&Node| match tags.first() {
+                Some(asked) => node.owner.tags().any(|tag| tag.as_str() == asked),
+                None => node.owner == Owner::User(GUEST_OWNER),
+            };
+            tailnet.nodes().filter(is_like).map(|node| node.id).take(1).collect()
         }
-        Command::SetNodeTags(node, _) | Command::DeleteNode(node) => vec![*node],
+        Command::SetNodeTags(node, _) | Command::SetRoutes(node, _) | Command::DeleteNode(node) => vec![*node],
         _ => Vec::new(),
     };
     for id in about.iter().flat_map(|id| compiled.peers(policy::NodeId(id.0))).take(LISTENERS) {
@@ -156,18 +186,23 @@ fn concerned(effects: &Effects) -> usize {
     }
 }
 
-fn registration(round: u64, tag: &str) -> Registration {
+fn registration(round: u64, guest: Guest) -> Registration {
     let mut bytes = [0xee; 32];
-    bytes[..8].copy_from_slice(&round.to_be_bytes());
-    let hostinfo =
-        Hostinfo { hostname: format!("guest-{round}"), request_tags: vec![tag.to_owned()], ..Hostinfo::default() };
+    bytes[..8].copy_from_slice(&(round * Guest::ALL.len() as u64 + guest as u64).to_be_bytes());
+    let request_tags = match guest {
+        Guest::Tagged | Guest::ExitNode => vec![tag(round)],
+        Guest::OfUser => Vec::new(),
+        Guest::Router => vec![format!("tag:r{}", round % 50)],
+    };
+    let routable_ips = guest.routes().iter().map(|route| route.parse().expect("a route")).collect();
+    let hostinfo = Hostinfo { hostname: format!("guest-{round}"), request_tags, routable_ips, ..Hostinfo::default() };
     let request = RegisterRequest {
         version: CapabilityVersion(130),
         node_key: NodePublic::from_bytes(bytes),
         hostinfo: Some(hostinfo),
         ..RegisterRequest::default()
     };
-    Registration { machine: MachinePublic::from_bytes(bytes), request, proof: Proof::Confirmed(UserId(1)) }
+    Registration { machine: MachinePublic::from_bytes(bytes), request, proof: Proof::Confirmed(GUEST_OWNER) }
 }
 
 /// The rows of a shape, as they would stand in the database.

@@ -12,8 +12,51 @@ const TAGS: u64 = 390;
 const ROUTERS: u64 = 100;
 const GROUPS: u64 = 200;
 
-/// The node that comes, is retagged and goes.
+/// The node that comes, becomes another's and goes.
 const GUEST: NodeId = NodeId(NODES + 1);
+
+/// The route of a guest that is a subnet router: nobody else has it.
+const GUEST_SUBNET: &str = "10.200.0.0/16";
+
+/// What the guest is.
+#[derive(Clone, Copy)]
+pub(crate) enum Guest {
+    Tagged,
+    OfUser,
+    Router,
+    ExitNode,
+}
+
+impl Guest {
+    pub(crate) const ALL: [Self; 4] = [Self::Tagged, Self::OfUser, Self::Router, Self::ExitNode];
+
+    /// What happens to it in a round, in this order.
+    pub(crate) fn steps(self) -> [&'static str; 3] {
+        match self {
+            Self::Tagged => ["one node added", "one node retagged", "one node removed"],
+            Self::OfUser => ["a user's device added", "a user's device becomes another's", "a user's device removed"],
+            Self::Router => ["a subnet router added", "a subnet router retagged", "a subnet router removed"],
+            Self::ExitNode => ["an exit node added", "an exit node retagged", "an exit node removed"],
+        }
+    }
+
+    /// The routes that it serves.
+    pub(crate) fn routes(self) -> &'static [&'static str] {
+        match self {
+            Self::Tagged | Self::OfUser => &[],
+            Self::Router => &[GUEST_SUBNET],
+            Self::ExitNode => &["0.0.0.0/0", "::/0"],
+        }
+    }
+
+    fn owner(self, round: u64) -> Owner {
+        match self {
+            Self::Tagged | Self::ExitNode => Owner::Tags([tag(round % TAGS)].into()),
+            Self::OfUser => Owner::User(UserId(round % USERS)),
+            Self::Router => Owner::Tags([router_tag(round % (ROUTERS / 2))].into()),
+        }
+    }
+}
 
 /// A policy over a tailnet, and the same with one rule edited.
 pub(crate) struct Shape {
@@ -23,13 +66,18 @@ pub(crate) struct Shape {
 }
 
 impl Shape {
-    /// The changes of a round, which leads back to where it began.
-    pub(crate) fn changes(&self, round: u64) -> [(&'static str, Change); 3] {
-        let tagged = |tag: u64| Box::new(node(GUEST.0, Owner::Tags([self::tag(tag % TAGS)].into()), &[]));
+    /// The changes of a round by step, which lead back to where it began.
+    pub(crate) fn changes(&self, guest: Guest, round: u64) -> [Vec<Change>; 3] {
+        let routes: Vec<String> = guest.routes().iter().map(|route| (*route).to_owned()).collect();
+        let owned = |round: u64| Change::Node(GUEST, Box::new(node(GUEST.0, guest.owner(round), &routes)));
+        let served = |routers: &[NodeId]| match guest {
+            Guest::Router => Some(Change::Routers(GUEST_SUBNET.parse().expect("a route"), routers.to_vec())),
+            Guest::Tagged | Guest::OfUser | Guest::ExitNode => None,
+        };
         [
-            ("one node added", Change::Node(GUEST, tagged(round))),
-            ("one node retagged", Change::Node(GUEST, tagged(round + 7))),
-            ("one node removed", Change::NodeGone(GUEST)),
+            [owned(round)].into_iter().chain(served(&[GUEST])).collect(),
+            vec![owned(round + 7)],
+            [Change::NodeGone(GUEST)].into_iter().chain(served(&[])).collect(),
         ]
     }
 }
