@@ -81,6 +81,9 @@ fn describe(operation: &Operation, alias: bool, schemas: &mut SchemaGenerator) -
             "default": {"$ref": "#/components/responses/Error"},
         },
     });
+    if operation.or_own {
+        described["x-or-own"] = json!(true);
+    }
     if let Some(payload) = payload.filter(|payload| !payload.content.is_null()) {
         described["requestBody"] = json!({"required": true, "content": payload.content});
     }

@@ -19,6 +19,8 @@ pub(crate) struct Operation {
     pub(crate) paths: &'static [&'static str],
     /// Any one of these scopes is enough; empty where the operation is not served yet.
     pub(crate) any_of: &'static [Scope],
+    /// Whether callers without any of these may ask about what is their own.
+    pub(crate) or_own: bool,
     /// What it does, in a sentence.
     pub(crate) summary: &'static str,
     /// The group that it belongs to.
@@ -39,7 +41,7 @@ macro_rules! operations {
     ($(
         $(#[doc = $doc:literal])+
         $section:literal $id:literal $name:ident: $method:ident $path:literal $(or $alias:literal)*,
-            by $permission:ident, at $at:ident $(, query $query:ty)? $(, payload $payload:ty)? => $reply:ty;
+            by $permission:ty, at $at:ident $(, query $query:ty)? $(, payload $payload:ty)? => $reply:ty;
     )*) => {
         /// The REST API v2 as a server has it: one method per operation.
         ///
@@ -90,6 +92,7 @@ macro_rules! operations {
                 method: Method::$method,
                 paths: &[$path $(, $alias)*],
                 any_of: <$permission as Permission>::ANY_OF,
+                or_own: <$permission as Permission>::OR_OWN,
                 summary: concat!($($doc),+),
                 section: $section,
                 describe: Some(|schemas| Description {

@@ -220,7 +220,7 @@ pub struct Caller<I> {
 impl<I> Caller<I> {
     /// Proves that the caller may do what `P` stands for; the only way to make an [`Authorized`].
     pub fn authorize<P: Permission>(self) -> Result<Authorized<P, I>, ApiError> {
-        if P::ANY_OF.iter().any(|scope| self.scopes.allows(*scope)) {
+        if P::OR_OWN || P::ANY_OF.iter().any(|scope| self.scopes.allows(*scope)) {
             return Ok(Authorized { caller: self, permission: PhantomData });
         }
         let wanted: Vec<_> = P::ANY_OF.iter().map(|scope| format!("{:?}", scope.to_string())).collect();
@@ -235,6 +235,20 @@ impl<I> Caller<I> {
 pub trait Permission: Send + Sync + 'static {
     /// Any one of these scopes is enough.
     const ANY_OF: &'static [Scope];
+    /// Whether a caller with none of them may ask too, about what is their own.
+    const OR_OWN: bool = false;
+}
+
+/// What `P` stands for, and for whoever may not do that, the same with what is their own and nothing else.
+///
+/// It proves nothing about scopes: the operation finds out whose a thing is, and asks [`Authorized::also`] for `P` where it
+/// is not the caller's own.
+#[derive(Debug)]
+pub struct OrOwn<P>(PhantomData<fn() -> P>);
+
+impl<P: Permission> Permission for OrOwn<P> {
+    const ANY_OF: &'static [Scope] = P::ANY_OF;
+    const OR_OWN: bool = true;
 }
 
 /// Proof that a caller was found to have the permission `P`.
@@ -368,6 +382,15 @@ mod tests {
         let error = caller(&["auth_keys"]).authorize::<WriteDevices>().unwrap_err();
         assert_eq!(error.status, http::StatusCode::FORBIDDEN);
         assert_eq!(error.message, r#"this needs the scope "devices:core", and the credential has auth_keys"#);
+    }
+
+    #[test]
+    fn who_may_ask_about_their_own_has_proven_no_scope_by_it() {
+        let by = caller(&["dns"]).authorize::<OrOwn<WriteApiTokens>>().unwrap();
+        let error = by.also::<WriteApiTokens>().unwrap_err();
+        assert_eq!(error.message, r#"this needs the scope "api_access_tokens", and the credential has dns"#);
+        let by = caller(&["api_access_tokens"]).authorize::<OrOwn<WriteApiTokens>>().unwrap();
+        assert!(by.also::<WriteApiTokens>().is_ok());
     }
 
     #[test]

@@ -32,7 +32,7 @@ impl Small {
 type By<P> = Authorized<P, String>;
 
 macro_rules! unused {
-    ($($name:ident($permission:ident, $at:ident $(, $argument:ty)*) -> $reply:ty;)*) => {
+    ($($name:ident($permission:ty, $at:ident $(, $argument:ty)*) -> $reply:ty;)*) => {
         $(async fn $name(&self, _: By<$permission>, _: $at $(, _: $argument)*) -> Result<$reply, ApiError> {
             Self::none()
         })*
@@ -118,10 +118,10 @@ impl Api for Small {
         set_device_tags(WriteDevices, OfDevice, Json<SetDeviceTags>) -> Done;
         set_device_key(WriteDevices, OfDevice, Json<SetDeviceKey>) -> Done;
         ping_device(ReadDevices, OfDevice, Json<PingDevice>) -> Json<DevicePing>;
-        list_keys(ReadKeys, InTailnet, KeyQuery) -> Json<KeyList>;
-        create_key(WriteKeys, InTailnet, Json<CreateKey>) -> Json<Key>;
-        get_key(ReadKeys, OfKey) -> Json<Key>;
-        delete_key(WriteKeys, OfKey) -> Done;
+        list_keys(OrOwn<ReadKeys>, InTailnet, KeyQuery) -> Json<KeyList>;
+        create_key(OrOwn<WriteKeys>, InTailnet, Json<CreateKey>) -> Json<Key>;
+        get_key(OrOwn<ReadKeys>, OfKey) -> Json<Key>;
+        delete_key(OrOwn<WriteKeys>, OfKey) -> Done;
         get_policy(ReadPolicy, InTailnet, PolicyQuery, PolicyForm) -> PolicyDocument;
         preview_policy(ReadPolicy, InTailnet, PreviewQuery, PolicyText) -> Json<PolicyPreview>;
         validate_policy(ReadPolicy, InTailnet, PolicyCheck) -> Json<PolicyVerdict>;

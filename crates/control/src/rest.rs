@@ -42,6 +42,8 @@ pub(crate) struct Identity {
     /// The tailnet that the credential belongs to; it can reach no other.
     tailnet: TailnetId,
     actor: Actor,
+    /// The user for whom the credential stands: it may do all that they may. Nobody, where it may do less or is a program's.
+    stands_for: Option<UserId>,
     /// The credential.
     token: KeyId,
 }

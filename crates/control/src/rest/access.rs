@@ -79,12 +79,16 @@ impl Rest {
         let names: Vec<&String> = token.scopes.iter().collect();
         // What was written before a scope was renamed or taken out gives nothing.
         let held: Scopes = names.iter().filter_map(|name| name.parse().ok()).collect();
-        let scopes = match &actor {
-            // A role may have become less than it was when the token was made.
-            Actor::User(id) => tailnet.user(*id).map(|user| both(&held, &role_scopes(user.role))).unwrap_or_default(),
-            _ => held,
+        let (scopes, stands_for) = match &actor {
+            Actor::User(id) => {
+                // A role may have become less than it was when the token was made.
+                let role = tailnet.user(*id).map(|user| role_scopes(user.role)).unwrap_or_default();
+                let is_whole = !role.is_empty() && held.cover(&role);
+                (both(&held, &role), is_whole.then_some(*id))
+            }
+            _ => (held, None),
         };
-        let identity = Identity { tailnet: tailnet.id(), actor, token: token.id.clone() };
+        let identity = Identity { tailnet: tailnet.id(), actor, stands_for, token: token.id.clone() };
         Ok(Caller { identity, scopes })
     }
 

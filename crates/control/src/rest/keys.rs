@@ -2,8 +2,8 @@
 
 use api::{
     ApiError, CreateDevices, CreateKey, DeviceCapabilities, Done, InTailnet, Key, KeyCapabilities, KeyList, KeyQuery,
-    KeyType, OfKey, ReadApiTokens, ReadAuthKeys, ReadKeys, ReadOauthKeys, Scopes, WriteApiTokens, WriteAuthKeys,
-    WriteKeys, WriteOauthKeys,
+    KeyType, OfKey, OrOwn, Permission, ReadApiTokens, ReadAuthKeys, ReadKeys, ReadOauthKeys, Scopes, WriteApiTokens,
+    WriteAuthKeys, WriteKeys, WriteOauthKeys,
 };
 use jiff::{SignedDuration, Timestamp};
 use tailnet::{
@@ -11,7 +11,7 @@ use tailnet::{
     TokenHolder,
 };
 
-use super::{By, Rest};
+use super::{By, Identity, Rest};
 
 /// A key of any kind, and whether it still works.
 struct Found {
@@ -20,12 +20,33 @@ struct Found {
     key: Key,
 }
 
+/// On what ground a caller is let at a key.
+enum Ground {
+    /// It is their own.
+    Own,
+    /// Their scopes let them at keys of some kind.
+    Scopes,
+}
+
+impl Identity {
+    /// Whether a key is the caller's own: an API token of the user for whom the credential stands, or the credential itself.
+    fn owns(&self, found: &Found) -> bool {
+        let is_users = self.stands_for.is_some_and(|user| found.holder == Some(TokenHolder::User(user)));
+        found.kind == KeyType::Api && (is_users || found.key.id == self.token.0)
+    }
+}
+
 impl Rest {
     /// The keys that the caller may see.
-    pub(super) fn keys(&self, by: &By<ReadKeys>, at: &InTailnet, query: KeyQuery) -> Result<KeyList, ApiError> {
-        let (now, own) = (self.coordination.now(), by.identity().holder());
-        self.look_at(by.identity(), at, |tailnet| {
-            let seen = all(tailnet, now).filter(|found| may_read(by, found.kind));
+    pub(super) fn keys(&self, by: &By<OrOwn<ReadKeys>>, at: &InTailnet, query: KeyQuery) -> Result<KeyList, ApiError> {
+        let (now, who) = (self.coordination.now(), by.identity());
+        // Who may look at none but their own is told so where they ask for everybody's.
+        if query.all || who.stands_for.is_none() {
+            by.also::<ReadKeys>()?;
+        }
+        let own = who.holder();
+        self.look_at(who, at, |tailnet| {
+            let seen = all(tailnet, now).filter(|found| who.owns(found) || may_read(by, found.kind));
             // Without `all`, the caller's own live ones; access tokens of programs come and go by the hour.
             let mine = |found: &Found| !found.key.invalid && found.holder == own && found.kind != KeyType::Client;
             let wanted = seen.filter(|found| query.all || mine(found));
@@ -34,12 +55,27 @@ impl Rest {
     }
 
     /// One key.
-    pub(super) fn key(&self, by: &By<ReadKeys>, at: &OfKey) -> Result<Key, ApiError> {
-        let found = self.find(by.identity(), at)?;
-        if may_read(by, found.kind) { Ok(found.key) } else { Err(no_such_key()) }
+    pub(super) fn key(&self, by: &By<OrOwn<ReadKeys>>, at: &OfKey) -> Result<Key, ApiError> {
+        match self.find_for(by, at)? {
+            (found, Ground::Own) => Ok(found.key),
+            (found, Ground::Scopes) if may_read(by, found.kind) => Ok(found.key),
+            (_, Ground::Scopes) => Err(no_such_key()),
+        }
     }
 
-    fn find(&self, who: &super::Identity, at: &OfKey) -> Result<Found, ApiError> {
+    /// Finds a key that is the caller's own; others are looked for only where the caller may do `P`, so that nobody else
+    /// learns which there are.
+    fn find_for<P: Permission>(&self, by: &By<OrOwn<P>>, at: &OfKey) -> Result<(Found, Ground), ApiError> {
+        match self.find(by.identity(), at) {
+            Ok(found) if by.identity().owns(&found) => Ok((found, Ground::Own)),
+            found => {
+                by.also::<P>()?;
+                found.map(|found| (found, Ground::Scopes))
+            }
+        }
+    }
+
+    fn find(&self, who: &Identity, at: &OfKey) -> Result<Found, ApiError> {
         let now = self.coordination.now();
         self.look_at(who, &InTailnet { tailnet: at.tailnet.clone() }, |tailnet| {
             let id = KeyId(at.key.clone());
@@ -51,16 +87,27 @@ impl Rest {
     }
 
     /// Takes a key away.
-    pub(super) async fn take_key_away(&self, by: &By<WriteKeys>, at: &OfKey) -> Result<Done, ApiError> {
-        let found = self.find(by.identity(), at)?;
-        may_write(by, found.kind)?;
+    pub(super) async fn take_key_away(&self, by: &By<OrOwn<WriteKeys>>, at: &OfKey) -> Result<Done, ApiError> {
+        let (found, ground) = self.find_for(by, at)?;
+        if let Ground::Scopes = ground {
+            may_write(by, found.kind)?;
+        }
         self.done(by.identity(), Command::Revoke(KeyId(found.key.id))).await
     }
 
     /// Makes a key.
-    pub(super) async fn make_key(&self, by: &By<WriteKeys>, at: &InTailnet, new: CreateKey) -> Result<Key, ApiError> {
+    pub(super) async fn make_key(
+        &self,
+        by: &By<OrOwn<WriteKeys>>,
+        at: &InTailnet,
+        new: CreateKey,
+    ) -> Result<Key, ApiError> {
         let kind = new.key_type;
-        may_write(by, kind)?;
+        // It makes tokens for nobody but the caller, with no more than the caller has.
+        let is_own = kind == KeyType::Api && by.identity().stands_for.is_some();
+        if !is_own {
+            may_write(by, kind)?;
+        }
         self.look_at(by.identity(), at, |_| Ok(()))?;
         let lifetime = match new.expiry_seconds.unwrap_or(0) {
             0 => None,
@@ -87,7 +134,7 @@ fn no_such_key() -> ApiError {
     ApiError::not_found("there is no such key in this tailnet")
 }
 
-fn may_read(by: &By<ReadKeys>, kind: KeyType) -> bool {
+fn may_read(by: &By<OrOwn<ReadKeys>>, kind: KeyType) -> bool {
     match kind {
         KeyType::Auth => by.also::<ReadAuthKeys>().is_ok(),
         KeyType::Client | KeyType::Federated => by.also::<ReadOauthKeys>().is_ok(),
@@ -95,7 +142,7 @@ fn may_read(by: &By<ReadKeys>, kind: KeyType) -> bool {
     }
 }
 
-fn may_write(by: &By<WriteKeys>, kind: KeyType) -> Result<(), ApiError> {
+fn may_write(by: &By<OrOwn<WriteKeys>>, kind: KeyType) -> Result<(), ApiError> {
     match kind {
         KeyType::Auth => by.also::<WriteAuthKeys>().map(drop),
         KeyType::Client | KeyType::Federated => by.also::<WriteOauthKeys>().map(drop),
@@ -115,7 +162,7 @@ fn auth_key(new: CreateKey, lifetime: Option<SignedDuration>) -> NewAuthKey {
     }
 }
 
-fn oauth_client(by: &By<WriteKeys>, new: CreateKey) -> Result<NewOAuthClient, ApiError> {
+fn oauth_client(by: &By<OrOwn<WriteKeys>>, new: CreateKey) -> Result<NewOAuthClient, ApiError> {
     let scopes = within(by, &new.scopes)?;
     if scopes.is_empty() {
         return Err(ApiError::bad_request("scopes must say what the client may do, for example [\"devices:core\"]"));
@@ -123,7 +170,11 @@ fn oauth_client(by: &By<WriteKeys>, new: CreateKey) -> Result<NewOAuthClient, Ap
     Ok(NewOAuthClient { scopes: scopes.names().into_iter().collect(), tags: new.tags, description: new.description })
 }
 
-fn api_token(by: &By<WriteKeys>, new: CreateKey, lifetime: Option<SignedDuration>) -> Result<NewApiToken, ApiError> {
+fn api_token(
+    by: &By<OrOwn<WriteKeys>>,
+    new: CreateKey,
+    lifetime: Option<SignedDuration>,
+) -> Result<NewApiToken, ApiError> {
     let user = by.identity().acting_user().ok_or_else(|| {
         ApiError::forbidden("an OAuth client gets its tokens from /api/v2/oauth/token; only people make lasting ones")
     })?;
@@ -139,7 +190,7 @@ fn api_token(by: &By<WriteKeys>, new: CreateKey, lifetime: Option<SignedDuration
 }
 
 /// Reads scopes, which must be within what the caller itself may do.
-fn within(by: &By<WriteKeys>, names: &[String]) -> Result<Scopes, ApiError> {
+fn within(by: &By<OrOwn<WriteKeys>>, names: &[String]) -> Result<Scopes, ApiError> {
     let scopes = Scopes::parse(names).map_err(|error| ApiError::bad_request(error.to_string()))?;
     let beyond = scopes.iter().find(|scope| !by.scopes().allows(*scope));
     match beyond {

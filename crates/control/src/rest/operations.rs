@@ -118,24 +118,29 @@ impl Api for Rest {
         self.ping(by.identity(), id, ping).await.map(Json)
     }
 
-    async fn list_keys(&self, by: By<ReadKeys>, at: InTailnet, query: KeyQuery) -> Result<Json<KeyList>, ApiError> {
+    async fn list_keys(
+        &self,
+        by: By<OrOwn<ReadKeys>>,
+        at: InTailnet,
+        query: KeyQuery,
+    ) -> Result<Json<KeyList>, ApiError> {
         self.keys(&by, &at, query).map(Json)
     }
 
     async fn create_key(
         &self,
-        by: By<WriteKeys>,
+        by: By<OrOwn<WriteKeys>>,
         at: InTailnet,
         Json(new): Json<CreateKey>,
     ) -> Result<Json<Key>, ApiError> {
         self.make_key(&by, &at, new).await.map(Json)
     }
 
-    async fn get_key(&self, by: By<ReadKeys>, at: OfKey) -> Result<Json<Key>, ApiError> {
+    async fn get_key(&self, by: By<OrOwn<ReadKeys>>, at: OfKey) -> Result<Json<Key>, ApiError> {
         self.key(&by, &at).map(Json)
     }
 
-    async fn delete_key(&self, by: By<WriteKeys>, at: OfKey) -> Result<Done, ApiError> {
+    async fn delete_key(&self, by: By<OrOwn<WriteKeys>>, at: OfKey) -> Result<Done, ApiError> {
         self.take_key_away(&by, &at).await
     }
 

@@ -1,4 +1,4 @@
-//! What administrators do with devices, routes and the policy, and what of it is seen afterwards.
+//! What administrators do with devices, routes, users and the policy, and what of it is seen afterwards.
 
 use std::fs;
 use std::path::Path;
@@ -12,6 +12,7 @@ const POLICY: &str = r#"{
     "tagOwners": {"tag:server": ["autogroup:admin"]},
     "grants": [{"src": ["autogroup:admin"], "dst": ["*"], "ip": ["*"]}],
 }"#;
+const MEMBER: &str = "member@example.com";
 
 impl Server {
     /// Runs a command of the administrator's that must work; answers what it says.
@@ -46,6 +47,11 @@ impl Server {
         let (mut daemon, socket) = node(&self.home, &self.url, name, made["key"].as_str());
         until_it_is(&self.home, &mut daemon, &socket, "Running");
         (daemon, socket)
+    }
+
+    /// Tries to log a user in, in a home of its own.
+    fn log_in_as(&self, home: &Path, user: &str, password: &str) -> Outcome {
+        run(home, ["admin", "login", "--server", &self.url, "--user", user, "--password-file", password])
     }
 }
 
@@ -156,6 +162,114 @@ fn a_device_that_joined_by_an_ephemeral_key_is_shown_as_such_and_goes_when_it_lo
         let names: Vec<&Value> = listed.as_array().unwrap().iter().map(|device| &device["name"]).collect();
         (names == ["lasting.test.ts.net"]).then_some(())
     });
+}
+
+#[test]
+fn what_an_administrator_does_with_a_user_is_told_shown_and_felt_by_the_user() {
+    let (home, theirs) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (server, _running) = Server::with_login(home.path());
+    let passwords = ["first", "second"].map(|name| {
+        let path = home.path().join(name);
+        fs::write(&path, format!("the {name} password of a member\n")).unwrap();
+        path.to_str().unwrap().to_owned()
+    });
+    let [first, second] = passwords.each_ref().map(String::as_str);
+    let user = |server: &Server| {
+        let listed = server.must(&["users", "list"]);
+        listed.as_array().unwrap().iter().find(|user| user["loginName"] == MEMBER).cloned()
+    };
+    let row = |server: &Server| {
+        let table = server.says(&["users", "list"]);
+        let row = table.lines().find(|line| line.starts_with(MEMBER)).unwrap().to_owned();
+        row.split_whitespace().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let logs_in = |password| server.log_in_as(theirs.path(), MEMBER, password);
+    server.must(&["users", "create", MEMBER, "--password-file", first]);
+    let refused = logs_in(first);
+    assert_eq!(refused.code, Some(3), "{}", refused.err);
+    assert!(refused.err.contains("this user has no right to the API"), "{}", refused.err);
+
+    // What they may do.
+    assert_eq!(server.says(&["users", "role", MEMBER, "auditor"]), "member@example.com has the role auditor now.");
+    assert_eq!((user(&server).unwrap()["role"].as_str(), row(&server)[1].as_str()), (Some("auditor"), "auditor"));
+    assert_eq!(logs_in(first).code, Some(0));
+    assert_eq!(run(theirs.path(), ["devices", "list"]).code, Some(0), "an auditor looks at everything");
+    assert_eq!(run(theirs.path(), ["keys", "create", "--tag", "tag:x"]).code, Some(3), "and makes nothing");
+    assert_eq!(server.must(&["users", "role", MEMBER, "it-admin"]), json!({"role": "it-admin"}));
+
+    // How they prove who they are.
+    assert_eq!(
+        server.says(&["users", "password", MEMBER, "--password-file", second]),
+        "member@example.com has a new password."
+    );
+    assert_eq!(logs_in(first).code, Some(3));
+    assert_eq!(logs_in(second).code, Some(0));
+    assert_eq!(run(theirs.path(), ["users", "list"]).code, Some(0));
+
+    // Whether they are let in.
+    assert_eq!(server.says(&["users", "suspend", MEMBER]), "member@example.com and their devices are kept out now.");
+    assert_eq!((user(&server).unwrap()["status"].as_str(), row(&server)[2].as_str()), (Some("suspended"), "suspended"));
+    assert_eq!(run(theirs.path(), ["users", "list"]).code, Some(3), "the token of before");
+    assert_eq!(logs_in(second).code, Some(3));
+    assert_eq!(server.says(&["users", "restore", MEMBER]), "member@example.com may use the tailnet again.");
+    assert_eq!((user(&server).unwrap()["status"].as_str(), row(&server)[2].as_str()), (Some("active"), "active"));
+    assert_eq!(logs_in(second).code, Some(0));
+
+    // Whether there is such a user.
+    let warned = server.refuses(&["users", "delete", MEMBER], 2);
+    assert!(warned.contains("this removes member@example.com with 0 devices and all their keys, for good"), "{warned}");
+    assert!(user(&server).is_some());
+    assert_eq!(server.says(&["users", "delete", MEMBER, "--yes"]), "Removed member@example.com.");
+    assert_eq!(user(&server), None);
+    assert_eq!(run(theirs.path(), ["users", "list"]).code, Some(3));
+    assert!(server.refuses(&["users", "restore", MEMBER], 3).contains("there is no user \"member@example.com\""));
+}
+
+#[test]
+fn whoever_has_a_role_logs_in_does_what_the_role_may_and_logs_out() {
+    let home = tempfile::tempdir().unwrap();
+    let (server, _running) = Server::with_login(home.path());
+    let policy = home.path().join("policy.hujson");
+    fs::write(&policy, POLICY).unwrap();
+    let (policy, password) = (policy.to_str().unwrap(), home.path().join("password"));
+    let commands: [&[&str]; 9] = [
+        &["users", "list"],
+        &["admin", "names"],
+        &["devices", "list"],
+        &["oauth-clients", "list"],
+        &["policy", "get"],
+        &["policy", "set", policy, "--yes"],
+        &["keys", "create"],
+        &["users", "rename", MEMBER, "A Member"],
+        &["oauth-clients", "create", "--scope", "dns:read"],
+    ];
+    server.must(&["users", "create", MEMBER, "--password-file", password.to_str().unwrap()]);
+    for (role, may) in [
+        ("admin", "+++++++++"),
+        ("it-admin", "+++++-++-"),
+        ("network-admin", "++++++---"),
+        ("auditor", "+++++----"),
+        ("billing-admin", "++-------"),
+    ] {
+        let (theirs, login) = (tempfile::tempdir().unwrap(), format!("the-{role}@example.com"));
+        server.must(&["users", "create", &login, "--role", role, "--password-file", password.to_str().unwrap()]);
+        let logged_in = server.log_in_as(theirs.path(), &login, password.to_str().unwrap());
+        assert_eq!(logged_in.code, Some(0), "{role}: {}", logged_in.err);
+        let did = commands.map(|command| match run(theirs.path(), command) {
+            Outcome { code: Some(0), .. } => '+',
+            Outcome { code: Some(3), err, .. } if err.contains("this needs the scope") => '-',
+            outcome => panic!("{role}: {command:?}: {:?} {}", outcome.code, outcome.err),
+        });
+        assert_eq!(String::from_iter(did), may, "{role}");
+        let own = run(theirs.path(), ["-o", "json", "keys", "list", "--tokens"]);
+        assert!(own.out.contains(&format!("towline admin login of {login}")), "{role}: {} {}", own.out, own.err);
+        let out = run(theirs.path(), ["admin", "logout"]);
+        assert_eq!((out.code, out.out), (Some(0), format!("Logged {login} out of {}.\n", server.url)), "{}", out.err);
+        let tokens = server.must(&["keys", "list", "--tokens", "--all"]);
+        let ended =
+            tokens.as_array().unwrap().iter().find(|token| token["description"].as_str().unwrap().ends_with(&login));
+        assert!(ended.unwrap()["revoked"].is_string(), "{role}: {tokens}");
+    }
 }
 
 #[test]
