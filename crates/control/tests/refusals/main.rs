@@ -11,6 +11,7 @@ mod policies;
 mod previews;
 mod records;
 mod registrations;
+mod relays;
 mod rights;
 mod server;
 mod setting_up;

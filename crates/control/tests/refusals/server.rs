@@ -59,7 +59,7 @@ impl Server {
             certificate: None,
             proxies: TrustedProxies(Vec::new()),
             relays: control::relay_map(&["relay.test".to_owned()]).unwrap(),
-            relay_token: None,
+            relay_token: Some(folder.path().join("data/relay.token")),
             data: folder.path().join("data"),
         };
         let shutdown = Shutdown::new(Duration::from_secs(2));
@@ -91,6 +91,17 @@ impl Server {
     /// Fetches what anybody may have.
     pub(crate) async fn get(&self, path: &str) -> (StatusCode, Value) {
         self.exchange(Request::get(path), "").await
+    }
+
+    /// Asks whom to admit, as a relay of ours with some token does.
+    pub(crate) async fn ask_whom_to_admit(&self, token: &str, query: &str) -> (StatusCode, Value) {
+        let request = Request::get(format!("/relay/admission{query}"));
+        self.exchange(request.header(header::AUTHORIZATION, format!("Bearer {token}")), "").await
+    }
+
+    /// Asks whether to admit a client, as a stock relay does.
+    pub(crate) async fn ask_whether_to_admit(&self, question: String) -> (StatusCode, Value) {
+        self.exchange(Request::post("/verify"), question).await
     }
 
     /// Sends a form.
