@@ -59,14 +59,19 @@ pub struct Arguments {
 }
 
 impl Arguments {
-    /// Reads the files that the arguments name.
+    /// Reads the files that the arguments name, and takes the state for this daemon.
     ///
     /// # Errors
-    /// A file that can't be read, or holds something else than it should.
+    /// Another daemon in the way, or a file that can't be read or holds something else than it should.
     pub fn resolve(self) -> anyhow::Result<Config> {
         let in_memory = self.state.as_os_str() == "mem:";
-        // A daemon that runs still uses what would be moved; this one won't start then.
-        if self.state == Path::new(STATE) && other_daemon::look(Some(self.socket.as_path()), None).is_ok() {
+        let device = match &*self.tun {
+            "userspace-networking" => DeviceConfig::UserSpace,
+            _ => DeviceConfig::Tun { name: self.tun },
+        };
+        // Before anything is opened: a daemon that is in the way has more than the state, and uses what would be moved.
+        other_daemon::look(Some(&self.socket), device.interface())?;
+        if self.state == Path::new(STATE) {
             FileStore::adopt(Path::new(EARLIER_STATE), &self.state)?;
         }
         let store: Arc<dyn StateStore> =
@@ -83,10 +88,6 @@ impl Arguments {
         if let Some(path) = &self.ca_file {
             roots = roots.and_file(path)?;
         }
-        let device = match &*self.tun {
-            "userspace-networking" => DeviceConfig::UserSpace,
-            _ => DeviceConfig::Tun { name: self.tun },
-        };
         let wishes = Wishes {
             running: auth_key.as_ref().map(|_| true),
             control_url: self.login_server,

@@ -52,6 +52,16 @@ pub enum DeviceConfig {
     UserSpace,
 }
 
+impl DeviceConfig {
+    /// The name of the interface, where it is one.
+    pub(crate) fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Tun { name } => Some(name),
+            Self::UserSpace => None,
+        }
+    }
+}
+
 /// What the caller wants of a node; what is `None` stays as the store has it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Wishes {

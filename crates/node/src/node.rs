@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::certificate::{CertificateError, Certifier, NodeCertificate};
-use crate::config::{AuthKey, Config, DeviceConfig};
+use crate::config::{AuthKey, Config};
 use crate::daemon::{Command, Daemon, Notice};
 use crate::local_api;
 use crate::other_daemon::{self, OtherDaemon};
@@ -75,13 +75,9 @@ impl Node {
     /// A state that can't be read, wishes that can't be had, another daemon in the way, or a socket that can't be opened.
     /// That the coordination server isn't there is no error.
     pub async fn start(config: Config) -> Result<Self, NodeError> {
-        let interface = match &config.device {
-            DeviceConfig::Tun { name } => Some(name.as_str()),
-            DeviceConfig::UserSpace => None,
-        };
-        other_daemon::look(config.local_api.as_deref(), interface)?;
+        other_daemon::look(config.local_api.as_deref(), config.device.interface())?;
         let socket = config.local_api.as_deref().map(local_api::bind).transpose()?;
-        let certifier = Certifier::new(config.store.clone());
+        let certifier = Certifier::new(&config.store);
         let (commands, wishes) = mpsc::channel(WISHES);
         let (daemon, started) = Daemon::new(config).await?;
         let (ended, is_ended) = watch::channel(false);

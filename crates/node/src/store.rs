@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use futures_util::future::BoxFuture;
 
 mod file;
+mod lock;
 mod memory;
 
 pub use file::FileStore;
@@ -33,7 +34,7 @@ pub enum StoreError {
     File {
         /// The file.
         path: PathBuf,
-        /// `read`, `written` or `moved`.
+        /// `read`, `written`, `moved` or `locked`.
         what: &'static str,
         /// What the system said.
         source: std::io::Error,
@@ -57,6 +58,15 @@ pub enum StoreError {
         path: PathBuf,
         /// Its permissions.
         mode: u32,
+    },
+    /// Another daemon keeps its state there.
+    #[error(
+        "another daemon uses the state in {}: with one state two daemons would be one device, and each would write over what the other keeps; stop the other one, or give this one a --state of its own",
+        path.display()
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
     },
     /// Another kind of store failed.
     #[error("{0}")]

@@ -1,4 +1,4 @@
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use jiff::Timestamp;
 use rcgen::{CertificateParams, KeyPair};
@@ -15,18 +15,19 @@ const STORED: &str = "_certificate";
 /// Gets certificates for a node, one at a time, and keeps the last.
 #[derive(Debug)]
 pub(crate) struct Certifier {
-    store: Arc<dyn StateStore>,
+    /// The daemon's: once that has ended, the state is somebody else's to write.
+    store: Weak<dyn StateStore>,
     turn: Mutex<()>,
 }
 
 impl Certifier {
-    pub(crate) fn new(store: Arc<dyn StateStore>) -> Self {
-        Self { store, turn: Mutex::new(()) }
+    pub(crate) fn new(store: &Arc<dyn StateStore>) -> Self {
+        Self { store: Arc::downgrade(store), turn: Mutex::new(()) }
     }
 
     /// The certificate that is kept for a name, while it is valid.
-    pub(crate) async fn kept(&self, name: &str) -> Result<Option<Certificate>, StoreError> {
-        let Some(text) = self.store.read(STORED).await? else { return Ok(None) };
+    pub(crate) async fn kept(&self, name: &str) -> Result<Option<Certificate>, CertificateError> {
+        let Some(text) = self.store()?.read(STORED).await? else { return Ok(None) };
         let read = serde_json::from_slice::<Kept>(&text).map_err(|error| error.to_string());
         match read.and_then(|kept| Certificate::new(kept).map_err(|error| error.to_string())) {
             Ok(certificate) => Ok(Some(certificate).filter(|kept| kept.holds(name, Timestamp::now()))),
@@ -61,10 +62,14 @@ impl Certifier {
             let reason = "it is not valid now; do the clocks of this machine and of the server agree?";
             return Err(CertificateError::Unusable(reason.to_owned()));
         }
-        if let Err(error) = self.store.write(&[(STORED.to_owned(), Some(text.to_vec()))].into()).await {
+        if let Err(error) = self.store()?.write(&[(STORED.to_owned(), Some(text.to_vec()))].into()).await {
             tracing::warn!(%error, "the certificate is not kept: after a restart there will be another");
         }
         tracing::info!(until = %certificate.not_after(), "the tailnet's authority signed a certificate for this node");
         Ok(certificate)
+    }
+
+    fn store(&self) -> Result<Arc<dyn StateStore>, CertificateError> {
+        self.store.upgrade().ok_or(CertificateError::Stopped)
     }
 }

@@ -38,7 +38,7 @@ async fn certificate(asked: &Asked, name: &str, least: Duration) -> Result<Certi
     }
     let certifier = asked.node.certifier();
     let now = Timestamp::now();
-    let kept = certifier.kept(&name).await.map_err(CertificateError::from)?.filter(|kept| kept.left(now) >= least);
+    let kept = certifier.kept(&name).await?.filter(|kept| kept.left(now) >= least);
     let enough = |kept: &Certificate| now < kept.due() && kept.left(now) >= least;
     let certificate = match (certifier.obtain(&asked.node, &name, enough).await, kept) {
         (Ok(certificate), _) => certificate,

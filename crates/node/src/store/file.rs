@@ -9,6 +9,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use futures_util::future::BoxFuture;
 
+use super::lock::StateLock;
 use super::{StateChange, StateStore, StoreError};
 
 /// The largest state file that is read.
@@ -17,9 +18,10 @@ const MAX_FILE: u64 = 16 << 20;
 /// State in one file: a JSON object of base64, readable by its owner only, as the stock client keeps it.
 ///
 /// A change is written beside the file, flushed to the disk and moved over it: a crash at any moment leaves the old or the
-/// new state, whole.
+/// new state, whole. Nobody else has the state for as long as the value lives.
 pub struct FileStore {
     path: PathBuf,
+    _lock: StateLock,
     values: Mutex<BTreeMap<String, Vec<u8>>>,
 }
 
@@ -27,29 +29,31 @@ impl FileStore {
     /// Opens the state at a path, which need not exist yet; makes its folder.
     ///
     /// # Errors
-    /// A file that others may read, that is no state, or that can't be read.
+    /// A file that another daemon has, that others may read, that is no state, or that can't be read.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
         let failed = |source| StoreError::File { path: path.to_owned(), what: "read", source };
         make_folder(path).map_err(failed)?;
+        let lock = StateLock::take(path)?;
         let values = match File::open(path) {
             Ok(file) => read(path, file)?,
             Err(error) if error.kind() == io::ErrorKind::NotFound => BTreeMap::new(),
             Err(error) => return Err(failed(error)),
         };
-        Ok(Self { path: path.to_owned(), values: Mutex::new(values) })
+        Ok(Self { path: path.to_owned(), _lock: lock, values: Mutex::new(values) })
     }
 
     /// Moves the state that an earlier version kept elsewhere to its path, with what lies beside it by the same name. Where
     /// there is none, or state at the path already, nothing is done.
     ///
     /// # Errors
-    /// A file that can't be moved.
+    /// A file that can't be moved, or that another daemon has.
     pub(crate) fn adopt(earlier: &Path, path: &Path) -> Result<(), StoreError> {
         if path.exists() || !earlier.exists() {
             return Ok(());
         }
         let failed = |source| StoreError::File { path: earlier.to_owned(), what: "moved", source };
         make_folder(path).map_err(failed)?;
+        let lock = StateLock::take(earlier)?;
         // The state goes last: until it has, the next start begins again.
         for extension in ["netmap", "state"] {
             match std::fs::rename(earlier.with_extension(extension), path.with_extension(extension)) {
@@ -57,7 +61,7 @@ impl FileStore {
                 _ => {}
             }
         }
-        sync_folder(path).and_then(|()| sync_folder(earlier)).map_err(failed)?;
+        lock.retire().and_then(|()| sync_folder(path)).and_then(|()| sync_folder(earlier)).map_err(failed)?;
         tracing::info!(from = %earlier.display(), to = %path.display(), "moved the state to its new place");
         Ok(())
     }
@@ -187,6 +191,7 @@ mod tests {
         assert_eq!(store.read("_machinekey").await.unwrap(), Some(b"secret".to_vec()));
         assert_eq!(store.read("other").await.unwrap(), None);
         store.write(&change("_machinekey", None)).await.unwrap();
+        drop(store);
         assert_eq!(FileStore::open(&path).unwrap().read("_machinekey").await.unwrap(), None);
     }
 
@@ -209,11 +214,53 @@ mod tests {
         FileStore::adopt(&earlier, &path).unwrap();
         assert_eq!(FileStore::open(&path).unwrap().read("a").await.unwrap(), Some(b"1".to_vec()));
         assert_eq!(std::fs::read_to_string(path.with_extension("netmap")).unwrap(), "a map");
-        assert!(!earlier.exists());
+        // Nothing of it is left there.
+        let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, ["node"]);
         // Whatever comes there later is not this node's.
         FileStore::open(&earlier).unwrap().write(&change("a", Some("2"))).await.unwrap();
         FileStore::adopt(&earlier, &path).unwrap();
         assert_eq!(FileStore::open(&path).unwrap().read("a").await.unwrap(), Some(b"1".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_state_is_one_daemons_until_that_has_ended() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("node.state");
+        let store = FileStore::open(&path).unwrap();
+        // Each write makes another file of the state.
+        store.write(&change("a", Some("1"))).await.unwrap();
+        for _ in 0..2 {
+            let error = FileStore::open(&path).unwrap_err();
+            assert!(matches!(&error, StoreError::InUse { path: named } if *named == path), "{error}");
+        }
+        // Another state in the same folder is nobody's.
+        FileStore::open(&folder.path().join("other.state")).unwrap();
+        store.write(&change("a", Some("2"))).await.unwrap();
+        drop(store);
+        assert_eq!(FileStore::open(&path).unwrap().read("a").await.unwrap(), Some(b"2".to_vec()));
+    }
+
+    #[tokio::test]
+    async fn a_state_that_a_daemon_uses_is_not_moved_from_under_it() {
+        let home = tempfile::tempdir().unwrap();
+        let (earlier, path) = (home.path().join("node.state"), home.path().join("node/node.state"));
+        let store = FileStore::open(&earlier).unwrap();
+        store.write(&change("a", Some("1"))).await.unwrap();
+        let error = FileStore::adopt(&earlier, &path).unwrap_err();
+        assert!(matches!(&error, StoreError::InUse { path } if *path == earlier), "{error}");
+        assert!(earlier.exists() && !path.exists());
+        drop(store);
+        FileStore::adopt(&earlier, &path).unwrap();
+        assert_eq!(FileStore::open(&path).unwrap().read("a").await.unwrap(), Some(b"1".to_vec()));
+    }
+
+    #[test]
+    fn a_folder_that_takes_no_file_is_told_as_one_that_no_state_can_be_written_in() {
+        // Nobody makes files there, not even root.
+        let error = FileStore::open(Path::new("/proc/self/node.state")).unwrap_err();
+        assert!(matches!(&error, StoreError::File { what: "written", .. }), "{error}");
+        assert!(error.to_string().starts_with("the state in /proc/self/node.state can't be written: "), "{error}");
     }
 
     #[test]
@@ -252,6 +299,7 @@ mod tests {
         std::fs::create_dir(folder.path().join("node.state.new")).unwrap();
         assert!(matches!(store.write(&change("a", Some("2"))).await, Err(StoreError::File { what: "written", .. })));
         assert_eq!(store.read("a").await.unwrap(), Some(b"1".to_vec()));
+        drop(store);
         assert_eq!(FileStore::open(&path).unwrap().read("a").await.unwrap(), Some(b"1".to_vec()));
     }
 
@@ -259,8 +307,7 @@ mod tests {
     async fn what_a_crash_left_half_written_is_not_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("node.state");
-        let store = FileStore::open(&path).unwrap();
-        store.write(&change("a", Some("1"))).await.unwrap();
+        FileStore::open(&path).unwrap().write(&change("a", Some("1"))).await.unwrap();
         std::fs::write(folder.path().join("node.state.new"), "{\"a\":").unwrap();
         let store = FileStore::open(&path).unwrap();
         assert_eq!(store.read("a").await.unwrap(), Some(b"1".to_vec()));

@@ -248,9 +248,24 @@ async fn a_logout_tells_the_server_and_forgets_the_key() {
 async fn a_second_daemon_at_the_same_socket_is_refused_by_name() {
     let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
     let node = joined(folder.path(), &server).await;
-    let error = Node::start(config(folder.path(), &server.url)).await.unwrap_err().to_string();
+    let elsewhere = tempfile::tempdir().unwrap();
+    let second = Config { local_api: Some(folder.path().join("node.sock")), ..config(elsewhere.path(), &server.url) };
+    let error = Node::start(second).await.unwrap_err().to_string();
     assert!(error.contains("Towline's node runs already"), "{error}");
     node.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_state_is_its_nodes_until_that_has_stopped_also_where_handles_of_it_are_left() {
+    let (folder, server) = (tempfile::tempdir().unwrap(), Server::start().await);
+    let node = joined(folder.path(), &server).await;
+    let state = folder.path().join("node.state");
+    let error = FileStore::open(&state).unwrap_err().to_string();
+    assert!(error.starts_with(&format!("another daemon uses the state in {}: ", state.display())), "{error}");
+    let certificate = node.certificate();
+    node.stop().await;
+    FileStore::open(&state).unwrap();
+    drop((node, certificate));
 }
 
 /// Runs the stock command line against the node's socket.

@@ -13,5 +13,6 @@ mod pod;
 mod policy;
 mod program;
 mod server;
+mod state;
 mod tailnets;
 mod tls;
