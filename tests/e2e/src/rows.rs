@@ -18,6 +18,7 @@ mod install;
 mod joining;
 mod leader;
 mod leaving;
+mod manifests;
 mod network;
 mod newcomer;
 mod outage;
@@ -54,6 +55,8 @@ pub struct Act {
     rows: &'static [u8],
     /// Rows that must have been played before; on Kubernetes row 3 always is.
     needs: &'static [u8],
+    /// Rows that it is played with where one of them is asked for itself, and not only needed by another.
+    beside: &'static [u8],
     /// Why some cannot play it.
     excuse: Excuse,
     /// Plays them.
@@ -76,7 +79,7 @@ enum Play {
 use Play::{Founding, Kubernetes, Settled};
 
 /// All acts, in the order in which they are played.
-static ACTS: [Act; 19] = [
+static ACTS: [Act; 20] = [
     act(&[1], Founding(administration::play)),
     act(&[2], Founding(joining::play)),
     act(&[11], Settled(network::play)),
@@ -94,19 +97,24 @@ static ACTS: [Act; 19] = [
     act(&[15], Kubernetes(exit_node::play)),
     act(&[17], Kubernetes(trouble::play)).after(&[7, 13]),
     act(&[17], Kubernetes(leader::play)).unless(|arguments| leader::excuse(&arguments.habits())),
-    // Beside the rows: bad input, and what only the stock operator has yet.
+    // Beside the rows: bad input, the server and a relay in the cluster, and what only the stock operator has yet.
     act(&[], Kubernetes(refusal::play)),
+    act(&[], Kubernetes(manifests::play)).beside(&[3]).unless(|arguments| manifests::excuse(&arguments.habits())),
     act(&[], Kubernetes(credentials::play)).unless(|arguments| credentials::excuse(&arguments.habits())),
     act(&[16], Kubernetes(removal::play)).after(&[7, 9, 13, 15]),
 ];
 
 const fn act(rows: &'static [u8], play: Play) -> Act {
-    Act { rows, needs: &[], excuse: |_| None, play }
+    Act { rows, needs: &[], beside: &[], excuse: |_| None, play }
 }
 
 impl Act {
     const fn after(self, needs: &'static [u8]) -> Self {
         Self { needs, ..self }
+    }
+
+    const fn beside(self, beside: &'static [u8]) -> Self {
+        Self { beside, ..self }
     }
 
     const fn unless(self, excuse: Excuse) -> Self {
@@ -149,7 +157,8 @@ pub fn chosen(arguments: &Arguments) -> Result<Vec<&'static Act>> {
             wanted.extend(act.is_on_kubernetes().then_some(3));
         }
     }
-    Ok(ACTS.iter().filter(|act| act.has_any(&wanted)).filter(can).collect())
+    let asked = |act: &&Act| act.has_any(&wanted) || act.beside.iter().any(|row| arguments.rows.contains(row));
+    Ok(ACTS.iter().filter(asked).filter(can).collect())
 }
 
 /// What of the rows that were asked for, or of all where none was, who plays cannot play, and why.
@@ -241,6 +250,15 @@ mod tests {
         assert_eq!(rows_of("--row 8"), [3, 7, 8]);
         assert_eq!(rows_of("--row 17 --operator stock"), [12, 17, 17, 3, 7, 8, 13, 17]);
         assert_eq!(rows_of("--row 17 --operator towline"), [12, 17, 17, 3, 7, 8, 13, 17, 17]);
+    }
+
+    #[test]
+    fn what_is_beside_a_row_is_played_where_the_row_itself_is_asked_for() {
+        let acts = |words: &str| chosen(&arguments(words)).unwrap().len();
+        assert_eq!(acts("--row 3 --operator towline"), 2);
+        assert_eq!(acts("--row 3 --operator stock"), 1);
+        // Row 13 needs row 3.
+        assert_eq!((rows_of("--row 13 --operator towline").len(), acts("--row 13 --operator towline")), (2, 2));
     }
 
     #[test]
